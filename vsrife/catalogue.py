@@ -1,0 +1,213 @@
+"""The published RIFE 4.x models as rows of data.
+
+36 published versions share 17 parameter layouts. A layout is told by the names and shapes of the tensors in a weights
+file alone, and it decides the whole forward pass; the version is only a label. Nothing here imports torch.
+
+Source: the network files of the 4.x releases (Huang et al., "Real-Time Intermediate Flow Estimation for Video Frame
+Interpolation", ECCV 2022, and the Practical-RIFE releases after it).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Literal
+
+BODY_LAYERS = 8
+IMAGE_CHANNELS = 3
+CARRIED_CHANNELS = 8
+FLOW_CHANNELS = 4
+FLOW_SCALES = (0.25, 0.5, 1.0, 2.0, 4.0)
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Head:
+    """The per-frame encoder: strided convolution, `inner` more convolutions, one transposed convolution."""
+
+    inner: int  # 3x3 convolutions between the strided and the transposed one: 0 (4.7 to 4.9) or 2
+    hidden: int  # channels inside
+    channels: int  # channels of the encoded frame
+    names: tuple[str, ...]  # of its layers, in order, as in the checkpoint
+    clamps: bool  # whether the head clamps the frame to 0..1 before reading it
+
+    @property
+    def activated(self) -> bool:
+        """Whether LeakyReLU follows each convolution but the last."""
+        return self.inner > 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """One parameter layout with its forward rule. Channel counts and factors as in the releases."""
+
+    id: str
+    widths: tuple[int, ...]  # channels of each IFBlock, coarse to fine
+    scales: tuple[int, ...] = (8, 4, 2, 1)  # side of the frame / side each block works at, for scale=1
+    head: Head | None = None  # None: blocks see the frames alone
+    body: Literal["prelu", "plain", "residual"] = "residual"  # what the eight inner convolutions are followed by
+    groups: int = 1  # of the inner convolutions
+    outputs: int = 6  # maps that a block yields: 4 of flow, 1 of mask, the rest carried or unused
+    mask_accumulates: bool = False  # masks of the blocks are summed instead of replaced
+    ensemble: bool = True  # may be run in both time directions and averaged
+    align_px: int = 32  # frame sides are padded to a multiple of this (over `scale` where scale < 1)
+    rescales: bool = False  # 4.0, 4.1: second, coarser try on large motion; branches on data
+
+    @property
+    def blocks(self) -> int:
+        return len(self.widths)
+
+    @property
+    def feature_channels(self) -> int:
+        """Channels of the encoded frame; 0 without an encoder."""
+        return self.head.channels if self.head else 0
+
+    @property
+    def carried_channels(self) -> int:
+        """Channels that each block hands to the next beside flow and mask."""
+        return CARRIED_CHANNELS if self.outputs == FLOW_CHANNELS + 1 + CARRIED_CHANNELS else 0
+
+    @property
+    def shuffles(self) -> bool:
+        """Whether pixel shuffle by 2 follows the last convolution, so that a block's map is at 1/s and not 1/(2s)."""
+        return self.body == "residual"
+
+    def block_inputs(self, block: int) -> int:
+        """Input channels of a block: frames, heads, timestep; after the first also mask, carried features and flow."""
+        first = 2 * (IMAGE_CHANNELS + self.feature_channels) + 1
+        return first if block == 0 else first + 1 + self.carried_channels + FLOW_CHANNELS
+
+    def scale_list(self, scale: float) -> tuple[float, ...]:
+        """The factor each block works at, for a flow scale of 0.25, 0.5, 1, 2 or 4; below 1 the input is enlarged."""
+        return tuple(s / scale for s in self.scales)
+
+    def align(self, scale: float) -> int:
+        """Sides are padded to a multiple of this many pixels."""
+        return max(self.align_px, int(self.align_px / scale))
+
+    def padded(self, width: int, height: int, scale: float) -> tuple[int, int]:
+        """Width and height after padding right and bottom."""
+        multiple = self.align(scale)
+        return math.ceil(width / multiple) * multiple, math.ceil(height / multiple) * multiple
+
+    def tensor_shapes(self) -> dict[str, Shape]:
+        """Every tensor that a weights file of this layout holds, by its name without the `module.` prefix."""
+        shapes: dict[str, Shape] = {}
+
+        def layer(name: str, weight: Shape, outputs: int) -> None:
+            shapes[f"{name}.weight"] = weight
+            shapes[f"{name}.bias"] = (outputs,)
+
+        if self.head:
+            *convs, last = self.head.names
+            inputs = IMAGE_CHANNELS
+            for name in convs:
+                layer(f"encode.{name}", (self.head.hidden, inputs, 3, 3), self.head.hidden)
+                inputs = self.head.hidden
+            layer(f"encode.{last}", (inputs, self.head.channels, 4, 4), self.head.channels)
+        for i, c in enumerate(self.widths):
+            block = f"block{i}"
+            layer(f"{block}.conv0.0.0", (c // 2, self.block_inputs(i), 3, 3), c // 2)
+            layer(f"{block}.conv0.1.0", (c, c // 2, 3, 3), c)
+            for k in range(BODY_LAYERS):
+                inner = "conv" if self.body == "residual" else "0"
+                layer(f"{block}.convblock.{k}.{inner}", (c, c // self.groups, 3, 3), c)
+                if self.body == "residual":
+                    shapes[f"{block}.convblock.{k}.beta"] = (1, c, 1, 1)
+                elif self.body == "prelu":
+                    shapes[f"{block}.convblock.{k}.1.weight"] = (c,)
+            if self.body == "prelu":
+                shapes[f"{block}.conv0.0.1.weight"] = (c // 2,)
+                shapes[f"{block}.conv0.1.1.weight"] = (c,)
+            if self.shuffles:
+                layer(f"{block}.lastconv.0", (c, 4 * self.outputs, 4, 4), 4 * self.outputs)
+            else:
+                layer(f"{block}.lastconv", (c, self.outputs, 4, 4), self.outputs)
+        return shapes
+
+    def parameters(self) -> int:
+        """Number of values in all tensors."""
+        return sum(math.prod(shape) for shape in self.tensor_shapes().values())
+
+
+def _head(hidden: int, channels: int) -> Head:
+    return Head(inner=2, hidden=hidden, channels=channels, names=("cnn0", "cnn1", "cnn2", "cnn3"), clamps=True)
+
+
+def _old_head(hidden: int, channels: int) -> Head:
+    return Head(inner=2, hidden=hidden, channels=channels, names=("0", "2", "4", "6"), clamps=False)
+
+
+_SHORT_HEAD = Head(inner=0, hidden=16, channels=4, names=("0", "1"), clamps=False)
+_WIDE = (192, 128, 96, 64)
+_LITE = (128, 96, 64, 48)
+_DEEP = (16, 8, 4, 2, 1)
+
+LAYOUTS: Mapping[str, Layout] = MappingProxyType(
+    {
+        layout.id: layout
+        for layout in (
+            Layout(id="L01", widths=_WIDE, body="prelu", outputs=5, mask_accumulates=True, rescales=True),
+            Layout(id="L02", widths=_WIDE, body="plain", outputs=5, mask_accumulates=True),
+            Layout(id="L03", widths=_WIDE, outputs=5, mask_accumulates=True),
+            Layout(id="L04", widths=_WIDE, mask_accumulates=True),
+            Layout(id="L05", widths=_WIDE, head=_SHORT_HEAD),
+            Layout(id="L06", widths=_WIDE, head=_old_head(32, 8)),
+            Layout(id="L07", widths=_LITE, head=_old_head(32, 4)),
+            Layout(id="L08", widths=_WIDE, head=_head(32, 8)),
+            Layout(id="L09", widths=_WIDE, head=_head(32, 8), groups=2),
+            Layout(id="L10", widths=_LITE, head=_head(16, 4)),
+            Layout(id="L11", widths=(384, 192, 96, 48), head=_head(32, 8)),
+            Layout(id="L12", widths=(256, 192, 96, 48), head=_head(32, 8), outputs=13, ensemble=False),
+            Layout(id="L13", widths=(192, 128, 64, 32), head=_head(16, 4), outputs=13, ensemble=False),
+            Layout(
+                id="L14", widths=(192, 128, 96, 64, 32), scales=_DEEP, head=_head(16, 4), outputs=13, ensemble=False,
+                align_px=64,
+            ),
+            Layout(
+                id="L15", widths=(192, 128, 96, 64, 24), scales=(32, 16, 8, 4, 1), head=_head(16, 4), outputs=13,
+                ensemble=False, align_px=128,
+            ),
+            Layout(
+                id="L16", widths=(384, 256, 192, 128, 64), scales=_DEEP, head=_head(16, 4), outputs=13, ensemble=False,
+                align_px=64,
+            ),
+            Layout(
+                id="L17", widths=(192, 128, 96, 64, 32), scales=_DEEP, head=_head(16, 16), outputs=13, ensemble=False,
+                align_px=64,
+            ),
+        )
+    }
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """One published version: a label and the layout that decides how it is run."""
+
+    name: str  # as published, e.g. "4.25.lite"
+    layout: Layout = field(repr=False)
+
+    @property
+    def filename(self) -> str:
+        """Name of the published weights file."""
+        return f"flownet_v{self.name}.pkl"
+
+
+_VERSIONS = {
+    "4.0": "L01", "4.1": "L01", "4.2": "L02", "4.3": "L02", "4.4": "L02", "4.5": "L03", "4.6": "L04",
+    "4.7": "L05", "4.8": "L05", "4.9": "L05", "4.10": "L06", "4.11": "L06", "4.12": "L06", "4.12.lite": "L07",
+    "4.13": "L08", "4.13.lite": "L07", "4.14": "L08", "4.14.lite": "L09", "4.15": "L08", "4.15.lite": "L10",
+    "4.16.lite": "L10", "4.17": "L08", "4.17.lite": "L10", "4.18": "L08", "4.19": "L08", "4.20": "L11",
+    "4.21": "L12", "4.22": "L12", "4.22.lite": "L13", "4.23": "L12", "4.24": "L08", "4.25": "L14",
+    "4.25.lite": "L15", "4.25.heavy": "L16", "4.26": "L14", "4.26.heavy": "L17",
+}  # fmt: skip
+
+MODELS: Mapping[str, ModelSpec] = MappingProxyType(
+    {name: ModelSpec(name, LAYOUTS[layout]) for name, layout in _VERSIONS.items()}
+)
+
+DEFAULT_WEIGHTS = "bootstrap-4.25.safetensors"  # the file in models/ that is used when no model is named

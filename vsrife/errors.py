@@ -1,0 +1,33 @@
+"""The errors that vsrife raises.
+
+RifeError
+├── OptionError    an argument is out of range or contradicts another one
+├── ClipError      the format, size, length or rate of the input clip cannot be used
+├── WeightsError   a weights file is missing, cut short, foreign or does not match its hash
+└── DeviceError    the device is absent or out of memory
+
+Each class also derives from the builtin that a caller who does not know vsrife would catch. The filter turns all of
+them into `vapoursynth.Error`, keeping the original as the cause.
+"""
+
+from __future__ import annotations
+
+
+class RifeError(Exception):
+    """Base of every error that vsrife raises on purpose. The text says what is wrong, what came, and what to do."""
+
+
+class OptionError(RifeError, ValueError):
+    """An argument is out of range or contradicts another one."""
+
+
+class ClipError(RifeError, ValueError):
+    """The format, size, length or rate of the input clip cannot be used."""
+
+
+class WeightsError(RifeError, OSError):
+    """A weights file is missing, cut short, foreign or does not match its recorded hash."""
+
+
+class DeviceError(RifeError, RuntimeError):
+    """The device is absent, cannot run the network, or is out of memory."""
