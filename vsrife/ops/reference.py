@@ -30,6 +30,8 @@ def resize(image: Tensor, height: int, width: int) -> Tensor:
     """
     if image.shape[-2:] == (height, width):
         return image
+    if image.shape[1] == 0:  # layouts without carried features; PyTorch refuses to enlarge nothing
+        return image.new_empty((image.shape[0], 0, height, width))
     return F.interpolate(image, size=(height, width), mode="bilinear", align_corners=False)
 
 

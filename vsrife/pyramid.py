@@ -1,0 +1,257 @@
+"""The lazy forward: the published function without its full-resolution round trips.
+
+A block at scale s reads two by two samples of every s x s cell of the full-resolution stack. So warped frames are made
+at those samples only (all pixels for s <= 2), and each block's output stays the small map that the block produced: the
+flow at a sample is the sum over the earlier blocks of their maps, each enlarged once, at that point.
+
+Equal to `network.IFNet` within rounding.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vsrife.catalogue import FLOW_CHANNELS
+from vsrife.fold import FoldedBlock, FoldedNet, activate
+from vsrife.network import LARGE_MOTION_PX
+from vsrife.ops.reference import Axis, resize, sample, warp
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What the network needs of one source frame, whatever it is paired with.
+
+    Attributes:
+        stack: (1, 3 + k, H, W) at the padded size: the frame, clamped to 0..1, and its head features.
+        parts: (1, 2 * c/2, h, w): block 0's first convolution of the frame in the role of the left and of the right.
+    """
+
+    stack: Tensor
+    parts: Tensor
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Padded height and width."""
+        height, width = self.stack.shape[-2:]
+        return height, width
+
+
+@dataclass(slots=True)
+class Field:
+    """Flow and mask as the sum of the blocks' small maps.
+
+    Attributes:
+        size: padded height and width in pixels.
+        flows: per block (1, 4, h, w), in pixels of the frame: x then y towards frame 0, then towards frame 1.
+        masks: (1, 1, h, w) logits to be summed: all blocks' where masks accumulate, else the last block's.
+    """
+
+    size: tuple[int, int]
+    flows: list[Tensor] = field(default_factory=list)
+    masks: list[Tensor] = field(default_factory=list)
+    _full: Tensor | None = None  # the sum of the first _summed flows, enlarged
+    _summed: int = 0
+
+    def flow(self) -> Tensor:
+        """(1, 4, H, W) at every pixel. Each map is enlarged once; the sum so far is kept for the next block."""
+        while self._summed < len(self.flows):
+            enlarged = resize(self.flows[self._summed], *self.size)
+            self._full = enlarged if self._full is None else self._full + enlarged
+            self._summed += 1
+        assert self._full is not None
+        return self._full
+
+    def flow_at(self, scale: float) -> Tensor:
+        """(1, 4, 2h, 2w) at the samples that a block of this scale reads, h and w being the block's size."""
+        if scale <= 2:
+            return self.flow()
+        height, width = self.size
+        parts = (
+            sample(
+                small,
+                _tap_axis(height, scale, small.shape[-2], small.device, small.dtype),
+                _tap_axis(width, scale, small.shape[-1], small.device, small.dtype),
+            )
+            for small in self.flows
+        )
+        total = next(parts)
+        for part in parts:
+            total += part
+        return total
+
+    def mask(self, height: int, width: int) -> Tensor:
+        """(1, 1, height, width): the mask logit at this size."""
+        return torch.stack([resize(m, height, width) for m in self.masks]).sum(0)
+
+
+def taps(size: int, scale: float) -> Tensor:
+    """Which pixels of an axis a block of this scale reads: two per cell, or all for scales up to 2. (L,) float64."""
+    if scale <= 2:
+        return torch.arange(size, dtype=torch.float64)
+    cells = torch.arange(0, size, scale, dtype=torch.float64) + scale / 2
+    return torch.stack((cells - 1, cells), dim=1).flatten()
+
+
+@lru_cache(maxsize=256)
+def _tap_axis(size: int, scale: float, map_size: int, device: torch.device, dtype: torch.dtype) -> Axis:
+    """Where the taps of an axis of `size` pixels lie in a map of `map_size` samples. The cache holds a few KB each."""
+    return Axis.at((taps(size, scale) + 0.5) * (map_size / size) - 0.5, map_size).to(device, dtype)
+
+
+@lru_cache(maxsize=64)
+def _tap_positions(size: int, scale: float, device: torch.device, dtype: torch.dtype) -> Tensor:
+    return taps(size, scale).to(device, dtype)
+
+
+def encode(net: FoldedNet, frame: Tensor) -> Source:
+    """Prepare one source frame.
+
+    Args:
+        net: the folded network.
+        frame: (1, 3, H, W) RGB, nominally 0..1, already padded to `net.layout.padded`, in `net.exact`.
+
+    Returns:
+        Clamped frame, head features and block 0's partial sums.
+    """
+    clamped = frame.clamp(0, 1)
+    stack = clamped
+    if net.head_last is not None and net.layout.head is not None:
+        x = (clamped if net.layout.head.clamps else frame).to(net.dtype)
+        for conv in net.head:
+            x = conv(x)
+        stack = torch.cat((clamped, F.conv_transpose2d(x, *net.head_last, stride=2, padding=1).to(net.exact)), dim=1)
+    return Source(stack, _first_parts(net.blocks[0], stack))
+
+
+def _first_parts(block: FoldedBlock, stack: Tensor) -> Tensor:
+    height, width = stack.shape[-2:]
+    small = resize(stack, int(height / block.scale), int(width / block.scale))
+    return F.conv2d(small.to(block.first.dtype), block.first, stride=2, padding=1)
+
+
+def estimate(net: FoldedNet, source0: Source, source1: Source, timestep: float) -> Field:
+    """Flow and mask between two prepared frames.
+
+    Args:
+        net: the folded network.
+        source0: the frame at time 0.
+        source1: the frame at time 1, of the same size.
+        timestep: 0..1.
+
+    Returns:
+        The field at `timestep`.
+
+    Source: sections 1.4 to 1.8 of the 4.x forward (`network.IFNet`).
+    """
+    blocks = net.blocks
+    result = Field(source0.size)
+    carried = _apply(net, blocks[0], result, _first_of_pair(net, blocks[0], source0, source1, timestep), net.ensemble)
+    index = 1
+    while index < len(blocks):
+        stack = _block_input(blocks[index], source0, source1, result, carried)
+        x = _first(net, blocks[index], stack, timestep)
+        if index == 1 and net.retry and blocks is net.blocks and _moves_far(blocks[index], x, result.size):
+            # Second try of 4.0 and 4.1: from block 0 on once more with doubled scales, block 0 in one direction only.
+            blocks = net.retry
+            result = Field(source0.size)
+            coarse0, coarse1 = (Source(s.stack, _first_parts(blocks[0], s.stack)) for s in (source0, source1))
+            x = _first_of_pair(net, blocks[0], coarse0, coarse1, timestep)[:1]
+            carried = _apply(net, blocks[0], result, x, False)
+            continue
+        carried = _apply(net, blocks[index], result, x, net.ensemble)
+        index += 1
+    return result
+
+
+def blend(source0: Source, source1: Source, result: Field) -> Tensor:
+    """The network's own picture: both clamped frames warped by the flow and blended by the mask, (1, 3, H, W)."""
+    height, width = result.size
+    flow = result.flow()
+    x = _tap_positions(width, 1, flow.device, flow.dtype)
+    y = _tap_positions(height, 1, flow.device, flow.dtype)[:, None]
+    share = torch.sigmoid(result.mask(height, width))
+    warped0 = warp(source0.stack[:, :3], x + flow[:, 0], y + flow[:, 1])
+    warped1 = warp(source1.stack[:, :3], x + flow[:, 2], y + flow[:, 3])
+    return torch.lerp(warped1, warped0, share)
+
+
+def _first_of_pair(net: FoldedNet, block: FoldedBlock, source0: Source, source1: Source, timestep: float) -> Tensor:
+    """Block 0's first layer from the parts of both frames: (passes, c/2, h, w), activated."""
+    left0, right0 = source0.parts.chunk(2, dim=1)
+    left1, right1 = source1.parts.chunk(2, dim=1)
+    passes = [block.time.add_to(left0 + right1, timestep, block.first_bias)]
+    if net.ensemble:
+        passes.append(block.time.add_to(left1 + right0, 1 - timestep, block.first_bias))
+    return activate(torch.cat(passes), block.first_slopes)
+
+
+def _block_input(block: FoldedBlock, source0: Source, source1: Source, result: Field, carried: Tensor) -> Tensor:
+    """(1, in, h, w) at the block's size: both stacks warped, mask, carried features, flow in pixels."""
+    height, width = result.size
+    small = (int(height / block.scale), int(width / block.scale))
+    flow = result.flow_at(block.scale)
+    x = _tap_positions(width, block.scale, flow.device, flow.dtype)
+    y = _tap_positions(height, block.scale, flow.device, flow.dtype)[:, None]
+    warped0 = warp(source0.stack, x + flow[:, 0], y + flow[:, 1])
+    warped1 = warp(source1.stack, x + flow[:, 2], y + flow[:, 3])
+    if block.scale >= 1:
+        # The samples of a cell are averaged; at scale 1 a cell is a pixel.
+        parts = [resize(p, *small) for p in (warped0, warped1)]
+        parts += [result.mask(*small), resize(carried, *small), resize(flow, *small)]
+        return torch.cat(parts, dim=1)
+    # Enlarging: the published forward goes through full resolution, and bilinear steps do not compose.
+    full = torch.cat((warped0, warped1, result.mask(height, width), resize(carried, height, width), flow), dim=1)
+    return resize(full, *small)
+
+
+def _first(net: FoldedNet, block: FoldedBlock, stack: Tensor, timestep: float) -> Tensor:
+    """A later block's first layer: (passes, c/2, h, w), activated."""
+    y = F.conv2d(stack.to(block.first.dtype), block.first, stride=2, padding=1)
+    if not net.ensemble:
+        return activate(block.time.add_to(y, timestep, block.first_bias), block.first_slopes)
+    normal, exchanged = y.chunk(2, dim=1)
+    block.time.add_to(normal, timestep, block.first_bias)
+    block.time.add_to(exchanged, 1 - timestep, block.first_bias)
+    return activate(torch.cat((normal, exchanged)), block.first_slopes)
+
+
+def _maps(block: FoldedBlock, x: Tensor) -> Tensor:
+    """From the first layer's output to the block's small map, (passes, outputs, h, w)."""
+    x = block.second(x)
+    y = x
+    for conv in block.body:
+        y = conv(y)
+    if block.outer_skip:
+        y = y + x
+    y = F.conv_transpose2d(y, block.last, block.last_bias, stride=2, padding=1)
+    return F.pixel_shuffle(y, 2) if block.shuffles else y
+
+
+def _apply(net: FoldedNet, block: FoldedBlock, result: Field, x: Tensor, ensemble: bool) -> Tensor:
+    """Evaluate the rest of a block, add its maps to the field and return the carried features."""
+    y = _maps(block, x).to(net.exact)
+    flow, mask, carried = y[:, :FLOW_CHANNELS], y[:, FLOW_CHANNELS : FLOW_CHANNELS + 1], y[:, FLOW_CHANNELS + 1 :]
+    if ensemble:
+        exchanged = torch.cat((flow[1:, 2:], flow[1:, :2]), dim=1)
+        flow, mask, carried = (flow[:1] + exchanged) / 2, (mask[:1] - mask[1:]) / 2, carried[:1]
+    result.flows.append(flow * block.gain)
+    result.masks = [*result.masks, mask] if net.layout.mask_accumulates else [mask]
+    return carried
+
+
+def _moves_far(block: FoldedBlock, x: Tensor, size: tuple[int, int]) -> bool:
+    """Whether block 1, in the normal direction, finds motion beyond the limit towards both frames, at full size."""
+    flow = _maps(block, x[:1])[:, :FLOW_CHANNELS].float() * block.gain
+    if not _both_exceed(flow):  # enlarging cannot make the largest value larger
+        return False
+    return _both_exceed(resize(flow, *size))
+
+
+def _both_exceed(flow: Tensor) -> bool:
+    far = flow.abs().amax((0, 2, 3)) > LARGE_MOTION_PX
+    return bool(far[:2].any() and far[2:].any())
