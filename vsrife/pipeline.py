@@ -1,0 +1,196 @@
+"""Works ahead of requests, one worker thread for a filter.
+
+The filter pushes what the frameserver is about to need and returns at once; the callback that must deliver waits, with
+the interpreter lock released. The worker works only on what was handed over and never asks the frameserver for
+anything, so that no number of threads and no chain of filters can hang.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+MAX_FINISHED = 3  # finished results that nobody has collected; beyond, look-ahead stops and stale ones are dropped
+MAX_WAITING = 32  # requests handed over that nobody waits for
+REMEMBERED = 64  # results collected lately: a late look-ahead must not compute them again
+JOIN_SECONDS = 5.0
+
+
+class Interrupted(Exception):
+    """Raised inside a computation that should stop: the filter is closing, or a waited-for frame goes first."""
+
+
+Interrupt = Callable[[], None]
+
+
+@dataclass(slots=True, eq=False)
+class _Job[Request, Result]:
+    n: int
+    request: Request | None
+    result: Result | None = None
+    error: BaseException | None = None
+    waiters: int = 0
+    done: threading.Event = field(default_factory=threading.Event)
+
+
+class _State[Request, Result]:
+    """What the worker thread holds: not the pipeline, so that a forgotten pipeline can be collected and stop it."""
+
+    def __init__(self, compute: Callable[[Request, Interrupt], Result]) -> None:
+        self.compute = compute
+        self.lock = threading.Condition()
+        self.jobs: dict[int, _Job[Request, Result]] = {}
+        self.collected: OrderedDict[int, None] = OrderedDict()
+        self.stopping = False
+        self.running: _Job[Request, Result] | None = None
+        self.last = 0  # the frame collected last
+        self.thread: threading.Thread | None = None
+
+    def work(self) -> None:
+        while (job := self._next()) is not None:
+            request = job.request
+            assert request is not None
+            try:
+                job.result = self.compute(request, self._check)
+            except Interrupted:
+                if not self.stopping:
+                    continue  # back in the queue: it still has its request
+                job.error = RuntimeError("the filter was closed")
+            except BaseException as error:  # whatever it is, it belongs to whoever asks for this frame
+                job.error = error
+            with self.lock:
+                self.running = None
+                job.request = None
+                job.done.set()
+                self._drop_stale()
+        with self.lock:
+            for job in self.jobs.values():
+                job.error = job.error or RuntimeError("the filter was closed")
+                job.request = None
+                job.done.set()
+            self.jobs.clear()
+
+    def _next(self) -> _Job[Request, Result] | None:
+        with self.lock:
+            self.running = None
+            while not self.stopping:
+                open_jobs = [job for job in self.jobs.values() if not job.done.is_set()]
+                waited = [job for job in open_jobs if job.waiters]
+                finished = len(self.jobs) - len(open_jobs)
+                candidates = waited or (open_jobs if finished < MAX_FINISHED else [])
+                if candidates:
+                    self.running = min(candidates, key=lambda job: job.n)
+                    return self.running
+                self.lock.wait()
+            return None
+
+    def _check(self) -> None:
+        """Called between steps of a computation."""
+        with self.lock:
+            job = self.running
+            if self.stopping:
+                raise Interrupted
+            if (
+                job is not None
+                and not job.waiters
+                and any(other.waiters and not other.done.is_set() for other in self.jobs.values())
+            ):
+                raise Interrupted
+
+    def _drop_stale(self) -> None:
+        """Forget what nobody waits for beyond the bounds, farthest from the last collected frame first."""
+        unwanted = [job for job in self.jobs.values() if not job.waiters and job is not self.running]
+        unwanted.sort(key=lambda job: abs(job.n - self.last))
+        finished = [job for job in unwanted if job.done.is_set()]
+        waiting = [job for job in unwanted if not job.done.is_set()]
+        for job in finished[MAX_FINISHED:] + waiting[MAX_WAITING:]:
+            del self.jobs[job.n]
+
+    def stop(self) -> None:
+        with self.lock:
+            self.stopping = True
+            self.lock.notify_all()
+            thread = self.thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(JOIN_SECONDS)
+
+
+class Pipeline[Request, Result]:
+    """Computes requests, numbered by output frame, on a thread of its own.
+
+    Thread-safe: every method may be called from any thread. The thread starts with the first request and ends with
+    `close`, when the pipeline is collected, or before the interpreter exits.
+
+    Args:
+        compute: turns a request into a result; is handed a function to call between steps, which raises `Interrupted`
+            when the computation should be abandoned. Runs on the worker thread, one request at a time.
+    """
+
+    def __init__(self, compute: Callable[[Request, Interrupt], Result]) -> None:
+        self._state = _State(compute)
+        self._finalizer = weakref.finalize(self, self._state.stop)
+        # Threads that sit in native code while the interpreter goes down can crash it: atexit comes before that.
+        self._finalizer.atexit = True
+
+    def push(self, n: int, request: Request) -> None:
+        """Hand over what frame n will need. Never blocks; what is known or was just collected is ignored."""
+        state = self._state
+        with state.lock:
+            if n not in state.jobs and n not in state.collected:
+                self._add(n, request)
+
+    def take(self, n: int, request: Request) -> Result:
+        """Wait for frame n and forget it here.
+
+        Args:
+            n: the frame.
+            request: for the case that it was never pushed, or dropped since.
+
+        Raises:
+            Exception: whatever the computation of this frame raised. Other frames are not affected.
+        """
+        state = self._state
+        with state.lock:
+            job = state.jobs.get(n) or self._add(n, request)
+            job.waiters += 1
+            state.lock.notify_all()
+        job.done.wait()
+        with state.lock:
+            job.waiters -= 1
+            if not job.waiters and state.jobs.get(n) is job:
+                del state.jobs[n]
+            state.last = n
+            state.collected[n] = None
+            while len(state.collected) > REMEMBERED:
+                state.collected.popitem(last=False)
+            state._drop_stale()
+            state.lock.notify_all()
+        if job.error is not None:
+            raise job.error
+        assert job.result is not None
+        return job.result
+
+    def knows(self, n: int) -> bool:
+        """Whether frame n was handed over, or collected lately."""
+        with self._state.lock:
+            return n in self._state.jobs or n in self._state.collected
+
+    def _add(self, n: int, request: Request) -> _Job[Request, Result]:
+        state = self._state
+        if state.stopping:
+            raise RuntimeError("the filter was closed")
+        job = state.jobs[n] = _Job[Request, Result](n, request)
+        state.collected.pop(n, None)
+        if state.thread is None:
+            state.thread = threading.Thread(target=state.work, name="vsrife", daemon=True)
+            state.thread.start()
+        state._drop_stale()
+        state.lock.notify_all()
+        return job
+
+    def close(self) -> None:
+        """Stop the worker: at most one step of a computation is waited for. Frames asked for later fail."""
+        self._finalizer()

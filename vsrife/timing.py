@@ -1,0 +1,187 @@
+"""Exact timing: which two source frames lie around an output frame, and where between them.
+
+Everything is integers and fractions. Positions count source frames: 3 + 1/2 lies halfway between source frames 3 and 4.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+from vsrife.errors import OptionError
+
+# Output frames at most: VapourSynth counts frames in 32 bits, and originals are interleaved with new frames once.
+MAX_FRAMES = (2**31 - 1) // 2
+# Time codes are commonly rounded to milliseconds: an output time this close to a source frame is that frame.
+SNAP_SECONDS = Fraction(1, 2000)
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """A time between two source frames.
+
+    Attributes:
+        left: index of the source frame at or before it.
+        t: share of the way to the next source frame, in [0, 1).
+    """
+
+    left: int
+    t: Fraction
+
+    @property
+    def near(self) -> int:
+        """Index of the nearer source frame; halfway counts as the right one."""
+        return self.left + (self.t >= Fraction(1, 2))
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """Where every output frame lies, as a table that repeats.
+
+    Attributes:
+        source_frames: length of the source.
+        cycle: source frames after which the table repeats.
+        positions: of the output frames of one cycle, relative to its first source frame.
+        num_frames: length of the output.
+        step: source frames per output frame; None where that varies (time codes to a constant rate).
+    """
+
+    source_frames: int
+    cycle: int
+    positions: tuple[Position, ...]
+    num_frames: int
+    step: Fraction | None
+
+    def __getitem__(self, n: int) -> Position:
+        """Position of output frame n. After the last source frame it is that frame."""
+        cycles, i = divmod(n, len(self.positions))
+        position = self.positions[i]
+        left = cycles * self.cycle + position.left
+        if left >= self.source_frames - 1:
+            return Position(self.source_frames - 1, Fraction(0))
+        return Position(left, position.t)
+
+    def boundary(self, n: int) -> int | None:
+        """The source frame k such that output n is the first whose nearer frame is after k, and n - 1 is not; or None.
+
+        A cut between source frames k and k + 1 lies between output frames n - 1 and n.
+        """
+        if not 0 < n < self.num_frames:
+            return None
+        before, after = self[n - 1].near, self[n].near
+        return after - 1 if after > before else None
+
+    def next_computed(self, n: int) -> int | None:
+        """The first output frame after n that is not a source frame, or None."""
+        for m in range(n + 1, min(n + 1 + len(self.positions), self.num_frames)):
+            if self[m].t:
+                return m
+        return None
+
+    def shares(self, n: int) -> tuple[Fraction, Fraction]:
+        """How much of the left and of the next source frame's duration output frame n lasts.
+
+        Exact for variable rates: the durations of all output frames add up to those of the source.
+        """
+        assert self.step is not None
+        t = self.positions[n % len(self.positions)].t
+        left = min(1 - t, self.step)
+        return left, self.step - left
+
+
+def by_factor(source_frames: int, multi: Fraction) -> Schedule:
+    """Output frame n of `multi` = p/q lies at source position n * q / p.
+
+    Args:
+        source_frames: length of the source.
+        multi: output frames per source frame, at least 1.
+
+    Returns:
+        A schedule of ceil(source_frames * multi) frames, `MAX_FRAMES` at most.
+    """
+    p, q = multi.numerator, multi.denominator
+    source_frames = min(source_frames, MAX_FRAMES * q // p)
+    positions = tuple(Position(n * q // p, Fraction(n * q % p, p)) for n in range(p))
+    return Schedule(source_frames, q, positions, math.ceil(source_frames * multi), 1 / multi)
+
+
+def by_timestamps(times: Sequence[Fraction], source_frames: int, fps: Fraction) -> Schedule:
+    """A constant rate from frames at any times: output n lies at times[0] + n / fps.
+
+    Args:
+        times: seconds, strictly increasing, one per source frame, and possibly the end of the last.
+        source_frames: length of the source.
+        fps: output rate.
+
+    Returns:
+        A schedule up to the end of the last source frame; where `times` does not tell it, the frame before gives the
+        duration.
+
+    Raises:
+        OptionError: wrong number of times, or not increasing.
+    """
+    if len(times) not in (source_frames, source_frames + 1):
+        raise OptionError(
+            f"timestamps must give a time for each of the clip's {source_frames} frames, got {len(times)}; "
+            "one more, the end of the last frame, is allowed"
+        )
+    for i in range(1, len(times)):
+        if times[i] <= times[i - 1]:
+            raise OptionError(
+                f"timestamps must increase, got {float(times[i])} s for frame {i} after {float(times[i - 1])} s; "
+                "sort them or drop the frame"
+            )
+    if len(times) > source_frames:
+        *starts, end = times
+    else:
+        starts = list(times)
+        end = starts[-1] + (starts[-1] - starts[-2] if source_frames > 1 else 1 / fps)
+    count = math.ceil((end - starts[0]) * fps)
+    positions = tuple(_between(starts, starts[0] + n / fps) for n in range(count))
+    return Schedule(source_frames, source_frames, positions, count, None)
+
+
+def _between(starts: Sequence[Fraction], time: Fraction) -> Position:
+    left = bisect_right(starts, time) - 1
+    if left == len(starts) - 1 or time - starts[left] <= SNAP_SECONDS:
+        return Position(left, Fraction(0))
+    if starts[left + 1] - time <= SNAP_SECONDS:
+        return Position(left + 1, Fraction(0))
+    return Position(left, (time - starts[left]) / (starts[left + 1] - starts[left]))
+
+
+def read_timecodes(path: Path) -> list[Fraction]:
+    """Read a timecodes v2 file: a comment line, then milliseconds, one frame a line.
+
+    Returns:
+        Seconds, exact.
+
+    Raises:
+        OptionError: the file is absent, of another version, or a line is no number; names file and line.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise OptionError(f"timestamps file cannot be read, got {str(path)!r} ({error}); check the path") from error
+    header = text.partition("\n")[0].strip().lower()
+    if header.startswith("#") and "format" in header and "v2" not in header:
+        raise OptionError(f"timestamps file must be timecodes v2, got {header!r} in {path.name}; convert it to v2")
+    return list(_milliseconds(path, text))
+
+
+def _milliseconds(path: Path, text: str) -> Iterator[Fraction]:
+    for number, line in enumerate(text.splitlines(), 1):
+        line = line.strip()
+        if not line or line.startswith("#"):
+            continue
+        try:
+            yield Fraction(line) / 1000
+        except (ValueError, ZeroDivisionError) as error:
+            raise OptionError(
+                f"timestamps file must hold milliseconds, got {line!r} in line {number} of {path.name}; "
+                "write one number a line"
+            ) from error
