@@ -1,0 +1,410 @@
+"""Finds, reads and checks weights files.
+
+A file is a PyTorch state dict (.pkl, .pth) or a .safetensors file. Neither is ever unpickled: `torch.load` runs with
+`weights_only=True`, and a file that it refuses is refused here. Names and shapes of the tensors alone tell the layout,
+strictly: nothing missing, nothing of another shape, nothing unknown except the training-only parts listed below.
+
+torch is imported when the first file is read, so that looking for files stays quick.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import io
+import logging
+import os
+import pickle
+import re
+import warnings
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+import platformdirs
+
+from vsrife.catalogue import DEFAULT_WEIGHTS, LAYOUTS, MODELS, Layout, ModelSpec, Shape
+from vsrife.errors import OptionError, WeightsError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+logger = logging.getLogger(__name__)
+
+DIRECTORY_VARIABLE = "VSRIFE_MODEL_DIR"
+SUFFIXES = (".pkl", ".pth", ".safetensors")
+MAX_BYTES = 512 * 2**20  # the largest published file has 87 MB; more than this is something else, and is not read
+
+# Parts of published files that only training uses: refiners of older generations, teachers, time calibration.
+UNUSED_FAMILIES = ("contextnet.", "unet.", "block_tea.", "teacher.", "caltime.")
+PARALLEL_PREFIX = "module."  # put before every name by torch's DataParallel
+
+# First bytes of what a browser, a captive portal or a bare git clone leaves in place of the file.
+_FOREIGN = ((b"<", "a web page"), (b"version https://git-lfs", "a Git LFS pointer"))
+_NAMES_SHOWN = 4
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Weights:
+    """The checked contents of one weights file."""
+
+    name: str  # the version asked for, or the file's stem
+    path: Path
+    layout: Layout
+    tensors: Mapping[str, Tensor]  # float32 on the CPU, finite, exactly the layout's names, without prefix
+    sha256: str  # of the file, in lower-case hex: its identity for caches
+
+
+def load_weights(model: str | Path | None = None) -> Weights:
+    """Find, read and check the weights of `model`.
+
+    Args:
+        model: A version such as "4.26", the path of a weights file, or None for the bundled weights.
+
+    Raises:
+        OptionError: `model` is neither a known version nor a path.
+        WeightsError: the file is missing, damaged, of no layout or of another one than the version's.
+    """
+    return read_weights(find_weights(model), named_version(model))
+
+
+def find_weights(model: str | Path | None = None) -> Path:
+    """Where the weights of `model` are: a path is itself; a version is looked for in each of `search_directories`.
+
+    Raises:
+        OptionError: `model` is neither a known version nor a path.
+        WeightsError: there is no such file; for a version, the text holds the command that downloads it.
+    """
+    spec = named_version(model)
+    if spec:
+        return _find_version(spec)
+    if model is None or model == "default":
+        return _find_bundled()
+    return _find_file(Path(model).expanduser())
+
+
+def read_weights(path: Path, spec: ModelSpec | None = None) -> Weights:
+    """Read and check the file at `path`; with `spec`, it must have that version's layout.
+
+    The file is read once, so that the hash is that of the bytes the tensors come from. If the hash was recorded beside
+    the file (`sidecar_path`), it must match.
+
+    Raises:
+        WeightsError: the file is missing, damaged, of no layout or of another one than `spec`'s.
+    """
+    data = _read_bytes(path)
+    sha256 = hashlib.sha256(data).hexdigest()
+    _check_recorded_hash(path, sha256)
+    tensors = _parse(data, path)
+    layout = recognise_layout(tensors, path)
+    if spec and layout.id != spec.layout.id:
+        raise WeightsError(
+            f"RIFE: {path} is not {spec.name}, got the layout of {_versions_of(layout)} where {spec.name} has "
+            f"{spec.layout.id}; {_remedy(path)}, or give the path instead of the version"
+        )
+    return Weights(
+        name=spec.name if spec else path.stem,
+        path=path,
+        layout=layout,
+        tensors=MappingProxyType(_float32(tensors, path)),
+        sha256=sha256,
+    )
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a weights file as stored, names without `module.`, training-only parts left out.
+
+    Raises:
+        WeightsError: the file is missing, damaged, or holds anything but named floating-point tensors.
+    """
+    return _parse(_read_bytes(path), path)
+
+
+def recognise_layout(tensors: Mapping[str, Tensor], path: Path) -> Layout:
+    """The layout whose names and shapes are exactly those of `tensors`.
+
+    Args:
+        tensors: As `read_tensors` gives them.
+        path: Where they come from; named in the error.
+
+    Raises:
+        WeightsError: no layout fits; the text compares with the nearest one.
+    """
+    return match_layout({name: tuple(tensor.shape) for name, tensor in tensors.items()}, path)
+
+
+def match_layout(shapes: Mapping[str, Shape], path: Path) -> Layout:
+    """`recognise_layout` for shapes alone, such as a safetensors header has. Raises the same."""
+
+    def distance(layout: Layout) -> int:
+        return len(layout.tensor_shapes().items() ^ shapes.items())
+
+    nearest = min(LAYOUTS.values(), key=distance)
+    if distance(nearest) == 0:
+        return nearest
+    raise WeightsError(f"RIFE: {path} fits no RIFE 4.x layout, {_difference(shapes, nearest)}; {_remedy(path)}")
+
+
+def named_version(model: str | Path | None) -> ModelSpec | None:
+    """The catalogue row that `model` names ("4.26", also "v4.26"); None for a path and for the bundled weights.
+
+    Raises:
+        OptionError: `model` is neither a known version nor a path.
+    """
+    if not isinstance(model, str | Path | None):
+        raise OptionError(
+            f"RIFE: model must be a version in quotes or a path, got {model!r} ({type(model).__name__}); as numbers "
+            f'4.1 and 4.10 would be the same, so write model="4.26"'
+        )
+    if model is None or model == "default" or isinstance(model, Path) or _looks_like_path(model):
+        return None
+    version = model.strip().lower().removeprefix("v")
+    if version not in MODELS:
+        raise OptionError(
+            f"RIFE: model must be a version, the path of a {', '.join(SUFFIXES)} file or nothing, got {model!r}; "
+            f"{_suggestion(version)}known versions are {', '.join(MODELS)}"
+        )
+    return MODELS[version]
+
+
+def model_directory() -> Path:
+    """Where downloads go: `VSRIFE_MODEL_DIR`, or else the user's cache directory. It may not exist yet."""
+    chosen = os.environ.get(DIRECTORY_VARIABLE)
+    if chosen:
+        return Path(chosen).expanduser()
+    return platformdirs.user_cache_path("vsrife", appauthor=False) / "models"
+
+
+def package_directory() -> Path:
+    """Where the weights are that come with the package: inside it, or beside it in a checkout."""
+    package = Path(__file__).parent
+    installed = package / "models"
+    return installed if installed.is_dir() else package.parent / "models"
+
+
+def search_directories() -> tuple[Path, Path]:
+    """The directories that a version is looked for in, in this order."""
+    return package_directory(), model_directory()
+
+
+def sidecar_path(path: Path) -> Path:
+    """The file beside `path` that holds its SHA-256, in the text format of `sha256sum`."""
+    return path.with_name(f"{path.name}.sha256")
+
+
+def download_command(spec: ModelSpec) -> str:
+    """The command line that fetches a version."""
+    return f"python -m vsrife models download {spec.name}"
+
+
+def _looks_like_path(model: str) -> bool:
+    return model.lower().endswith(SUFFIXES) or any(mark in model for mark in ("/", "\\"))
+
+
+def _suggestion(version: str) -> str:
+    close = difflib.get_close_matches(version.replace("-", ".").replace("_", "."), MODELS, n=2)
+    return f"did you mean {' or '.join(close)}? " if close else ""
+
+
+def _find_version(spec: ModelSpec) -> Path:
+    found = [path for directory in search_directories() if (path := directory / spec.filename).is_file()]
+    for path in found:
+        if path.stat().st_size > 0:
+            return path
+    if found:  # other packages ship empty files where a download is still to come
+        raise WeightsError(f"RIFE: {found[0]} is an empty placeholder, got 0 bytes; run: {download_command(spec)}")
+    places = " and ".join(str(directory) for directory in search_directories())
+    raise WeightsError(f"RIFE: the weights of {spec.name} are not in {places}; run: {download_command(spec)}")
+
+
+def _find_bundled() -> Path:
+    path = package_directory() / DEFAULT_WEIGHTS
+    if not path.is_file():
+        raise WeightsError(f"RIFE: the bundled weights are not at {path}; reinstall vsrife")
+    return path
+
+
+def _find_file(path: Path) -> Path:
+    if path.suffix.lower() not in SUFFIXES:
+        raise WeightsError(
+            f"RIFE: {path} has no suffix of a weights file, got {path.suffix!r}; "
+            f"give a {', '.join(SUFFIXES)} file, or a version such as 4.26"
+        )
+    if not path.is_file():
+        what = "is not a file" if path.exists() else "does not exist"
+        raise WeightsError(f"RIFE: {path} {what}; give the path of a weights file, or a version such as 4.26")
+    return path
+
+
+def _remedy(path: Path) -> str:
+    """What to do about a bad file, which depends on who put it there."""
+    if path.parent == package_directory():
+        return "reinstall vsrife"
+    if path.parent == model_directory():
+        for spec in MODELS.values():
+            if spec.filename == path.name:
+                return f"run: {download_command(spec)} --force"
+    return "get the file again"
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        size = path.stat().st_size
+        if size > MAX_BYTES:
+            raise WeightsError(
+                f"RIFE: {path} is no RIFE weights file, got {size} bytes where the largest has 87 MB; {_remedy(path)}"
+            )
+        data = path.read_bytes()
+    except WeightsError:
+        raise
+    except OSError as error:
+        raise WeightsError(f"RIFE: {path} cannot be read, got {error.strerror or error}; {_remedy(path)}") from error
+    if not data:
+        raise WeightsError(f"RIFE: {path} is empty, got 0 bytes; {_remedy(path)}")
+    return data
+
+
+def _check_recorded_hash(path: Path, sha256: str) -> None:
+    sidecar = sidecar_path(path)
+    try:
+        text = sidecar.read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise WeightsError(f"RIFE: {sidecar} cannot be read, got {error.strerror or error}; remove it") from error
+    recorded = re.match(r"([0-9a-fA-F]{64})\s", f"{text}\n")
+    if not recorded:
+        raise WeightsError(f"RIFE: {sidecar} holds no SHA-256 as sha256sum writes it, got {text[:80]!r}; remove it")
+    if recorded[1].lower() != sha256:
+        raise WeightsError(
+            f"RIFE: {path} is damaged, got SHA-256 {sha256[:12]}… where {recorded[1][:12].lower()}… is recorded in "
+            f"{sidecar.name}; {_remedy(path)}"
+        )
+
+
+def _parse(data: bytes, path: Path) -> dict[str, Tensor]:
+    head = data[:64].lstrip()
+    for start, what in _FOREIGN:
+        if head.startswith(start):
+            raise WeightsError(f"RIFE: {path} is {what}, not a weights file, got {head[:24]!r}; {_remedy(path)}")
+    stored = _parse_safetensors(data, path) if path.suffix.lower() == ".safetensors" else _parse_torch(data, path)
+    return _clean(_checked_tensors(stored, path), path)
+
+
+def _parse_safetensors(data: bytes, path: Path) -> dict[str, Tensor]:
+    import safetensors.torch  # imports torch
+
+    try:
+        return safetensors.torch.load(data)
+    except Exception as error:  # whatever damaged bytes make the parser raise, the file is to blame
+        raise WeightsError(f"RIFE: {path} is damaged or no safetensors file, got {error}; {_remedy(path)}") from error
+
+
+def _parse_torch(data: bytes, path: Path) -> Any:
+    """The object in a zip or legacy file of `torch.save`; only tensors and plain containers get through."""
+    import torch
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of unusual pickle protocols: they load or raise below
+            return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except Exception as error:  # as above; there is no second try that unpickles
+        # The cause is left out: its text advises to switch the protection off.
+        raise WeightsError(
+            f"RIFE: {path} is damaged or holds more than tensors, got {_reason(error)}; expected a state dict as "
+            f"torch.save writes it (nothing else in a pickle is ever run); {_remedy(path)}"
+        ) from None
+
+
+def _reason(error: Exception) -> str:
+    """What torch.load stumbled over, in a few words."""
+    refused = re.search(r"GLOBAL ([\w.]+)", str(error))
+    if refused:
+        return f"a reference to {refused[1]}"
+    if isinstance(error, pickle.UnpicklingError):
+        return "bytes that are no such file"
+    return f"{type(error).__name__}: {str(error).partition(chr(10))[0][:160]}"
+
+
+def _checked_tensors(stored: Any, path: Path) -> dict[str, Tensor]:
+    """`stored`, if it maps names to dense floating-point tensors."""
+    import torch
+
+    expected = f"expected names and their tensors, as state_dict() gives them; {_remedy(path)}"
+    if not isinstance(stored, Mapping):
+        raise WeightsError(f"RIFE: {path} is no state dict, got {type(stored).__name__}; {expected}")
+    for name, tensor in stored.items():
+        if not isinstance(name, str) or not isinstance(tensor, torch.Tensor):
+            raise WeightsError(
+                f"RIFE: {path} is no flat state dict, got {type(tensor).__name__} under {name!r}; {expected}"
+            )
+        if not tensor.is_floating_point() or tensor.layout != torch.strided or tensor.device.type != "cpu":
+            raise WeightsError(
+                f"RIFE: {path} has a tensor {name} of no use, got {tensor.dtype}, {tensor.layout}; expected dense "
+                f"floating-point values; {_remedy(path)}"
+            )
+    return dict(stored)
+
+
+def _clean(stored: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """`stored` without the `module.` prefix and the training-only parts."""
+    tensors: dict[str, Tensor] = {}
+    dropped = []
+    for name, tensor in stored.items():
+        bare = name.removeprefix(PARALLEL_PREFIX)
+        if bare.startswith(UNUSED_FAMILIES):
+            dropped.append(bare)
+        elif bare in tensors:
+            raise WeightsError(
+                f"RIFE: {path} holds {bare} twice, got it with and without {PARALLEL_PREFIX!r}; {_remedy(path)}"
+            )
+        else:
+            tensors[bare] = tensor
+    if dropped:
+        logger.debug("%s: dropped %d tensors that only training uses: %s", path.name, len(dropped), _some(dropped))
+    return tensors
+
+
+def _float32(tensors: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
+    import torch
+
+    converted = {name: tensor.detach().to(torch.float32).contiguous() for name, tensor in tensors.items()}
+    broken = [name for name, tensor in converted.items() if not bool(torch.isfinite(tensor).all())]
+    if broken:
+        raise WeightsError(f"RIFE: {path} is damaged, got NaN or infinity in {_some(broken)}; {_remedy(path)}")
+    return converted
+
+
+def _difference(shapes: Mapping[str, Shape], nearest: Layout) -> str:
+    """How `shapes` differs from a layout, in words."""
+    expected = nearest.tensor_shapes()
+    if not expected.keys() & shapes.keys():
+        return f"got {len(shapes)} tensors ({_some(shapes)}); expected names such as {_some(list(expected)[:2])}"
+    wrong = [
+        f"{name} {_text(shapes[name])} instead of {_text(expected[name])}"
+        for name in expected
+        if name in shapes and shapes[name] != expected[name]
+    ]
+    missing = [f"{name} {_text(shape)}" for name, shape in expected.items() if name not in shapes]
+    unknown = [f"{name} {_text(shape)}" for name, shape in shapes.items() if name not in expected]
+    groups = {"other shapes": wrong, "missing": missing, "unknown": unknown}
+    parts = [f"{what}: {_some(names)}" for what, names in groups.items() if names]
+    return f"nearest is that of {_versions_of(nearest)}, but got {'; '.join(parts)}"
+
+
+def _versions_of(layout: Layout) -> str:
+    names = [spec.name for spec in MODELS.values() if spec.layout.id == layout.id]
+    return f"{', '.join(names)} ({layout.id})"
+
+
+def _some(names: Collection[str]) -> str:
+    """The first few of many names."""
+    shown = ", ".join(list(names)[:_NAMES_SHOWN]) or "none"
+    more = len(names) - _NAMES_SHOWN
+    return f"{shown} and {more} more" if more > 0 else shown
+
+
+def _text(shape: Shape) -> str:
+    return "×".join(str(side) for side in shape) or "scalar"
