@@ -6,6 +6,7 @@ import hashlib
 import logging
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -137,6 +138,17 @@ def test_an_empty_placeholder_is_passed_over_or_named(directories: tuple[Path, P
         load_weights("4.15.lite")
     real = save(filled(SMALL), cache / "flownet_v4.15.lite.pkl")
     assert find_weights("4.15.lite") == real
+
+
+def test_an_installed_package_has_its_weights_inside(tmp_path: Path) -> None:
+    package = tmp_path / "site" / "vsrife"
+    ignore = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(Path(weights.__file__).parent, package, ignore=ignore)
+    (package / "models").mkdir(exist_ok=True)
+    (package / "models" / DEFAULT_WEIGHTS).touch()
+    command = [sys.executable, "-c", "import vsrife.weights as w; print(w.find_weights())"]
+    found = subprocess.run(command, cwd=package.parent, check=True, capture_output=True, text=True).stdout
+    assert Path(found.strip()) == package / "models" / DEFAULT_WEIGHTS
 
 
 def test_the_users_directory_is_the_cache_unless_chosen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
