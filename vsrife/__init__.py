@@ -1,3 +1,37 @@
-"""vsrife: frame interpolation for VapourSynth with RIFE's IFNet."""
+"""vsrife: frame interpolation for VapourSynth with RIFE's IFNet.
+
+Names are loaded when they are first used, so that `python -m vsrife models` starts without torch and VapourSynth.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from vsrife.errors import ClipError, DeviceError, OptionError, RifeError, WeightsError
+
+if TYPE_CHECKING:
+    from vsrife.arrays import interpolate
+    from vsrife.filter import RIFE, rife
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "RIFE",
+    "ClipError",
+    "DeviceError",
+    "OptionError",
+    "RifeError",
+    "WeightsError",
+    "__version__",
+    "interpolate",
+    "rife",
+]
+
+_HOMES = {"RIFE": "vsrife.filter", "rife": "vsrife.filter", "interpolate": "vsrife.arrays"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'vsrife' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

@@ -187,9 +187,7 @@ class IFNet(nn.Module):
         image = result.image[..., :height, :width]
         return Interpolation(image, crop(result.flows), crop(result.masks), crop(result.blends))
 
-    def _forward(
-        self, frame0: Tensor, frame1: Tensor, timestep: float, scale: float, ensemble: bool
-    ) -> Interpolation:
+    def _forward(self, frame0: Tensor, frame1: Tensor, timestep: float, scale: float, ensemble: bool) -> Interpolation:
         head0, head1 = (self.encode(f) for f in (frame0, frame1)) if self.layout.head else (frame0[:, :0],) * 2
         frame0, frame1 = frame0.clamp(0, 1), frame1.clamp(0, 1)
         time = torch.full_like(frame0[:, :1], timestep)
@@ -243,9 +241,7 @@ class IFNet(nn.Module):
         flow2, mask2, _ = block(stack, None if flow is None else swap(flow), scale)
         return (out[0] + swap(flow2)) / 2, (out[1] - mask2) / 2, out[2]
 
-    def _moves_far(
-        self, warped: tuple[Tensor, ...], time: Tensor, before: tuple[Tensor, Tensor], scale: float
-    ) -> bool:
+    def _moves_far(self, warped: tuple[Tensor, ...], time: Tensor, before: tuple[Tensor, Tensor], scale: float) -> bool:
         """Whether block 1, run in one direction, finds motion beyond `LARGE_MOTION_PX` towards both frames."""
         flow, mask = before
         delta = self._block(1, warped, time, (mask, mask[:, :0]), flow, scale, False)[0].abs()

@@ -9,6 +9,7 @@ Equal to `network.IFNet` within rounding.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -134,7 +135,13 @@ def _first_parts(block: FoldedBlock, stack: Tensor) -> Tensor:
     return F.conv2d(small.to(block.first.dtype), block.first, stride=2, padding=1)
 
 
-def estimate(net: FoldedNet, source0: Source, source1: Source, timestep: float) -> Field:
+def _never() -> None:
+    """The interrupt of those who have none."""
+
+
+def estimate(
+    net: FoldedNet, source0: Source, source1: Source, timestep: float, interrupt: Callable[[], None] = _never
+) -> Field:
     """Flow and mask between two prepared frames.
 
     Args:
@@ -142,6 +149,7 @@ def estimate(net: FoldedNet, source0: Source, source1: Source, timestep: float) 
         source0: the frame at time 0.
         source1: the frame at time 1, of the same size.
         timestep: 0..1.
+        interrupt: called before each block; may raise to give up.
 
     Returns:
         The field at `timestep`.
@@ -153,6 +161,7 @@ def estimate(net: FoldedNet, source0: Source, source1: Source, timestep: float) 
     carried = _apply(net, blocks[0], result, _first_of_pair(net, blocks[0], source0, source1, timestep), net.ensemble)
     index = 1
     while index < len(blocks):
+        interrupt()
         stack = _block_input(blocks[index], source0, source1, result, carried)
         x = _first(net, blocks[index], stack, timestep)
         if index == 1 and net.retry and blocks is net.blocks and _moves_far(blocks[index], x, result.size):
@@ -166,18 +175,6 @@ def estimate(net: FoldedNet, source0: Source, source1: Source, timestep: float) 
         carried = _apply(net, blocks[index], result, x, net.ensemble)
         index += 1
     return result
-
-
-def blend(source0: Source, source1: Source, result: Field) -> Tensor:
-    """The network's own picture: both clamped frames warped by the flow and blended by the mask, (1, 3, H, W)."""
-    height, width = result.size
-    flow = result.flow()
-    x = _tap_positions(width, 1, flow.device, flow.dtype)
-    y = _tap_positions(height, 1, flow.device, flow.dtype)[:, None]
-    share = torch.sigmoid(result.mask(height, width))
-    warped0 = warp(source0.stack[:, :3], x + flow[:, 0], y + flow[:, 1])
-    warped1 = warp(source1.stack[:, :3], x + flow[:, 2], y + flow[:, 3])
-    return torch.lerp(warped1, warped0, share)
 
 
 def _first_of_pair(net: FoldedNet, block: FoldedBlock, source0: Source, source1: Source, timestep: float) -> Tensor:

@@ -18,6 +18,7 @@ from vsrife.errors import OptionError
 MAX_FRAMES = (2**31 - 1) // 2
 # Time codes are commonly rounded to milliseconds: an output time this close to a source frame is that frame.
 SNAP_SECONDS = Fraction(1, 2000)
+MAX_TABLE = 10_000_000  # positions held in memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,7 @@ class Schedule:
 
     Attributes:
         source_frames: length of the source.
-        cycle: source frames after which the table repeats.
+        cycle: source frames after which the table repeats; the whole source where it does not.
         positions: of the output frames of one cycle, relative to its first source frame.
         num_frames: length of the output.
         step: source frames per output frame; None where that varies (time codes to a constant rate).
@@ -102,11 +103,18 @@ def by_factor(source_frames: int, multi: Fraction) -> Schedule:
 
     Returns:
         A schedule of ceil(source_frames * multi) frames, `MAX_FRAMES` at most.
+
+    Raises:
+        OptionError: the fraction is so fine that its table would not fit in memory.
     """
     p, q = multi.numerator, multi.denominator
     source_frames = min(source_frames, MAX_FRAMES * q // p)
-    positions = tuple(Position(n * q // p, Fraction(n * q % p, p)) for n in range(p))
-    return Schedule(source_frames, q, positions, math.ceil(source_frames * multi), 1 / multi)
+    num_frames = math.ceil(source_frames * multi)
+    period, cycle = (p, q) if p <= num_frames else (num_frames, source_frames)
+    if period > MAX_TABLE:
+        raise OptionError(f"multi must be a simpler fraction for a clip this long, got {multi}; round it, e.g. to 5/2")
+    positions = tuple(Position(n * q // p, Fraction(n * q % p, p)) for n in range(period))
+    return Schedule(source_frames, cycle, positions, num_frames, 1 / multi)
 
 
 def by_timestamps(times: Sequence[Fraction], source_frames: int, fps: Fraction) -> Schedule:

@@ -108,3 +108,60 @@ def warp(image: Tensor, x: Tensor, y: Tensor) -> Tensor:
     if grid.shape[0] != image.shape[0]:
         grid = grid.expand(image.shape[0], -1, -1, -1)
     return F.grid_sample(image, grid, mode="bilinear", padding_mode="border", align_corners=True)
+
+
+def blend(a: Tensor, b: Tensor, flow: Tensor, share: Tensor) -> Tensor:
+    """Warp both neighbours of a plane to the time in between and mix them.
+
+    Args:
+        a: (1, C, H, W), the earlier picture, in any units.
+        b: the later one, same shape.
+        flow: (1, 4, h, w) in samples of the planes: x and y into `a`, then into `b`; h <= H and w <= W.
+        share: (1, 1, h, w), weight of `a`, 0..1.
+
+    Returns:
+        (1, C, h, w), dtype of `a`. Outside the planes the nearest border sample counts.
+    """
+    height, width = flow.shape[-2:]
+    x = torch.arange(width, device=flow.device, dtype=flow.dtype)
+    y = torch.arange(height, device=flow.device, dtype=flow.dtype)[:, None]
+    return torch.lerp(warp(b, x + flow[:, 2], y + flow[:, 3]), warp(a, x + flow[:, 0], y + flow[:, 1]), share)
+
+
+STILL_RADII_PX = (1, 2, 4, 8, 16, 32)
+
+
+def still(a: Tensor, b: Tensor, flow: Tensor) -> Tensor:
+    """Where nothing can have moved: both neighbours are equal as far as the flow reaches.
+
+    A sample that moves by less than r would differ between the two pictures somewhere within r of its way. Where they
+    are equal there, a flow other than 0 is the network's error, and the sample itself is right.
+
+    Args:
+        a: (1, 1, H, W), the earlier plane in its own samples.
+        b: the later one.
+        flow: (1, 4, H, W) in samples of the plane.
+
+    Returns:
+        (1, 1, H, W) bool.
+    """
+    moved = a != b
+    reach = flow.abs().amax(1, keepdim=True)
+    result = ~moved & (reach == 0)
+    for step, radius in zip((1, *(r // 2 for r in STILL_RADII_PX[1:])), STILL_RADII_PX, strict=True):
+        moved = _dilate(moved, step)
+        if moved.all():
+            break
+        result |= ~moved & (reach <= radius)
+    return result
+
+
+def _dilate(mask: Tensor, step: int) -> Tensor:
+    """Spread True by `step` samples along both axes, given that it already fills boxes of that size."""
+    wide = mask.clone()
+    wide[..., step:] |= mask[..., :-step]
+    wide[..., :-step] |= mask[..., step:]
+    tall = wide.clone()
+    tall[..., step:, :] |= wide[..., :-step, :]
+    tall[..., :-step, :] |= wide[..., step:, :]
+    return tall

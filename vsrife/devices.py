@@ -1,0 +1,56 @@
+"""Checks of what to run on, and how: device, precision, flow scale."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import torch
+
+from vsrife.catalogue import FLOW_SCALES
+from vsrife.errors import DeviceError, OptionError
+
+Precision = Literal["fp32", "fp16", "bf16"]
+
+_DTYPES: dict[str, torch.dtype] = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+# Half precision where the matrix units want it and it was seen to stay far above 48 dB of float32. On CPUs bf16 is
+# slower without bf16 units, and has not been measured with them.
+_BEST_PRECISION: dict[str, Precision] = {"cuda": "fp16", "xpu": "fp16"}
+
+
+def parse_device(device: str | torch.device | None) -> torch.device:
+    """The torch device to run on; None is the best present.
+
+    Raises:
+        DeviceError: no such device here.
+    """
+    if device is None:
+        if torch.cuda.is_available():
+            return torch.device("cuda", torch.cuda.current_device())
+        if torch.xpu.is_available():
+            return torch.device("xpu", torch.xpu.current_device())
+        if torch.backends.mps.is_available():
+            return torch.device("mps")
+        return torch.device("cpu")
+    try:
+        chosen = torch.device(device)
+        torch.zeros(1, device=chosen)
+    except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
+        reason = str(error).partition("\n")[0]
+        raise DeviceError(f"device cannot be used, got {str(device)!r} ({reason}); try device='cpu'") from error
+    return chosen
+
+
+def parse_precision(precision: str | None, device: torch.device) -> torch.dtype:
+    """The dtype of the convolutions; None is the best that is safe on the device."""
+    if precision is None:
+        return _DTYPES[_BEST_PRECISION.get(device.type, "fp32")]
+    if precision not in _DTYPES:
+        known = ", ".join(get_args(Precision))
+        raise OptionError(f"precision must be one of {known} or None, got {precision!r}; leave it out for the best")
+    return _DTYPES[precision]
+
+
+def parse_scale(scale: float) -> float:
+    if isinstance(scale, bool) or scale not in FLOW_SCALES:
+        raise OptionError(f"scale must be 0.25, 0.5, 1, 2 or 4, got {scale!r}; for 4K sources try 0.5")
+    return float(scale)

@@ -1,0 +1,226 @@
+"""Runs pairs of pictures through the network on one device. Knows nothing of VapourSynth.
+
+Networks are shared by all filters of a process and stay loaded for a while after the last one, because players make the
+filter anew at every seek. Pictures are cached per engine.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vsrife import pyramid
+from vsrife.errors import DeviceError, OptionError
+from vsrife.fold import FoldedNet, fold
+from vsrife.ops.reference import blend, still
+from vsrife.planes import Colorimetry, PictureFormat, chroma_in_luma, luma_range, to_rgb, to_samples
+from vsrife.weights import find_weights, load_weights
+
+Planes = tuple[Tensor, ...]
+
+NETWORKS_KEPT = 2
+_networks: OrderedDict[Hashable, FoldedNet] = OrderedDict()  # least recently asked for first
+_networks_lock = threading.Lock()
+# Filters share the cores: two engines that compute at once on the CPU only get in each other's way.
+_cpu_lock = threading.Lock()
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkOptions:
+    """What a loaded network depends on."""
+
+    model: str | Path | None  # version, path, or None for the bundled default
+    scale: float
+    ensemble: bool
+    device: torch.device
+    dtype: torch.dtype
+
+
+def network(options: NetworkOptions) -> FoldedNet:
+    """The folded network for these options, loaded once per process; the `NETWORKS_KEPT` last ones stay.
+
+    Thread-safe. A weights file that changed on disk is loaded anew.
+
+    Raises:
+        WeightsError: the weights are missing or not usable.
+        OptionError: an ensemble of a layout that cannot run as one.
+    """
+    path = find_weights(options.model)
+    stat = path.stat()
+    key = (options, path, stat.st_mtime_ns, stat.st_size)
+    with _networks_lock:
+        net = _networks.pop(key, None)
+        if net is None:
+            weights = load_weights(options.model)
+            if options.ensemble and not weights.layout.ensemble:
+                raise OptionError(
+                    f"ensemble must be False for models with carried features, got True for {weights.name}; leave it "
+                    "out, or take a model up to 4.20, or 4.24"
+                )
+            net = fold(
+                weights.layout,
+                weights.tensors,
+                scale=options.scale,
+                ensemble=options.ensemble,
+                device=options.device,
+                dtype=options.dtype,
+            )
+        _networks[key] = net
+        while len(_networks) > NETWORKS_KEPT:
+            _networks.popitem(last=False)
+    return net
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """One source frame as it comes.
+
+    Attributes:
+        key: the same for equal pictures of one engine only, e.g. the frame's number.
+        planes: per plane (h, w) in the clip's own samples; only read.
+        color: how to read them.
+    """
+
+    key: Hashable
+    planes: Sequence[NDArray[Any]]
+    color: Colorimetry
+
+
+class _Prepared:
+    """Everything that depends on one source frame alone: its planes on the device and, once needed, the network's view.
+
+    Not thread-safe: belongs to one engine's thread.
+    """
+
+    def __init__(self, net: FoldedNet, fmt: PictureFormat, picture: Picture) -> None:
+        self.net, self.fmt, self.color = net, fmt, picture.color
+        self.planes: Planes = tuple(
+            torch.from_numpy(np.array(p)).to(net.device)[None, None] for p in picture.planes
+        )  # fmt: skip
+        self._source: pyramid.Source | None = None
+
+    @property
+    def source(self) -> pyramid.Source:
+        if self._source is None:
+            rgb = to_rgb(self.planes, self.fmt, self.color).to(self.net.exact)
+            width, height = self.net.layout.padded(self.fmt.width, self.fmt.height, self.net.scale)
+            padded = F.pad(rgb, (0, width - self.fmt.width, 0, height - self.fmt.height))
+            self._source = pyramid.encode(self.net, padded)
+        return self._source
+
+    def equals(self, other: _Prepared) -> bool:
+        return all(torch.equal(a, b) for a, b in zip(self.planes, other.planes, strict=True))
+
+
+class Engine:
+    """Interpolates between pictures of one format.
+
+    Not thread-safe: one thread at a time may call it. Engines of different filters may run at once.
+
+    Args:
+        net: the network.
+        fmt: the pictures' format.
+        capacity: source pictures kept prepared, least recently used out first; at least 2.
+    """
+
+    def __init__(self, net: FoldedNet, fmt: PictureFormat, capacity: int = 3) -> None:
+        self.net = net
+        self.fmt = fmt
+        self.capacity = max(2, capacity)
+        self.prepared: OrderedDict[Hashable, _Prepared] = OrderedDict()
+
+    def interpolate(
+        self, left: Picture, right: Picture, timestep: float, interrupt: Callable[[], None] = lambda: None
+    ) -> Planes | None:
+        """The picture at `timestep` between two.
+
+        Args:
+            left: the picture at time 0.
+            right: the picture at time 1.
+            timestep: between 0 and 1.
+            interrupt: called between steps; may raise to give up.
+
+        Returns:
+            Per plane (h, w) on the CPU in the format's own samples. None: the pictures are equal, nothing was computed
+            and `left` is the answer.
+
+        Raises:
+            DeviceError: out of memory.
+        """
+        try:
+            with torch.inference_mode(), self._device():
+                return self._interpolate(left, right, timestep, interrupt)
+        except torch.OutOfMemoryError as error:
+            self.prepared.clear()
+            size = f"{self.fmt.width}x{self.fmt.height}"
+            raise DeviceError(
+                f"{self.net.device} is out of memory, got a frame of {size}; try scale=0.5, a .lite model, or cpu"
+            ) from error
+
+    def _device(self) -> AbstractContextManager[object]:
+        return _cpu_lock if self.net.device.type == "cpu" else nullcontext()
+
+    def _interpolate(
+        self, left: Picture, right: Picture, timestep: float, interrupt: Callable[[], None]
+    ) -> Planes | None:
+        a, b = self._prepare(left), self._prepare(right)
+        if a.equals(b):
+            return None
+        interrupt()
+        source_a, source_b = a.source, b.source
+        field = pyramid.estimate(self.net, source_a, source_b, timestep, interrupt)
+        interrupt()
+        make = self._rgb if self.fmt.family == "RGB" else self._native
+        return tuple(plane[0, 0].cpu() for plane in make(a, b, field))
+
+    def _prepare(self, picture: Picture) -> _Prepared:
+        prepared = self.prepared.pop(picture.key, None) or _Prepared(self.net, self.fmt, picture)
+        self.prepared[picture.key] = prepared
+        while len(self.prepared) > self.capacity:
+            self.prepared.popitem(last=False)
+        return prepared
+
+    def _rgb(self, a: _Prepared, b: _Prepared, field: pyramid.Field) -> Planes:
+        """The network's own blend of its clamped, zero padded frames, as the published forward shows it."""
+        flow, mask = self._view(field)
+        image = blend(a.source.stack[:, :3], b.source.stack[:, :3], flow, torch.sigmoid(mask))
+        planes: Planes = torch.split(image, 1, dim=1)
+        if self.fmt.floating:
+            return tuple(to_samples(plane, self.fmt) for plane in planes)
+        scale, black = luma_range(self.fmt, a.color)
+        scaled = (to_samples(plane * scale + black, self.fmt) for plane in planes)
+        return tuple(self._keep_still(p, a, b, flow, plane) for p, plane in enumerate(scaled))
+
+    def _native(self, a: _Prepared, b: _Prepared, field: pyramid.Field) -> Planes:
+        """The planes of a YUV or GRAY picture, each warped at its own size and depth."""
+        luma = chroma = self._view(field)
+        if self.fmt.subsampled(1):
+            grid = chroma_in_luma(self.fmt, a.color, self.net.device)
+            factors = (1 << self.fmt.subsampling_w, 1 << self.fmt.subsampling_h) * 2
+            flow, mask = (grid.read(image) for image in luma)
+            chroma = flow / flow.new_tensor(factors)[:, None, None], mask
+        return tuple(self._plane(p, a, b, *(chroma if p else luma)) for p in range(self.fmt.num_planes))
+
+    def _plane(self, p: int, a: _Prepared, b: _Prepared, flow: Tensor, mask: Tensor) -> Tensor:
+        exact = self.net.exact
+        values = blend(a.planes[p].to(exact), b.planes[p].to(exact), flow, torch.sigmoid(mask))
+        return self._keep_still(p, a, b, flow, to_samples(values, self.fmt))
+
+    def _keep_still(self, p: int, a: _Prepared, b: _Prepared, flow: Tensor, plane: Tensor) -> Tensor:
+        return torch.where(still(a.planes[p], b.planes[p], flow), a.planes[p], plane)
+
+    def _view(self, field: pyramid.Field) -> tuple[Tensor, Tensor]:
+        """Flow (1, 4, H, W) and mask (1, 1, H, W) at the pixels of the picture, without the padding."""
+        height, width = self.fmt.height, self.fmt.width
+        return field.flow()[..., :height, :width], field.mask(*field.size)[..., :height, :width]

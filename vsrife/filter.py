@@ -1,0 +1,382 @@
+"""The public calls for VapourSynth: check, plan, build the output node; our errors to `vs.Error`."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import weakref
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import vapoursynth as vs
+
+from vsrife.cli.models import download
+from vsrife.engine import Engine, Picture, Planes, network
+from vsrife.errors import RifeError, WeightsError
+from vsrife.options import Options, Ratio, Timestamps, check_options, parse_pair
+from vsrife.pipeline import Interrupt, Pipeline
+from vsrife.planes import Colorimetry
+from vsrife.scenechange import NEXT, PREV, cut_clip, decision, set_marks, with_marks
+from vsrife.timing import Schedule
+from vsrife.weights import find_weights, named_version
+
+logger = logging.getLogger(__name__)
+
+LOOKAHEAD = 1  # output frames computed before they are asked for, when access is sequential
+PREPARED_FRAMES = LOOKAHEAD + 2  # source frames kept on the device
+SEQUENTIAL_STEP = 4  # requests that advance by at most this many output frames count as sequential access
+# A player's clip has no known end (mpv: 2**27 frames). There, nothing may depend on a later frame without need: the
+# first frame that fails to arrive ends playback.
+ENDLESS_FRAMES = 2**26
+
+
+def RIFE(
+    clip: vs.VideoNode,
+    multi: Ratio = 2,
+    scale: float = 1.0,
+    sc_threshold: float | None = 0.15,
+    *,
+    fps: Ratio | None = None,
+    timestamps: Timestamps | None = None,
+    model: str | Path | None = None,
+    ensemble: bool = False,
+    device: str | torch.device | None = None,
+    precision: str | None = None,
+) -> vs.VideoNode:
+    """Raise the frame rate of a clip with RIFE.
+
+    Args:
+        clip: any constant format with 8 to 16 bit or float samples (YUV of any subsampling, GRAY, RGB), any size.
+        multi: output frames per source frame, any rational of at least 1: 2, 2.5, "5/2", (5, 2), Fraction(5, 2).
+            1 returns the clip itself.
+        scale: flow scale, 0.25, 0.5, 1, 2 or 4; 0.5 finds larger motion at half the cost, for 4K.
+        sc_threshold: scene change threshold, 0..1. `_SceneChangePrev` and `_SceneChangeNext` set by an earlier filter
+            always decide; without them this is the mean luma difference that counts as a cut. None: frame props only.
+            1.0: never a cut.
+        fps: output rate instead of `multi`: 60, "60000/1001", (60000, 1001), 59.94.
+        timestamps: times of the source frames for a source of variable rate, as a sequence of seconds or the path of
+            a timecodes v2 file. Together with `fps` the output has a truly constant rate.
+        model: a published version such as "4.26", the path of a weights file, or None for the bundled weights.
+        ensemble: average both time directions, for models that support it (up to 4.20, and 4.24); twice the time.
+        device: "cpu", "cuda", "cuda:1", "xpu", "mps"; None: the best present.
+        precision: "fp32", "fp16" or "bf16" of the convolutions; None: the best that is safe on the device.
+
+    Returns:
+        A clip of the same format and size. Frame n of `multi` = p/q shows source time n * q / p; there are
+        ceil(frames * p / q) of them, those after the last source frame repeat it. Frames that fall on a source frame
+        are that frame. Durations are exact: those of the source times q / p.
+
+    Raises:
+        vs.Error: an argument is wrong, with what came and what to do. Raised here, not at the first frame.
+    """
+    return _build(
+        "RIFE", clip, multi, scale, sc_threshold, fps=fps, timestamps=timestamps, model=model, ensemble=ensemble,
+        device=device, precision=precision,
+    )  # fmt: skip
+
+
+def _build(name: str, clip: vs.VideoNode, *args: Any, **kwargs: Any) -> vs.VideoNode:
+    try:
+        options = check_options(clip, *args, **kwargs)
+        net = network(options.network)
+        if options.schedule is None:
+            return clip
+        engine = Engine(net, options.picture, PREPARED_FRAMES)
+        return _output(name, clip, options, options.schedule, engine)
+    except RifeError as error:
+        raise vs.Error(f"{name}: {error}") from error
+
+
+def rife(
+    clip: vs.VideoNode,
+    device_index: int = 0,
+    model: str | Path | None = None,
+    auto_download: bool = False,
+    factor_num: int = 2,
+    factor_den: int = 1,
+    fps_num: int | None = None,
+    fps_den: int | None = None,
+    scale: float = 1.0,
+    ensemble: bool = False,
+    sc: bool = False,
+    sc_threshold: float | None = 0.15,
+    trt: bool = False,
+    trt_static_shape: bool = True,  # noqa: ARG001 - this and what follows is accepted for older scripts
+    trt_min_shape: Sequence[int] = (128, 128),  # noqa: ARG001
+    trt_opt_shape: Sequence[int] = (1920, 1080),  # noqa: ARG001
+    trt_max_shape: Sequence[int] = (1920, 1080),  # noqa: ARG001
+    trt_workspace_size: int = 0,  # noqa: ARG001
+    trt_max_aux_streams: int | None = None,  # noqa: ARG001
+    trt_optimization_level: int | None = None,  # noqa: ARG001
+    trt_cache_dir: str | Path | None = None,  # noqa: ARG001
+) -> vs.VideoNode:
+    """`RIFE` with the keywords of the published vs-rife 5.7, so that older scripts run as they are.
+
+    Args:
+        clip: as in `RIFE`; older scripts pass RGBH or RGBS.
+        device_index: number of the CUDA device; without CUDA the best device present is used.
+        model: a published version or a path. None, the default here: the bundled weights.
+        auto_download: fetch the model's weights when they are not here.
+        factor_num, factor_den: output frames per source frame.
+        fps_num, fps_den: output rate instead of the factor, when both are given.
+        scale, ensemble: as in `RIFE`.
+        sc: do not interpolate across scene changes.
+        sc_threshold: with `sc`, as in `RIFE`.
+        trt and all that begins with it: accepted and without effect; there are no engines to build.
+
+    Raises:
+        vs.Error: as `RIFE`.
+    """
+    if trt:
+        _say_once("rife: trt and its options have no effect, the network runs as fast without engine files")
+    try:
+        if auto_download and model is not None:
+            _fetch_missing(model)
+        factor = parse_pair("factor", factor_num, factor_den)
+        fps = None if fps_num is None or fps_den is None else parse_pair("fps", fps_num, fps_den)
+    except RifeError as error:
+        raise vs.Error(f"rife: {error}") from error
+    return _build(
+        "rife", clip, 2 if fps else factor, scale, sc_threshold if sc else 1.0, fps=fps, timestamps=None, model=model,
+        ensemble=ensemble, device=f"cuda:{device_index}" if torch.cuda.is_available() else None, precision=None,
+    )  # fmt: skip
+
+
+@functools.cache
+def _say_once(text: str) -> None:
+    """Warn on stderr through logging, once per process. Standard output belongs to the video."""
+    logger.warning(text)
+
+
+def _fetch_missing(model: str | Path) -> None:
+    spec = named_version(model)
+    if spec is None:
+        return
+    try:
+        find_weights(model)
+    except WeightsError:
+        download(spec)
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """What the worker needs for one output frame."""
+
+    left: int
+    timestep: float
+    frames: tuple[vs.VideoFrame, vs.VideoFrame]
+
+
+def _output(name: str, clip: vs.VideoNode, options: Options, schedule: Schedule, engine: Engine) -> vs.VideoNode:
+    """Assemble the node. New frames come from a callback; originals stay out of Python."""
+    clip = clip[: schedule.source_frames]
+    following = clip.std.DuplicateFrames(clip.num_frames - 1)[1:]
+    endless = clip.num_frames >= ENDLESS_FRAMES
+    cuts = cut_clip(clip, following, options.threshold)
+
+    select = functools.partial(_select, schedule=schedule)
+    left, right = select(clip), select(following)
+    cut_here = select(cuts)
+    producer = _Producer(name, schedule, options, engine)
+    gate = left.std.ModifyFrame([left, right, cut_here], producer.push)
+    producer.gate = gate
+    neighbours = [] if endless else [select(_shift(cuts, -1)), select(_shift(cuts, 1))]
+    new = left.std.ModifyFrame([gate, right, cut_here, *neighbours], producer.collect)
+    if endless:
+        originals = left.std.RemoveFrameProps(NEXT)
+    else:
+        originals = with_marks(left, [neighbours[0], cut_here], producer.original_marks)
+    return _merge(originals, new, schedule, options.fps)
+
+
+def _select(clip: vs.VideoNode, schedule: Schedule) -> vs.VideoNode:
+    """The clip at output rate: frame n is the source frame at or before output frame n. Native, scales durations."""
+    cycle, lefts = schedule.cycle, [position.left for position in schedule.positions]
+    if cycle == 1:  # SelectEvery wants at least 2
+        cycle, lefts = 2, lefts + [left + 1 for left in lefts]
+    return clip.std.SelectEvery(cycle, lefts)
+
+
+def _shift(clip: vs.VideoNode, by: int) -> vs.VideoNode:
+    """Frame n is frame n + by of the clip, or the nearest there is; `by` is 1 or -1."""
+    if by > 0:
+        return clip.std.DuplicateFrames(clip.num_frames - 1)[1:]
+    return clip.std.DuplicateFrames(0)[: clip.num_frames]
+
+
+def _merge(originals: vs.VideoNode, new: vs.VideoNode, schedule: Schedule, fps: Fraction | None) -> vs.VideoNode:
+    """Take originals where an output frame is a source frame, new frames elsewhere. Native."""
+    both = vs.core.std.Interleave([originals, new], modify_duration=False)
+    picks = [2 * i + (position.t > 0) for i, position in enumerate(schedule.positions)]
+    output = both.std.SelectEvery(2 * len(picks), picks, modify_duration=False)[: schedule.num_frames]
+    return output.std.AssumeFPS(fpsnum=fps.numerator, fpsden=fps.denominator) if fps else output
+
+
+class _Producer:
+    """The callbacks of one filter: hand pairs to the worker, collect what it made.
+
+    VapourSynth enters the callbacks of one node one at a time, on changing threads.
+    """
+
+    def __init__(self, name: str, schedule: Schedule, options: Options, engine: Engine) -> None:
+        self.name = name
+        self.schedule = schedule
+        self.options = options
+        self.gate: vs.VideoNode | None = None
+        self._last: int | None = None
+        self._field_warning_given = False
+        fmt = engine.fmt
+
+        def compute(request: _Request, interrupt: Interrupt) -> Planes | _Still:
+            """On the worker thread. Must not refer to the producer, which could then never be collected."""
+            left, right = (
+                Picture(request.left + i, [np.asarray(frame[p]) for p in range(fmt.num_planes)],
+                        Colorimetry.from_props(frame.props, fmt))
+                for i, frame in enumerate(request.frames)
+            )  # fmt: skip
+            planes = engine.interpolate(left, right, request.timestep, interrupt)
+            return _STILL if planes is None else planes
+
+        self.pipeline: Pipeline[_Request, Planes | _Still] = Pipeline(compute)
+        close_on_destroy(self.pipeline)
+
+    def push(self, n: int, f: list[vs.VideoFrame]) -> vs.VideoFrame:
+        """The gate: never blocks."""
+        left, right, cut = f
+        if not self._repeats(n, cut):
+            self.pipeline.push(n, self._request(n, left, right))
+        return left
+
+    def collect(self, n: int, f: list[vs.VideoFrame]) -> vs.VideoFrame:
+        """Deliver output frame n, which is not a source frame."""
+        left, right, cut, *neighbours = f
+        self._look_ahead(n)
+        if self._repeats(n, cut):
+            position = self.schedule[n]
+            result = (right if position.near > position.left else left).copy()
+        else:
+            result = left.copy()
+            self._fill(n, result, left, right)
+        self._set_times(n, result, left, right)
+        before, after = (decision(frame) for frame in neighbours) if neighbours else (None, None)
+        set_marks(result, self._marks(n, {-1: before, 0: decision(cut), 1: after}))
+        return result
+
+    def original_marks(self, n: int, decisions: Sequence[bool | None]) -> dict[str, bool | None]:
+        """Scene change props of an output frame that is a source frame."""
+        before, here = decisions
+        return self._marks(n, {-1: before, 0: here})
+
+    def _marks(self, n: int, cuts: dict[int, bool | None]) -> dict[str, bool | None]:
+        """Only the last output frame before a cut and the first after it are marked.
+
+        Args:
+            n: output frame.
+            cuts: decisions by the source frame they follow, relative to the left source frame of n.
+        """
+        left = self.schedule[n].left
+        if all(cut is None for cut in cuts.values()):
+            return {PREV: None, NEXT: None}
+
+        def cut_at(boundary: int | None) -> bool:
+            return boundary is not None and bool(cuts.get(boundary - left))
+
+        return {PREV: cut_at(self.schedule.boundary(n)), NEXT: cut_at(self.schedule.boundary(n + 1))}
+
+    def _repeats(self, n: int, cut: vs.VideoFrame) -> bool:
+        """Whether output frame n is a source frame, by its time or because of a cut."""
+        return self.schedule[n].t == 0 or (self.options.cuts and decision(cut) is True)
+
+    def _request(self, n: int, left: vs.VideoFrame, right: vs.VideoFrame) -> _Request:
+        position = self.schedule[n]
+        return _Request(position.left, float(position.t), (left, right))
+
+    def _look_ahead(self, n: int) -> None:
+        """Have the gate of the next new frame run, without waiting for it, when access is sequential."""
+        last, self._last = self._last, n
+        if last is None or not 0 < n - last <= SEQUENTIAL_STEP:
+            return
+        m = n
+        for _ in range(LOOKAHEAD):
+            following = self.schedule.next_computed(m)
+            if following is None or self.gate is None:
+                return
+            m = following
+            if not self.pipeline.knows(m):
+                self.gate.get_frame_async(m, _forget)
+
+    def _fill(self, n: int, result: vs.VideoFrame, left: vs.VideoFrame, right: vs.VideoFrame) -> None:
+        position = self.schedule[n]
+        try:
+            planes = self.pipeline.take(n, self._request(n, left, right))
+        except Exception as error:
+            reason = str(error) or type(error).__name__
+            raise vs.Error(
+                f"{self.name}: output frame {n} failed, between source frames {position.left} and "
+                f"{position.left + 1}: {reason}"
+            ) from error
+        if isinstance(planes, _Still):
+            return
+        for p, plane in enumerate(planes):
+            torch.from_numpy(np.asarray(result[p])).copy_(plane)
+
+    def _set_times(self, n: int, result: vs.VideoFrame, left: vs.VideoFrame, right: vs.VideoFrame) -> None:
+        """Duration and absolute time, exact also where the output frame reaches into the next source frame."""
+        step, t = self.schedule.step, self.schedule[n].t
+        own, following = _duration(left), _duration(right)
+        start, end = (frame.props.get("_AbsoluteTime") for frame in (left, right))
+        if step is None:  # a constant rate, set on the whole clip
+            if start is not None and end is not None:
+                result.props["_AbsoluteTime"] = start + float(t) * (end - start)
+            return
+        if own is None:
+            return
+        # The frames at hand come from the selection at output rate, which has scaled their durations by the step.
+        share, rest = self.schedule.shares(n)
+        lasts = own / step * share + (own if following is None else following) / step * rest
+        result.props["_DurationNum"], result.props["_DurationDen"] = lasts.numerator, lasts.denominator
+        if start is not None:
+            result.props["_AbsoluteTime"] = start + float(own / step * t)
+
+
+class _Still:
+    """In place of planes: the pair is equal."""
+
+
+_STILL = _Still()
+
+
+def _forget(frame: vs.VideoFrame | None, _error: Exception | None) -> None:
+    """Drop a frame that was asked for only to have its gate run. If it failed, whoever needs it will see the error."""
+    if frame is not None:
+        frame.close()
+
+
+def _duration(frame: vs.VideoFrame) -> Fraction | None:
+    numerator, denominator = frame.props.get("_DurationNum"), frame.props.get("_DurationDen")
+    return Fraction(numerator, denominator) if numerator is not None and denominator else None
+
+
+def close_on_destroy(pipeline: Pipeline[Any, Any]) -> None:
+    """Stop the worker before VapourSynth takes its frames away, without keeping the pipeline alive until then."""
+    reference = weakref.ref(pipeline)
+
+    def close() -> None:
+        alive = reference()
+        if alive is not None:
+            alive.close()
+
+    vs.register_on_destroy(close)
+    weakref.finalize(pipeline, _unregister, close).atexit = False
+
+
+def _unregister(close: Callable[[], None]) -> None:
+    try:
+        vs.unregister_on_destroy(close)
+    except vs.Error:
+        logger.debug("the environment of a filter is gone already")

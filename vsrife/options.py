@@ -1,0 +1,235 @@
+"""Checks the arguments of a call once and freezes them. The only place that rejects arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from numbers import Rational
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import vapoursynth as vs
+
+from vsrife.devices import parse_device, parse_precision, parse_scale
+from vsrife.engine import NetworkOptions
+from vsrife.errors import ClipError, OptionError
+from vsrife.planes import PictureFormat
+from vsrife.timing import Schedule, by_factor, by_timestamps, read_timecodes
+
+Ratio = int | float | Fraction | str | tuple[int, int]
+Timestamps = str | Path | Sequence[float | Fraction]
+
+_LARGEST_DENOMINATOR = 1001  # of a float that is taken for a rational
+_NTSC = Fraction(1000, 1001)
+
+
+def parse_multi(multi: Ratio) -> Fraction:
+    """Output frames per source frame as an exact rational, at least 1.
+
+    Raises:
+        OptionError: not a number, below 1, or a float that is no small rational.
+    """
+    value = _rational("multi", multi)
+    if isinstance(multi, float):
+        small = value.limit_denominator(_LARGEST_DENOMINATOR)
+        if abs(small - value) > Fraction(1, 10**6):
+            raise OptionError(
+                f"multi must be exact, got {multi!r}; write it as a fraction like '5/2', or give fps= instead"
+            )
+        value = small
+    if value < 1:
+        raise OptionError(f"multi must be at least 1, got {multi!r}; to drop frames use std.SelectEvery")
+    return value
+
+
+def parse_fps(fps: Ratio) -> Fraction:
+    """A frame rate as an exact rational. Floats like 59.94 and 23.976 mean the NTSC rates, 60000/1001 and 24000/1001.
+
+    Raises:
+        OptionError: not a positive number.
+    """
+    value = _rational("fps", fps)
+    if value <= 0:
+        raise OptionError(f"fps must be above 0, got {fps!r}; give the output rate, e.g. 60 or '60000/1001'")
+    if isinstance(fps, float) and value.denominator != 1:
+        ntsc = round(value / _NTSC) * _NTSC
+        if abs(ntsc - value) < Fraction(1, 200):
+            return ntsc
+        return value.limit_denominator(_LARGEST_DENOMINATOR)
+    return value
+
+
+def _rational(name: str, value: Any) -> Fraction:
+    try:
+        if isinstance(value, bool):
+            raise TypeError("bool")
+        if isinstance(value, tuple):
+            numerator, denominator = value
+            return Fraction(numerator, denominator)
+        if isinstance(value, (int, float, str, Rational)):
+            return Fraction(value)
+        raise TypeError(type(value).__name__)
+    except (TypeError, ValueError, ZeroDivisionError, OverflowError) as error:
+        raise OptionError(
+            f"{name} must be a number, a fraction like '5/2' or a pair like (5, 2), got {value!r}; correct it"
+        ) from error
+
+
+def parse_pair(name: str, numerator: int, denominator: int) -> Fraction:
+    """A rational from two integers of at least 1, as older scripts give it."""
+    for part, value in (("num", numerator), ("den", denominator)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise OptionError(f"{name}_{part} must be an integer of at least 1, got {value!r}; correct it")
+    return Fraction(numerator, denominator)
+
+
+def parse_timestamps(timestamps: Timestamps) -> list[Fraction]:
+    """Seconds per source frame from a sequence or a timecodes v2 file."""
+    if isinstance(timestamps, (str, Path)):
+        return read_timecodes(Path(timestamps))
+    if not isinstance(timestamps, Iterable):
+        raise OptionError(f"timestamps must be seconds or a timecodes v2 file, got {timestamps!r}; correct it")
+    return [_rational("timestamps", float(t) if hasattr(t, "dtype") else t) for t in timestamps]
+
+
+def parse_threshold(threshold: float | None) -> float | None:
+    if threshold is None:
+        return None
+    if isinstance(threshold, bool) or not isinstance(threshold, (int, float)) or not 0 <= threshold <= 1:
+        raise OptionError(
+            f"sc_threshold must be between 0 and 1, or None, got {threshold!r}; 0.15 is usual, None obeys frame props "
+            "only, 1.0 never sees a cut"
+        )
+    return float(threshold)
+
+
+def picture_format(clip: vs.VideoNode) -> PictureFormat:
+    """The clip's format for the engine.
+
+    Raises:
+        ClipError: variable format or size, or samples that cannot be handled.
+    """
+    if not isinstance(clip, vs.VideoNode):
+        raise ClipError(f"clip must be a video node, got {type(clip).__name__}; pass what a source filter returned")
+    fmt = clip.format
+    if fmt is None or fmt.color_family == vs.UNDEFINED or not clip.width or not clip.height:
+        size = f"{clip.width}x{clip.height}" if clip.width and clip.height else "a variable size"
+        name = "a variable format" if fmt is None or fmt.color_family == vs.UNDEFINED else fmt.name
+        raise ClipError(
+            f"clip must have one format and size, got {name} and {size}; convert it with resize.Bicubic(format=..., "
+            "width=..., height=...)"
+        )
+    floating = fmt.sample_type == vs.FLOAT
+    if fmt.bits_per_sample not in ((16, 32) if floating else range(8, 17)):
+        raise ClipError(f"clip must have 8 to 16 bit or float samples, got {fmt.name}; convert it with resize.Point")
+    families: dict[Any, Literal["YUV", "GRAY", "RGB"]] = {vs.YUV: "YUV", vs.GRAY: "GRAY", vs.RGB: "RGB"}
+    return PictureFormat(
+        family=families[fmt.color_family],
+        bits=fmt.bits_per_sample,
+        floating=floating,
+        width=clip.width,
+        height=clip.height,
+        subsampling_w=fmt.subsampling_w,
+        subsampling_h=fmt.subsampling_h,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Checked arguments of one call.
+
+    Attributes:
+        picture: the clip's format.
+        schedule: where every output frame lies; None: the clip is returned as it is.
+        fps: of the output where it is forced (time codes to a constant rate), else None: follows from the source's.
+        threshold: of the own scene change measure; None: frame props only.
+        cuts: whether cuts stop the interpolation at all.
+        network: what to load.
+    """
+
+    picture: PictureFormat
+    schedule: Schedule | None
+    fps: Fraction | None
+    threshold: float | None
+    cuts: bool
+    network: NetworkOptions
+
+
+def check_options(
+    clip: vs.VideoNode,
+    multi: Ratio,
+    scale: float,
+    sc_threshold: float | None,
+    *,
+    fps: Ratio | None,
+    timestamps: Timestamps | None,
+    model: str | Path | None,
+    ensemble: bool,
+    device: str | torch.device | None,
+    precision: str | None,
+) -> Options:
+    """Check everything about a call that can be known before its first frame.
+
+    Raises:
+        RifeError: of the class that fits, with what is wrong, what came and what to do.
+    """
+    picture = picture_format(clip)
+    threshold = parse_threshold(sc_threshold)
+    schedule, forced_fps = _schedule(clip, multi, fps, timestamps)
+    chosen = parse_device(device)
+    network = NetworkOptions(
+        model=model,
+        scale=parse_scale(scale),
+        ensemble=bool(ensemble),
+        device=chosen,
+        dtype=parse_precision(precision, chosen),
+    )
+    return Options(
+        picture=picture,
+        schedule=schedule,
+        fps=forced_fps,
+        threshold=None if threshold == 1 else threshold,
+        cuts=threshold != 1,
+        network=network,
+    )
+
+
+def _schedule(
+    clip: vs.VideoNode, multi: Ratio, fps: Ratio | None, timestamps: Timestamps | None
+) -> tuple[Schedule | None, Fraction | None]:
+    factor = parse_multi(multi)
+    if fps is None:
+        if timestamps is not None:
+            raise OptionError(
+                "timestamps need fps, got no fps; add the constant rate wanted, or leave timestamps out: multi keeps "
+                "the timing of variable sources by itself"
+            )
+        return _by_factor(clip, factor)
+    if factor != 2:
+        raise OptionError(f"multi and fps exclude each other, got multi={multi!r} and fps={fps!r}; give one of them")
+    rate = parse_fps(fps)
+    if timestamps is not None:
+        return by_timestamps(parse_timestamps(timestamps), clip.num_frames, rate), rate
+    if not clip.fps:
+        raise ClipError(
+            f"fps needs a clip with a known rate, got fps={fps!r} and a clip of rate 0/0; use multi= instead, give "
+            "timestamps=, or call std.AssumeFPS first if the rate is constant"
+        )
+    factor = rate / Fraction(clip.fps)
+    if factor < 1:
+        raise OptionError(
+            f"fps must be at least the clip's rate of {Fraction(clip.fps)}, got {fps!r}; to drop frames use "
+            "std.SelectEvery"
+        )
+    return _by_factor(clip, factor)
+
+
+def _by_factor(clip: vs.VideoNode, factor: Fraction) -> tuple[Schedule | None, Fraction | None]:
+    if factor == 1:
+        return None, None
+    schedule = by_factor(clip.num_frames, factor)
+    # A table that does not repeat evenly scales durations only nearly; the clip's rate makes them exact.
+    even = Fraction(schedule.cycle, len(schedule.positions)) == schedule.step
+    return schedule, None if even or not clip.fps else Fraction(clip.fps) * factor

@@ -1,0 +1,212 @@
+"""Frame planes and what they mean: format, colour, chroma position; and the RGB that the network sees of them.
+
+The network's RGB is only looked at. What is shown is made from the planes themselves, at their own depth and
+subsampling, so nothing here converts back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from vsrife.ops.reference import Axis, sample
+
+# H.273 matrix coefficients: kr and kb of the luma equation.
+_LUMA_WEIGHTS: Mapping[int, tuple[float, float]] = {
+    1: (0.2126, 0.0722),  # BT.709
+    4: (0.30, 0.11),  # FCC
+    5: (0.299, 0.114),  # BT.470 BG
+    6: (0.299, 0.114),  # SMPTE 170M
+    7: (0.212, 0.087),  # SMPTE 240M
+    9: (0.2627, 0.0593),  # BT.2020, non-constant luminance
+    10: (0.2627, 0.0593),  # BT.2020, constant luminance: near enough to look for motion in
+}
+_YCGCO = 8
+_HD_LINES = 720  # pictures of fewer lines count as SD when nothing tells the matrix
+_CHROMA_LEFT, _CHROMA_CENTER, _CHROMA_TOP_LEFT, _CHROMA_TOP, _CHROMA_BOTTOM_LEFT = range(5)
+
+
+@dataclass(frozen=True, slots=True)
+class PictureFormat:
+    """Size and sample format of a clip.
+
+    Attributes:
+        family: what the planes are.
+        bits: per sample, 8 to 16; 16 or 32 for float.
+        floating: float samples: luma and RGB nominally 0..1, chroma -0.5..0.5.
+        width, height: of the first plane in pixels.
+        subsampling_w, subsampling_h: log2 of how much smaller the chroma planes are.
+    """
+
+    family: Literal["YUV", "GRAY", "RGB"]
+    bits: int
+    floating: bool
+    width: int
+    height: int
+    subsampling_w: int = 0
+    subsampling_h: int = 0
+
+    @property
+    def peak(self) -> int:
+        """The largest sample value of an integer format."""
+        return (1 << self.bits) - 1
+
+    @property
+    def num_planes(self) -> int:
+        return 1 if self.family == "GRAY" else 3
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of a plane's samples."""
+        if self.floating:
+            return torch.float16 if self.bits == 16 else torch.float32
+        return torch.uint8 if self.bits == 8 else torch.uint16
+
+    def subsampled(self, plane: int) -> bool:
+        return plane > 0 and (self.subsampling_w > 0 or self.subsampling_h > 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Colorimetry:
+    """How the samples of one frame are to be read.
+
+    Attributes:
+        matrix: H.273 number.
+        full_range: whether the samples use the whole range of codes.
+        chroma_location: 0 left, 1 center, 2 top left, 3 top, 4 bottom left, 5 bottom.
+    """
+
+    matrix: int
+    full_range: bool
+    chroma_location: int
+
+    @classmethod
+    def from_props(cls, props: Mapping[str, Any], fmt: PictureFormat) -> Colorimetry:
+        """Read frame props; what they do not say is guessed as players do.
+
+        `_Range` (1 full, 0 limited) goes before the older `_ColorRange` (0 full, 1 limited). Without a usable `_Matrix`
+        (or mpv's `_ColorSpace`), pictures below 720 lines are BT.601 and others BT.709. Without a range RGB is full
+        and the rest is limited.
+        """
+        if "_Range" in props:
+            full = int(props["_Range"]) == 1
+        elif "_ColorRange" in props:
+            full = int(props["_ColorRange"]) == 0
+        else:
+            full = fmt.family == "RGB"
+        tagged = [int(props[key]) for key in ("_Matrix", "_ColorSpace") if key in props]
+        known = [m for m in tagged if m in _LUMA_WEIGHTS or m == _YCGCO]
+        location = int(props.get("_ChromaLocation", _CHROMA_LEFT))
+        return cls(
+            matrix=known[0] if known else 6 if fmt.height < _HD_LINES else 1,
+            full_range=full,
+            chroma_location=location if 0 <= location <= 5 else _CHROMA_LEFT,
+        )
+
+    def chroma_offset(self, fmt: PictureFormat) -> tuple[float, float]:
+        """Where the first chroma sample lies, in luma samples right of and below the first luma sample."""
+        width, height = 1 << fmt.subsampling_w, 1 << fmt.subsampling_h
+        location = self.chroma_location
+        x = 0.0 if location in (_CHROMA_LEFT, _CHROMA_TOP_LEFT, _CHROMA_BOTTOM_LEFT) else (width - 1) / 2
+        if location in (_CHROMA_LEFT, _CHROMA_CENTER):
+            y = (height - 1) / 2
+        else:
+            y = 0.0 if location in (_CHROMA_TOP_LEFT, _CHROMA_TOP) else height - 1.0
+        return x, y
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """Two axes of positions: rows, then columns."""
+
+    rows: Axis
+    columns: Axis
+
+    def read(self, image: Tensor) -> Tensor:
+        """`image` (N, C, H, W) at the grid's positions."""
+        return sample(image, self.rows, self.columns)
+
+
+@lru_cache(maxsize=32)
+def luma_in_chroma(fmt: PictureFormat, color: Colorimetry, device: torch.device) -> Grid:
+    """Where each luma sample lies in the chroma planes."""
+    x, y = color.chroma_offset(fmt)
+    chroma_height, chroma_width = fmt.height >> fmt.subsampling_h, fmt.width >> fmt.subsampling_w
+    rows = (torch.arange(fmt.height, dtype=torch.float64) - y) / (1 << fmt.subsampling_h)
+    columns = (torch.arange(fmt.width, dtype=torch.float64) - x) / (1 << fmt.subsampling_w)
+    return Grid(_axis(rows, chroma_height, device), _axis(columns, chroma_width, device))
+
+
+@lru_cache(maxsize=32)
+def chroma_in_luma(fmt: PictureFormat, color: Colorimetry, device: torch.device) -> Grid:
+    """Where each chroma sample lies in the luma plane."""
+    x, y = color.chroma_offset(fmt)
+    rows = torch.arange(fmt.height >> fmt.subsampling_h, dtype=torch.float64) * (1 << fmt.subsampling_h) + y
+    columns = torch.arange(fmt.width >> fmt.subsampling_w, dtype=torch.float64) * (1 << fmt.subsampling_w) + x
+    return Grid(_axis(rows, fmt.height, device), _axis(columns, fmt.width, device))
+
+
+def _axis(positions: Tensor, size: int, device: torch.device) -> Axis:
+    return Axis.at(positions, size).to(device, torch.float32)
+
+
+def to_rgb(planes: Sequence[Tensor], fmt: PictureFormat, color: Colorimetry) -> Tensor:
+    """What the network sees of a frame.
+
+    Args:
+        planes: per plane (1, 1, h, w), in the clip's own samples.
+        fmt: the clip's format.
+        color: how to read the samples.
+
+    Returns:
+        (1, 3, H, W) float32 RGB, nominally 0..1, not clamped. Chroma is enlarged by bilinear interpolation at the
+        luma samples' positions. Transfer and primaries stay as they are: motion does not depend on them.
+    """
+    scale, black = luma_range(fmt, color)
+    if fmt.family == "RGB":
+        return (torch.cat([p.float() for p in planes], dim=1) - black) / scale
+    luma = (planes[0].float() - black) / scale
+    if fmt.family == "GRAY":
+        return luma.expand(-1, 3, -1, -1)
+    chroma = torch.cat([p.float() for p in planes[1:]], dim=1)
+    if fmt.subsampled(1):
+        chroma = luma_in_chroma(fmt, color, chroma.device).read(chroma)
+    if not fmt.floating:
+        chroma = (chroma - (1 << (fmt.bits - 1))) / _chroma_range(fmt, color)
+    u, v = chroma[:, :1], chroma[:, 1:]
+    return torch.cat(_from_yuv(luma, u, v, color.matrix), dim=1)
+
+
+def _from_yuv(y: Tensor, u: Tensor, v: Tensor, matrix: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Luma 0..1 and chroma -0.5..0.5 to R, G, B."""
+    if matrix == _YCGCO:
+        base = y - u
+        return base + v, y + u, base - v
+    kr, kb = _LUMA_WEIGHTS[matrix]
+    red = y + 2 * (1 - kr) * v
+    blue = y + 2 * (1 - kb) * u
+    return red, (y - kr * red - kb * blue) / (1 - kr - kb), blue
+
+
+def luma_range(fmt: PictureFormat, color: Colorimetry) -> tuple[float, float]:
+    """Distance between black and white of luma and RGB, and black, in the clip's own codes."""
+    if fmt.floating:
+        return 1.0, 0.0
+    step = 1 << (fmt.bits - 8)
+    return (float(fmt.peak), 0.0) if color.full_range else (219.0 * step, 16.0 * step)
+
+
+def _chroma_range(fmt: PictureFormat, color: Colorimetry) -> float:
+    return float(fmt.peak) if color.full_range else 224.0 * (1 << (fmt.bits - 8))
+
+
+def to_samples(values: Tensor, fmt: PictureFormat) -> Tensor:
+    """Float values in the clip's codes to its own samples, rounded and kept in range where they are integers."""
+    if fmt.floating:
+        return values.to(fmt.dtype)
+    return values.round().clamp_(0, fmt.peak).to(fmt.dtype)
