@@ -15,13 +15,13 @@ import numpy as np
 import torch
 import vapoursynth as vs
 
-from vsrife.cli.models import download
+from vsrife.download import download
 from vsrife.engine import Engine, Picture, Planes, network
 from vsrife.errors import RifeError, WeightsError
 from vsrife.options import Options, Ratio, Timestamps, check_options, parse_pair
 from vsrife.pipeline import Interrupt, Pipeline
 from vsrife.planes import Colorimetry
-from vsrife.scenechange import NEXT, PREV, cut_clip, decision, set_marks, with_marks
+from vsrife.scenechange import NEXT, PREV, cut_clip, decision, set_marks, shifted, with_marks
 from vsrife.timing import Schedule
 from vsrife.weights import find_weights, named_version
 
@@ -175,17 +175,16 @@ class _Request:
 def _output(name: str, clip: vs.VideoNode, options: Options, schedule: Schedule, engine: Engine) -> vs.VideoNode:
     """Assemble the node. New frames come from a callback; originals stay out of Python."""
     clip = clip[: schedule.source_frames]
-    following = clip.std.DuplicateFrames(clip.num_frames - 1)[1:]
     endless = clip.num_frames >= ENDLESS_FRAMES
-    cuts = cut_clip(clip, following, options.threshold)
+    cuts = cut_clip(clip, options.threshold, neighbours=not endless)
 
     select = functools.partial(_select, schedule=schedule)
-    left, right = select(clip), select(following)
+    left, right = select(clip), select(shifted(clip, 1))
     cut_here = select(cuts)
     producer = _Producer(name, schedule, options, engine)
     gate = left.std.ModifyFrame([left, right, cut_here], producer.push)
     producer.gate = gate
-    neighbours = [] if endless else [select(_shift(cuts, -1)), select(_shift(cuts, 1))]
+    neighbours = [] if endless else [select(shifted(cuts, -1)), select(shifted(cuts, 1))]
     new = left.std.ModifyFrame([gate, right, cut_here, *neighbours], producer.collect)
     if endless:
         originals = left.std.RemoveFrameProps(NEXT)
@@ -200,13 +199,6 @@ def _select(clip: vs.VideoNode, schedule: Schedule) -> vs.VideoNode:
     if cycle == 1:  # SelectEvery wants at least 2
         cycle, lefts = 2, lefts + [left + 1 for left in lefts]
     return clip.std.SelectEvery(cycle, lefts)
-
-
-def _shift(clip: vs.VideoNode, by: int) -> vs.VideoNode:
-    """Frame n is frame n + by of the clip, or the nearest there is; `by` is 1 or -1."""
-    if by > 0:
-        return clip.std.DuplicateFrames(clip.num_frames - 1)[1:]
-    return clip.std.DuplicateFrames(0)[: clip.num_frames]
 
 
 def _merge(originals: vs.VideoNode, new: vs.VideoNode, schedule: Schedule, fps: Fraction | None) -> vs.VideoNode:

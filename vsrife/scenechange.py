@@ -18,7 +18,10 @@ from numpy.typing import NDArray
 PREV, NEXT = "_SceneChangePrev", "_SceneChangeNext"
 MEASURE_WIDTH_PX = 160
 # The share of the threshold that must remain when the best gain and offset between the two pictures is taken out.
-RESIDUAL_SHARE = 0.4
+RESIDUAL_SHARE = 0.3
+# A cut stands out from the pairs before and after it. Where one of them differs by more than this share of the pair's
+# own difference, fast motion is going on (or a flash), and freezing it would look like stutter.
+NEIGHBOUR_SHARE = 0.7
 
 Luma = NDArray[np.float32]
 
@@ -60,34 +63,50 @@ def marked(left: Mapping[str, Any], right: Mapping[str, Any]) -> bool | None:
     return any(marks) if marks else None
 
 
-def cut_clip(clip: vs.VideoNode, following: vs.VideoNode, threshold: float | None) -> vs.VideoNode:
+def cut_clip(clip: vs.VideoNode, threshold: float | None, *, neighbours: bool = True) -> vs.VideoNode:
     """A tiny clip that carries the decisions as frame props.
 
     Args:
         clip: the source.
-        following: the source from its second frame on, the last one repeated: as long as `clip`.
         threshold: of the own measure, 0..1; None: props only.
+        neighbours: whether the own measure may look at the frames before and after a pair. Without, it takes fast
+            motion for a cut more often, but depends on nothing but the pair.
 
     Returns:
         A clip as long as `clip`. Frame n has `_SceneChangeNext` = 1 or 0 for a cut between n and n + 1; without
         marks and without a threshold it has no such prop.
     """
-    if threshold is None:
-        small, small_following = _props_alone(clip), _props_alone(following)
-    else:
-        small, small_following = _small_luma(clip), _small_luma(following)
+    small = _props_alone(clip) if threshold is None else _small_luma(clip)
     last = clip.num_frames - 1
 
     def decide(n: int, f: list[vs.VideoFrame]) -> vs.VideoFrame:
-        left, right = f
+        left, right, *around = f
         cut = False if n == last else marked(left.props, right.props)
         if cut is None and threshold is not None:
-            cut = measure(np.asarray(left[0]), np.asarray(right[0])).is_cut(threshold)
+            pictures = [np.asarray(frame[0]) for frame in (left, right, *around)]
+            cut = measure(*pictures[:2]).is_cut(threshold) and not _goes_on(*pictures)
         result = left.copy()
         set_marks(result, {PREV: None, NEXT: cut})
         return result
 
-    return small.std.ModifyFrame([small, small_following], decide)
+    around = [shifted(small, -1), shifted(small, 2)] if neighbours and threshold is not None else []
+    return small.std.ModifyFrame([small, shifted(small, 1), *around], decide)
+
+
+def _goes_on(left: Luma, right: Luma, *around: Luma) -> bool:
+    """Whether the pairs before and after differ nearly as much as the pair itself. The clip's ends repeat a frame."""
+    if not around:
+        return False
+    before, after = around
+    limit = NEIGHBOUR_SHARE * np.abs(left - right).mean()
+    return bool(max(np.abs(before - left).mean(), np.abs(right - after).mean()) > limit)
+
+
+def shifted(clip: vs.VideoNode, by: int) -> vs.VideoNode:
+    """Frame n is frame n + by of the clip, the first or last one beyond its ends; as long as the clip."""
+    if by < 0:
+        return clip.std.DuplicateFrames([0] * -by)[: clip.num_frames]
+    return clip.std.DuplicateFrames([clip.num_frames - 1] * by)[by:]
 
 
 def set_marks(frame: vs.VideoFrame, marks: Mapping[str, bool | None]) -> None:
