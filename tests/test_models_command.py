@@ -20,9 +20,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from vsrife import download as transfer
 from vsrife import weights
 from vsrife.catalogue import LAYOUTS, MODELS, Layout
-from vsrife.cli import main, models
+from vsrife.cli import main
 from vsrife.weights import load_weights
 
 VERSION = "4.15.lite"
@@ -131,7 +132,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The directory that downloads go to; retries do not wait, and no proxy of this machine comes between."""
     monkeypatch.setenv("VSRIFE_MODEL_DIR", str(tmp_path / "cache"))
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    monkeypatch.setattr(models, "RETRY_SECONDS", 0.0)
+    monkeypatch.setattr(transfer, "RETRY_SECONDS", 0.0)
     monkeypatch.setattr(weights, "package_directory", lambda: tmp_path / "package")
     return tmp_path / "cache"
 
@@ -346,7 +347,7 @@ def test_a_server_that_never_answers_times_out(
     mirror: Mirror, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     mirror.gate.clear()
-    monkeypatch.setattr(models, "TIMEOUT_SECONDS", 0.05)
+    monkeypatch.setattr(transfer, "TIMEOUT_SECONDS", 0.05)
     assert download() == 1
     assert "failed 5 times, got 0 bytes: timed out" in capsys.readouterr().err
 
@@ -423,7 +424,7 @@ def test_a_mirror_that_is_no_address(monkeypatch: pytest.MonkeyPatch, capsys: py
     assert download() == 2
     assert "VSRIFE_MODEL_URL must be an https:// or http:// address, got 'file:///etc'" in capsys.readouterr().err
     monkeypatch.delenv("VSRIFE_MODEL_URL")
-    assert models.mirror() == "https://github.com/HolyWu/vs-rife/releases/download/model"
+    assert transfer.mirror() == "https://github.com/HolyWu/vs-rife/releases/download/model"
 
 
 def test_list_shows_every_model_and_what_is_here(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
