@@ -141,6 +141,8 @@ class Pipeline[Request, Result]:
         with state.lock:
             if n not in state.jobs and n not in state.collected:
                 self._add(n, request)
+                state._drop_stale()
+                state.lock.notify_all()
 
     def take(self, n: int, request: Request) -> Result:
         """Wait for frame n and forget it here.
@@ -155,7 +157,8 @@ class Pipeline[Request, Result]:
         state = self._state
         with state.lock:
             job = state.jobs.get(n) or self._add(n, request)
-            job.waiters += 1
+            job.waiters += 1  # before anything is dropped
+            state._drop_stale()
             state.lock.notify_all()
         job.done.wait()
         with state.lock:
@@ -187,8 +190,6 @@ class Pipeline[Request, Result]:
         if state.thread is None:
             state.thread = threading.Thread(target=state.work, name="vsrife", daemon=True)
             state.thread.start()
-        state._drop_stale()
-        state.lock.notify_all()
         return job
 
     def close(self) -> None:
