@@ -183,9 +183,10 @@ def _output(name: str, clip: vs.VideoNode, options: Options, schedule: Schedule,
     cut_here = select(cuts)
     producer = _Producer(name, schedule, options, engine)
     gate = left.std.ModifyFrame([left, right, cut_here], producer.push)
-    producer.gate = gate
     neighbours = [] if endless else [select(shifted(cuts, -1)), select(shifted(cuts, 1))]
-    new = left.std.ModifyFrame([gate, right, cut_here, *neighbours], producer.collect)
+    # The gate's callback must not lead to the gate: nobody collects cycles that go through nodes.
+    collect = functools.partial(producer.collect, gate=gate)
+    new = left.std.ModifyFrame([gate, right, cut_here, *neighbours], collect)
     if endless:
         originals = left.std.RemoveFrameProps(NEXT)
     else:
@@ -219,7 +220,6 @@ class _Producer:
         self.name = name
         self.schedule = schedule
         self.options = options
-        self.gate: vs.VideoNode | None = None
         self._last: int | None = None
         self._field_warning_given = False
         fmt = engine.fmt
@@ -244,10 +244,10 @@ class _Producer:
             self.pipeline.push(n, self._request(n, left, right))
         return left
 
-    def collect(self, n: int, f: list[vs.VideoFrame]) -> vs.VideoFrame:
+    def collect(self, n: int, f: list[vs.VideoFrame], gate: vs.VideoNode) -> vs.VideoFrame:
         """Deliver output frame n, which is not a source frame."""
         left, right, cut, *neighbours = f
-        self._look_ahead(n)
+        self._look_ahead(n, gate)
         if self._repeats(n, cut):
             position = self.schedule[n]
             result = (right if position.near > position.left else left).copy()
@@ -288,7 +288,7 @@ class _Producer:
         position = self.schedule[n]
         return _Request(position.left, float(position.t), (left, right))
 
-    def _look_ahead(self, n: int) -> None:
+    def _look_ahead(self, n: int, gate: vs.VideoNode) -> None:
         """Have the gate of the next new frame run, without waiting for it, when access is sequential."""
         last, self._last = self._last, n
         if last is None or not 0 < n - last <= SEQUENTIAL_STEP:
@@ -296,11 +296,11 @@ class _Producer:
         m = n
         for _ in range(LOOKAHEAD):
             following = self.schedule.next_computed(m)
-            if following is None or self.gate is None:
+            if following is None:
                 return
             m = following
             if not self.pipeline.knows(m):
-                self.gate.get_frame_async(m, _forget)
+                gate.get_frame_async(m, _forget)
 
     def _fill(self, n: int, result: vs.VideoFrame, left: vs.VideoFrame, right: vs.VideoFrame) -> None:
         position = self.schedule[n]
