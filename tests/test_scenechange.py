@@ -71,7 +71,8 @@ def test_cuts_of_labelled_footage(shared_data: Path, capsys: pytest.CaptureFixtu
 def picture() -> np.ndarray[Any, np.dtype[np.float32]]:
     from skimage import color, data, transform
 
-    return transform.resize(color.rgb2gray(data.chelsea()), (90, 160), anti_aliasing=True).astype(np.float32)
+    small = transform.resize(color.rgb2gray(data.chelsea()), (90, 160), anti_aliasing=True)
+    return np.asarray(small, dtype=np.float32)
 
 
 @pytest.mark.parametrize(("gain", "offset"), [(0.5, 0), (0.0, 0.9), (1.0, 0.3), (1.6, 0)], ids=str)
