@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -363,12 +363,4 @@ def close_on_destroy(pipeline: Pipeline[Any, Any]) -> None:
         if alive is not None:
             alive.close()
 
-    vs.register_on_destroy(close)
-    weakref.finalize(pipeline, _unregister, close).atexit = False
-
-
-def _unregister(close: Callable[[], None]) -> None:
-    try:
-        vs.unregister_on_destroy(close)
-    except vs.Error:
-        logger.debug("the environment of a filter is gone already")
+    vs.register_on_destroy(close)  # for good: to take it back needs this environment, and what stays is tiny
