@@ -24,7 +24,7 @@ from vsrife import pyramid
 from vsrife.errors import DeviceError, OptionError
 from vsrife.fold import FoldedNet, fold
 from vsrife.ops.reference import blend, still
-from vsrife.planes import Colorimetry, PictureFormat, chroma_in_luma, luma_range, to_rgb, to_samples
+from vsrife.planes import Colorimetry, PictureFormat, chroma_in_luma, to_rgb, to_samples
 from vsrife.weights import find_weights, load_weights
 
 Planes = tuple[Tensor, ...]
@@ -181,7 +181,7 @@ class Engine:
         source_a, source_b = a.source, b.source
         field = pyramid.estimate(self.net, source_a, source_b, timestep, interrupt)
         interrupt()
-        make = self._rgb if self.fmt.family == "RGB" else self._native
+        make = self._published if self.fmt.family == "RGB" and self.fmt.floating else self._native
         return tuple(plane[0, 0].cpu() for plane in make(a, b, field))
 
     def _prepare(self, picture: Picture) -> _Prepared:
@@ -191,19 +191,14 @@ class Engine:
             self.prepared.popitem(last=False)
         return prepared
 
-    def _rgb(self, a: _Prepared, b: _Prepared, field: pyramid.Field) -> Planes:
+    def _published(self, a: _Prepared, b: _Prepared, field: pyramid.Field) -> Planes:
         """The network's own blend of its clamped, zero padded frames, as the published forward shows it."""
         flow, mask = self._view(field)
         image = blend(a.source.stack[:, :3], b.source.stack[:, :3], flow, torch.sigmoid(mask))
-        planes: Planes = torch.split(image, 1, dim=1)
-        if self.fmt.floating:
-            return tuple(to_samples(plane, self.fmt) for plane in planes)
-        scale, black = luma_range(self.fmt, a.color)
-        scaled = (to_samples(plane * scale + black, self.fmt) for plane in planes)
-        return tuple(self._keep_still(p, a, b, flow, plane) for p, plane in enumerate(scaled))
+        return tuple(to_samples(plane, self.fmt) for plane in torch.split(image, 1, dim=1))
 
     def _native(self, a: _Prepared, b: _Prepared, field: pyramid.Field) -> Planes:
-        """The planes of a YUV or GRAY picture, each warped at its own size and depth."""
+        """The planes as they are, each warped at its own size and depth."""
         luma = chroma = self._view(field)
         if self.fmt.subsampled(1):
             grid = chroma_in_luma(self.fmt, a.color, self.net.device)
