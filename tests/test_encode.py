@@ -21,7 +21,7 @@ def encode(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 
 
 def probe(ffprobe: str, path: Path, entries: str) -> Any:
-    command = [ffprobe, "-v", "error", "-count_frames", "-show_entries", entries, "-of", "json", path]
+    command: list[str | Path] = [ffprobe, "-v", "error", "-count_frames", "-show_entries", entries, "-of", "json", path]
     return json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
 
 
