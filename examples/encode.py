@@ -4,7 +4,7 @@
     python examples/encode.py in.mkv out.mkv --multi 5/2
     python examples/encode.py in.mp4 out.mp4 --fps 60 --model 4.26
 
-bestsource reads and PyAV encodes; both come with `pip install 'vsrife[cli]'`. Variable rates stay in sync.
+bestsource reads and PyAV encodes; both come with `pip install '.[cli]'`. Variable rates stay in sync.
 """
 
 from __future__ import annotations
