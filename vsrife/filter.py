@@ -322,18 +322,16 @@ class _Producer:
         step, t = self.schedule.step, self.schedule[n].t
         own, following = _duration(left), _duration(right)
         start, end = (frame.props.get("_AbsoluteTime") for frame in (left, right))
-        if step is None:  # a constant rate, set on the whole clip
+        if step is None or own is None:  # a constant rate, set on the whole clip; or nobody knows
             if start is not None and end is not None:
                 result.props["_AbsoluteTime"] = start + float(t) * (end - start)
-            return
-        if own is None:
             return
         # The frames at hand come from the selection at output rate, which has scaled their durations by the step.
         share, rest = self.schedule.shares(n)
         lasts = own / step * share + (own if following is None else following) / step * rest
         result.props["_DurationNum"], result.props["_DurationDen"] = lasts.numerator, lasts.denominator
         if start is not None:
-            result.props["_AbsoluteTime"] = start + float(own / step * t)
+            result.props["_AbsoluteTime"] = start + float(own / step * self.schedule.phase(n))
 
 
 class _Still:

@@ -19,6 +19,8 @@ MAX_FRAMES = (2**31 - 1) // 2
 # Time codes are commonly rounded to milliseconds: an output time this close to a source frame is that frame.
 SNAP_SECONDS = Fraction(1, 2000)
 MAX_TABLE = 10_000_000  # positions held in memory
+# A table up to this long is whole even where the clip is shorter: only a whole table scales durations exactly.
+WHOLE_TABLE = 2**16
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,14 +85,17 @@ class Schedule:
                 return m
         return None
 
+    def phase(self, n: int) -> Fraction:
+        """The share of a source frame's duration that has passed at output frame n, also within the last one."""
+        return self.positions[n % len(self.positions)].t
+
     def shares(self, n: int) -> tuple[Fraction, Fraction]:
         """How much of the left and of the next source frame's duration output frame n lasts.
 
         Exact for variable rates: the durations of all output frames add up to those of the source.
         """
         assert self.step is not None
-        t = self.positions[n % len(self.positions)].t
-        left = min(1 - t, self.step)
+        left = min(1 - self.phase(n), self.step)
         return left, self.step - left
 
 
@@ -110,7 +115,7 @@ def by_factor(source_frames: int, multi: Fraction) -> Schedule:
     p, q = multi.numerator, multi.denominator
     source_frames = min(source_frames, MAX_FRAMES * q // p)
     num_frames = math.ceil(source_frames * multi)
-    period, cycle = (p, q) if p <= num_frames else (num_frames, source_frames)
+    period, cycle = (p, q) if p <= max(num_frames, WHOLE_TABLE) else (num_frames, source_frames)
     if period > MAX_TABLE:
         raise OptionError(f"multi must be a simpler fraction for a clip this long, got {multi}; round it, e.g. to 5/2")
     positions = tuple(Position(n * q // p, Fraction(n * q % p, p)) for n in range(period))
