@@ -81,12 +81,12 @@ def cut_clip(clip: vs.VideoNode, threshold: float | None, *, neighbours: bool = 
 
     def decide(n: int, f: list[vs.VideoFrame]) -> vs.VideoFrame:
         left, right, *around = f
-        cut = False if n == last else marked(left.props, right.props)
+        cut = marked(left.props, right.props)
         if cut is None and threshold is not None:
             pictures = [np.asarray(frame[0]) for frame in (left, right, *around)]
             cut = measure(*pictures[:2]).is_cut(threshold) and not _goes_on(*pictures)
         result = left.copy()
-        set_marks(result, {PREV: None, NEXT: cut})
+        set_marks(result, {PREV: None, NEXT: cut and n < last})  # detectors may mark the end
         return result
 
     around = [shifted(small, -1), shifted(small, 2)] if neighbours and threshold is not None else []
