@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -229,6 +229,7 @@ def linear_engine() -> Iterator[None]:
 @contextmanager
 def counted_runs() -> Iterator[list[float]]:
     """The timesteps for which the network ran."""
+    gc.collect()  # ends what other filters still work on ahead
     runs: list[float] = []
     real = pyramid.estimate
 
@@ -239,9 +240,3 @@ def counted_runs() -> Iterator[list[float]]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pyramid, "estimate", estimate)
         yield runs
-
-
-def small_copy(ffmpeg_run: Callable[..., Any], source: Path, target: Path, width: int, height: int) -> Path:
-    """A small copy of a video with its sound, made by ffmpeg."""
-    ffmpeg_run("-i", source, "-vf", f"scale={width}:{height}", "-c:v", "libx264", "-crf", "12", "-c:a", "copy", target)
-    return target
