@@ -113,6 +113,18 @@ def pan(
     return clip_of([panned(n, width, height, seed=seed) for n in range(length)], fmt, **options)
 
 
+def scene(seed: int, length: int) -> list[RGBPicture]:
+    """Moving pictures of strong contrast."""
+    pictures = [panned(n, 128, 64, seed=seed) for n in range(length)]
+    return [np.clip(0.5 + (picture - 0.5) * 4, 0, 1).astype(np.float32) for picture in pictures]
+
+
+def spliced(*lengths: int, fmt: str = "YUV420P8") -> vs.VideoNode:
+    """Scenes of these lengths, 3 and 3 if none are given, with cuts between them."""
+    scenes = [scene(100 + i, length) for i, length in enumerate(lengths or (3, 3))]
+    return clip_of([picture for pictures in scenes for picture in pictures], fmt)
+
+
 def counting(length: int, fps: tuple[int, int] = (24, 1)) -> vs.VideoNode:
     """A 16x16 GRAYS clip whose frame n is n everywhere. With the `linear` fixture, output shows its source position."""
     num, den = fps

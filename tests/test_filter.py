@@ -16,7 +16,6 @@ import vapoursynth as vs
 from clips import (
     NEXT,
     PREV,
-    RGBPicture,
     clip_of,
     core,
     counted_runs,
@@ -30,6 +29,7 @@ from clips import (
     panned,
     planes_of,
     props_of,
+    spliced,
     texture,
     value_of,
     with_props,
@@ -357,18 +357,6 @@ def test_weights_that_are_not_there_are_named(tmp_path: Path) -> None:
 
 
 # --- scene changes ----------------------------------------------------------------------------------------------------
-
-
-def scene(seed: int, length: int) -> list[RGBPicture]:
-    """Moving pictures of strong contrast."""
-    pictures = [panned(n, 128, 64, seed=seed) for n in range(length)]
-    return [np.clip(0.5 + (picture - 0.5) * 4, 0, 1).astype(np.float32) for picture in pictures]
-
-
-def spliced(*lengths: int, fmt: str = "YUV420P8") -> vs.VideoNode:
-    """Scenes of these lengths, 3 and 3 if none are given, with cuts between them."""
-    scenes = [scene(100 + i, length) for i, length in enumerate(lengths or (3, 3))]
-    return clip_of([picture for pictures in scenes for picture in pictures], fmt)
 
 
 def shown_at_cut(out: vs.VideoNode, clip: vs.VideoNode, cut: int, multi: Fraction) -> int:
