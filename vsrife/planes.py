@@ -202,7 +202,10 @@ def luma_range(fmt: PictureFormat, color: Colorimetry) -> tuple[float, float]:
 
 
 def _chroma_range(fmt: PictureFormat, color: Colorimetry) -> float:
-    return float(fmt.peak) if color.full_range else 224.0 * (1 << (fmt.bits - 8))
+    if color.full_range:
+        return float(fmt.peak)
+    # YCgCo comes from R, G, B that are quantised already: H.273 gives its chroma the range of luma.
+    return (219.0 if color.matrix == _YCGCO else 224.0) * (1 << (fmt.bits - 8))
 
 
 def to_samples(values: Tensor, fmt: PictureFormat) -> Tensor:
