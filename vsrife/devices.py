@@ -44,7 +44,7 @@ def parse_precision(precision: str | None, device: torch.device) -> torch.dtype:
     """The dtype of the convolutions; None is the best that is safe on the device."""
     if precision is None:
         return _DTYPES[_BEST_PRECISION.get(device.type, "fp32")]
-    if precision not in _DTYPES:
+    if not isinstance(precision, str) or precision not in _DTYPES:
         known = ", ".join(get_args(Precision))
         raise OptionError(f"precision must be one of {known} or None, got {precision!r}; leave it out for the best")
     return _DTYPES[precision]
