@@ -1,0 +1,158 @@
+"""`vsrife.interpolate` on arrays and tensors."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import numpy as np
+import pytest
+import skimage.data
+import torch
+from numpy.typing import NDArray
+
+import vsrife
+from vsrife.catalogue import DEFAULT_WEIGHTS
+from vsrife.engine import Engine, NetworkOptions, Picture, network
+from vsrife.errors import DeviceError, OptionError
+from vsrife.network import IFNet
+from vsrife.planes import Colorimetry, PictureFormat
+from vsrife.weights import load_weights
+
+HEIGHT, WIDTH = 61, 83
+DTYPES = {"uint8": 255.0, "uint16": 65535.0, "float16": 1.0, "float32": 1.0}
+
+
+def pair(dtype: str) -> tuple[NDArray[Any], NDArray[Any]]:
+    """A part of a photograph, and the same 4 pixels to the side and 2 down."""
+    photo = skimage.data.chelsea()[40:160, 100:260] / 255
+    result = []
+    for y, x in ((10, 20), (8, 16)):
+        values = photo[y : y + HEIGHT, x : x + WIDTH] * DTYPES[dtype]
+        result.append((values.round() if dtype.startswith("u") else values).astype(dtype))
+    return result[0], result[1]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_result_is_that_of_the_engine(dtype: str) -> None:
+    a, b = pair(dtype)
+    before = a.copy(), b.copy()
+    got = vsrife.interpolate(a, b, 0.4, device="cpu")
+    assert (got.shape, got.dtype) == (a.shape, a.dtype)
+    assert np.array_equal(a, before[0])
+    assert np.array_equal(b, before[1])
+
+    bits = a.dtype.itemsize * 8
+    fmt = PictureFormat("RGB", bits, dtype.startswith("f"), WIDTH, HEIGHT)
+    net = network(NetworkOptions(None, 1.0, False, torch.device("cpu"), torch.float32))
+    color = Colorimetry(matrix=1, full_range=True, chroma_location=0)
+    left, right = (Picture(key, list(p.transpose(2, 0, 1)), color) for key, p in (("a", a), ("b", b)))
+    planes = Engine(net, fmt).interpolate(left, right, 0.4)
+    assert planes is not None
+    assert np.array_equal(got, np.stack([p.numpy() for p in planes], -1))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_motion_is_found(dtype: str) -> None:
+    """Nearer to the picture halfway than a blend is; every dtype sees the same.
+
+    The published blend of float pictures reaches into the black padding at the right and the bottom; others do not.
+    """
+    a, b = pair(dtype)
+    got = vsrife.interpolate(a, b, device="cpu") / DTYPES[dtype]
+    photo = skimage.data.chelsea()[40:160, 100:260] / 255
+    halfway = photo[9 : 9 + HEIGHT, 18 : 18 + WIDTH]
+    inner = np.s_[8:-8, 8:-8]
+    error = np.abs(got - halfway)[inner].mean()
+    blend = np.abs((a / DTYPES[dtype] + b / DTYPES[dtype]) / 2 - halfway)[inner].mean()
+    assert error < 0.7 * blend
+    reference = vsrife.interpolate(*pair("float32"), device="cpu")
+    assert np.abs(got - reference)[inner].max() < 0.01
+
+
+def test_float32_is_the_published_forward() -> None:
+    a, b = pair("float32")
+    weights = load_weights(None)
+    assert weights.path.name == DEFAULT_WEIGHTS
+    net = IFNet(weights.layout)
+    net.load_state_dict(weights.tensors)
+    frames = (torch.from_numpy(p.transpose(2, 0, 1).copy())[None] for p in (a, b))
+    with torch.inference_mode():
+        expected = net(*frames, 0.4).image[0].permute(1, 2, 0).numpy()
+    assert np.abs(vsrife.interpolate(a, b, 0.4, device="cpu") - expected).max() <= 1e-5
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_tensors(dtype: str) -> None:
+    a, b = pair(dtype)
+    got = vsrife.interpolate(torch.from_numpy(a), torch.from_numpy(b), 0.4, device="cpu")
+    assert isinstance(got, torch.Tensor)
+    assert np.array_equal(got.numpy(), vsrife.interpolate(a, b, 0.4, device="cpu"))
+
+
+def test_views_and_gradients() -> None:
+    """Slices, read-only arrays and tensors that ask for gradients are pictures like any other."""
+    a, b = pair("float32")
+    expected = vsrife.interpolate(a, b, device="cpu")
+    wide = np.zeros((HEIGHT, WIDTH * 2, 4), np.float32)
+    wide[:, ::2, 2::-1] = a
+    flipped = wide[:, ::2, 2::-1]
+    flipped.flags.writeable = False
+    assert np.array_equal(vsrife.interpolate(flipped, b, device="cpu"), expected)
+    got = vsrife.interpolate(torch.from_numpy(a).requires_grad_(), torch.from_numpy(b), device="cpu")
+    assert np.array_equal(got.detach().numpy(), expected)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_nothing_to_compute(dtype: str) -> None:
+    a, b = pair(dtype)
+    assert vsrife.interpolate(a, b, 0) is a
+    assert vsrife.interpolate(a, b, 1.0) is b
+    assert vsrife.interpolate(a, a.copy(), 0.3, device="cpu") is a
+
+
+def test_time_runs_from_a_to_b() -> None:
+    a, b = pair("float32")
+    early, late = (vsrife.interpolate(a, b, t, device="cpu") for t in (0.125, 0.875))
+    assert np.abs(early - a).mean() < np.abs(early - b).mean()
+    assert np.abs(late - b).mean() < np.abs(late - a).mean()
+    assert np.abs(early - late).mean() > 0.005
+
+
+SHAPE = "must be RGB of shape (H, W, 3) and dtype uint8, uint16, float16, float32, got"
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "message"),
+    [
+        (np.zeros((9, 9), np.uint8), np.zeros((9, 9), np.uint8), f"a {SHAPE} (9, 9) uint8; convert it"),
+        (np.zeros((3, 9, 9), np.uint8), np.zeros((3, 9, 9), np.uint8), f"a {SHAPE} (3, 9, 9) uint8; convert it"),
+        (np.zeros((9, 9, 4), np.uint8), np.zeros((9, 9, 4), np.uint8), f"a {SHAPE} (9, 9, 4) uint8; convert it"),
+        (np.zeros((9, 9, 3)), np.zeros((9, 9, 3)), f"a {SHAPE} (9, 9, 3) float64; convert it"),
+        (np.zeros((9, 9, 3), np.uint8), np.zeros((9, 9, 3), np.int16), f"b {SHAPE} (9, 9, 3) int16; convert it"),
+        (np.zeros((9, 9, 3), np.uint8), np.zeros((9, 8, 3), np.uint8),
+         "pictures must have one shape and dtype, got (9, 9, 3) uint8 and (9, 8, 3) uint8; convert one of them"),
+        (np.zeros((9, 9, 3), np.uint8), np.zeros((9, 9, 3), np.uint16),
+         "pictures must have one shape and dtype, got (9, 9, 3) uint8 and (9, 9, 3) uint16; convert"),
+    ],
+)  # fmt: skip
+def test_pictures_that_are_refused(a: NDArray[Any], b: NDArray[Any], message: str) -> None:
+    with pytest.raises(OptionError, match=re.escape(message)):
+        vsrife.interpolate(a, b)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"timestep": 1.001}, OptionError, "timestep must be between 0 and 1, got 1.001; 0.5 is halfway"),
+        ({"timestep": -0.1}, OptionError, "timestep must be between 0 and 1, got -0.1"),
+        ({"timestep": float("nan")}, OptionError, "timestep must be between 0 and 1, got nan"),
+        ({"scale": 3}, OptionError, "scale must be 0.25, 0.5, 1, 2 or 4, got 3"),
+        ({"precision": "int8"}, OptionError, "precision must be one of"),
+        ({"device": "bogus"}, DeviceError, "device cannot be used, got 'bogus'"),
+        ({"ensemble": True}, OptionError, "ensemble must be False for models with carried features, got True for"),
+    ],
+)
+def test_options_that_are_refused(options: dict[str, Any], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=re.escape(message)):
+        vsrife.interpolate(*pair("uint8"), **options)
