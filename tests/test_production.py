@@ -142,7 +142,7 @@ def kept(monkeypatch: pytest.MonkeyPatch) -> tuple[list[Engine], list[Pipeline[A
 
 def test_random_access_equals_a_linear_run(kept: tuple[list[Engine], list[Pipeline[Any, Any]]]) -> None:
     """Bit for bit over 2,000 requests, and what is held meanwhile stays within its bounds."""
-    source = pan(20, 32, 32)
+    source = pan(200, 32, 32)  # more than the frameserver's caches hold
     linear = RIFE(source, multi="5/2", sc_threshold=1.0)
     expected = [digest(linear, n) for n in range(linear.num_frames)]
     out = RIFE(source, multi="5/2", sc_threshold=1.0)
@@ -255,7 +255,7 @@ def test_frames_after_an_error_still_come(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_a_source_that_fails_is_not_our_error() -> None:
-    blank = counting(6)
+    blank = counting(9)
 
     def failing(n: int, f: vs.VideoFrame) -> vs.VideoFrame:
         if n == 3:
@@ -266,7 +266,7 @@ def test_a_source_that_fails_is_not_our_error() -> None:
     for n in (5, 6, 7):
         with pytest.raises(vs.Error, match="the disk is gone"):
             out.get_frame(n)
-    assert len(planes_of(out, 1)) == len(planes_of(out, 9)) == 1
+    assert len(planes_of(out, 1)) == len(planes_of(out, 13)) == 1
 
 
 # --- endings ----------------------------------------------------------------------------------------------------------
