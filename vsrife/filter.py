@@ -221,7 +221,7 @@ class _Producer:
         self.schedule = schedule
         self.options = options
         self._last: int | None = None
-        self._field_warning_given = False
+        self._interlaced_told = False
         fmt = engine.fmt
 
         def compute(request: _Request, interrupt: Interrupt) -> Planes | _Still:
@@ -240,6 +240,12 @@ class _Producer:
     def push(self, n: int, f: list[vs.VideoFrame]) -> vs.VideoFrame:
         """The gate: never blocks."""
         left, right, cut = f
+        if left.props.get("_FieldBased") and not self._interlaced_told:
+            self._interlaced_told = True
+            logger.warning(
+                "%s: source frame %d is interlaced, motion between its fields will show as combs; deinterlace first",
+                self.name, self.schedule[n].left,
+            )  # fmt: skip
         if not self._repeats(n, cut):
             self.pipeline.push(n, self._request(n, left, right))
         return left

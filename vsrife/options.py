@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from numbers import Rational
+from numbers import Rational, Real
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,7 +32,7 @@ def parse_multi(multi: Ratio) -> Fraction:
         OptionError: not a number, below 1, or a float that is no small rational.
     """
     value = _rational("multi", multi)
-    if isinstance(multi, float):
+    if _is_float(multi):
         small = value.limit_denominator(_LARGEST_DENOMINATOR)
         if abs(small - value) > Fraction(1, 10**6):
             raise OptionError(
@@ -45,7 +45,8 @@ def parse_multi(multi: Ratio) -> Fraction:
 
 
 def parse_fps(fps: Ratio) -> Fraction:
-    """A frame rate as an exact rational. Floats like 59.94 and 23.976 mean the NTSC rates, 60000/1001 and 24000/1001.
+    """A frame rate as an exact rational. Decimals like 59.94 and 23.976 mean the NTSC rates, 60000/1001
+    and 24000/1001.
 
     Raises:
         OptionError: not a positive number.
@@ -53,12 +54,17 @@ def parse_fps(fps: Ratio) -> Fraction:
     value = _rational("fps", fps)
     if value <= 0:
         raise OptionError(f"fps must be above 0, got {fps!r}; give the output rate, e.g. 60 or '60000/1001'")
-    if isinstance(fps, float) and value.denominator != 1:
+    if value.denominator != 1 and (_is_float(fps) or (isinstance(fps, str) and "/" not in fps)):
         ntsc = round(value / _NTSC) * _NTSC
         if abs(ntsc - value) < Fraction(1, 200):
             return ntsc
         return value.limit_denominator(_LARGEST_DENOMINATOR)
     return value
+
+
+def _is_float(value: object) -> bool:
+    """Whether a number is a rounded one; NumPy's scalars count like Python's."""
+    return isinstance(value, Real) and not isinstance(value, Rational)
 
 
 def _rational(name: str, value: Any) -> Fraction:
@@ -68,8 +74,10 @@ def _rational(name: str, value: Any) -> Fraction:
         if isinstance(value, tuple):
             numerator, denominator = value
             return Fraction(numerator, denominator)
-        if isinstance(value, (int, float, str, Rational)):
+        if isinstance(value, (int, str, Rational)):
             return Fraction(value)
+        if isinstance(value, Real):  # NumPy's scalars too
+            return Fraction(float(value))
         raise TypeError(type(value).__name__)
     except (TypeError, ValueError, ZeroDivisionError, OverflowError) as error:
         raise OptionError(
@@ -91,7 +99,7 @@ def parse_timestamps(timestamps: Timestamps) -> list[Fraction]:
         return read_timecodes(Path(timestamps))
     if not isinstance(timestamps, Iterable):
         raise OptionError(f"timestamps must be seconds or a timecodes v2 file, got {timestamps!r}; correct it")
-    return [_rational("timestamps", float(t) if hasattr(t, "dtype") else t) for t in timestamps]
+    return [_rational("timestamps", t) for t in timestamps]
 
 
 def parse_threshold(threshold: float | None) -> float | None:
