@@ -34,7 +34,6 @@ import vsrife
 from vsrife import pyramid
 from vsrife.fold import FoldedNet, fold
 from vsrife.network import IFNet
-from vsrife.ops.reference import blend
 from vsrife.weights import load_weights
 
 SAMPLE = Path(__file__).parents[1] / "examples" / "sample.mp4"
@@ -115,7 +114,9 @@ def network_times(size: Size, net: FoldedNet, naive: IFNet, repeats: int) -> tup
         new = pyramid.encode(net, padded1)
         field = pyramid.estimate(net, known, new, 0.5)
         share = torch.sigmoid(field.mask(height, width))
-        return blend(known.stack[:, :3], new.stack[:, :3], field.flow(), share)[..., : size.height, : size.width]
+        return net.ops.blend(known.stack[:, :3], new.stack[:, :3], field.flow(), share)[
+            ..., : size.height, : size.width
+        ]
 
     def published() -> Tensor:
         image: Tensor = naive(frame0, frame1, 0.5).image

@@ -23,7 +23,7 @@ from torch import Tensor
 from vsrife import pyramid
 from vsrife.errors import DeviceError, OptionError
 from vsrife.fold import FoldedNet, fold
-from vsrife.ops.reference import blend, still
+from vsrife.ops.reference import still
 from vsrife.planes import Colorimetry, PictureFormat, chroma_in_luma, to_rgb, to_samples
 from vsrife.weights import find_weights, load_weights
 
@@ -113,7 +113,7 @@ class _Prepared:
     @property
     def source(self) -> pyramid.Source:
         if self._source is None:
-            rgb = to_rgb(self.planes, self.fmt, self.color).to(self.net.exact)
+            rgb = to_rgb(self.planes, self.fmt, self.color, self.net.ops).to(self.net.exact)
             width, height = self.net.layout.padded(self.fmt.width, self.fmt.height, self.net.scale)
             padded = F.pad(rgb, (0, width - self.fmt.width, 0, height - self.fmt.height))
             self._source = pyramid.encode(self.net, padded)
@@ -194,7 +194,7 @@ class Engine:
     def _published(self, a: _Prepared, b: _Prepared, field: pyramid.Field) -> Planes:
         """The network's own blend of its clamped, zero padded frames, as the published forward shows it."""
         flow, mask = self._view(field)
-        image = blend(a.source.stack[:, :3], b.source.stack[:, :3], flow, torch.sigmoid(mask))
+        image = self.net.ops.blend(a.source.stack[:, :3], b.source.stack[:, :3], flow, torch.sigmoid(mask))
         return tuple(to_samples(plane, self.fmt) for plane in torch.split(image, 1, dim=1))
 
     def _native(self, a: _Prepared, b: _Prepared, field: pyramid.Field) -> Planes:
@@ -203,17 +203,13 @@ class Engine:
         if self.fmt.subsampled(1):
             grid = chroma_in_luma(self.fmt, a.color, self.net.device)
             factors = (1 << self.fmt.subsampling_w, 1 << self.fmt.subsampling_h) * 2
-            flow, mask = (grid.read(image) for image in luma)
+            flow, mask = (grid.read(image, self.net.ops) for image in luma)
             chroma = flow / flow.new_tensor(factors)[:, None, None], mask
-        return tuple(self._plane(p, a, b, *(chroma if p else luma)) for p in range(self.fmt.num_planes))
+        return tuple(self._plane(a.planes[p], b.planes[p], *(chroma if p else luma)) for p in range(len(a.planes)))
 
-    def _plane(self, p: int, a: _Prepared, b: _Prepared, flow: Tensor, mask: Tensor) -> Tensor:
-        exact = self.net.exact
-        values = blend(a.planes[p].to(exact), b.planes[p].to(exact), flow, torch.sigmoid(mask))
-        return self._keep_still(p, a, b, flow, to_samples(values, self.fmt))
-
-    def _keep_still(self, p: int, a: _Prepared, b: _Prepared, flow: Tensor, plane: Tensor) -> Tensor:
-        return torch.where(still(a.planes[p], b.planes[p], flow), a.planes[p], plane)
+    def _plane(self, a: Tensor, b: Tensor, flow: Tensor, mask: Tensor) -> Tensor:
+        values = self.net.ops.blend(a, b, flow, torch.sigmoid(mask))
+        return torch.where(still(a, b, flow), a, to_samples(values, self.fmt))
 
     def _view(self, field: pyramid.Field) -> tuple[Tensor, Tensor]:
         """Flow (1, 4, H, W) and mask (1, 1, H, W) at the pixels of the picture, without the padding."""

@@ -17,35 +17,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from vsrife.catalogue import BODY_LAYERS, FLOW_CHANNELS, IMAGE_CHANNELS, Layout
-from vsrife.ops.reference import LEAKY_SLOPE
-
-
-@dataclass(frozen=True, slots=True)
-class Conv:
-    """A 3x3 convolution with its activation: LeakyReLU, or PReLU where `slopes` is given, or none."""
-
-    weight: Tensor  # (out, in / groups, 3, 3)
-    bias: Tensor | None  # (out,)
-    stride: int = 1
-    groups: int = 1
-    slopes: Tensor | None = None  # (out,)
-    residual: bool = False  # add the input before the activation
-    activated: bool = True
-
-    def __call__(self, x: Tensor) -> Tensor:
-        y = F.conv2d(x, self.weight, self.bias, stride=self.stride, padding=1, groups=self.groups)
-        if self.residual:
-            y += x
-        return activate(y, self.slopes) if self.activated else y
-
-
-def activate(x: Tensor, slopes: Tensor | None) -> Tensor:
-    """LeakyReLU in place, or PReLU with `slopes` (C,)."""
-    return F.leaky_relu_(x, LEAKY_SLOPE) if slopes is None else F.prelu(x, slopes)
+from vsrife.ops import Ops, choose
+from vsrife.ops.reference import Conv
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +100,11 @@ class FoldedNet:
         return self.blocks[0].first.device
 
     @property
+    def ops(self) -> Ops:
+        """The fastest twins of the ops that are right for this network."""
+        return choose(self.device, self.dtype)
+
+    @property
     def exact(self) -> torch.dtype:
         """The dtype of coordinates, flow and blend."""
         return torch.float64 if self.dtype == torch.float64 else torch.float32
@@ -179,7 +160,8 @@ class _Folder:
         self.layout, self.tensors, self.ensemble, self.device, self.dtype = layout, tensors, ensemble, device, dtype
 
     def _place(self, tensor: Tensor) -> Tensor:
-        return tensor.to(self.device, self.dtype).contiguous()
+        placed = tensor.to(self.device, self.dtype).contiguous()
+        return placed.contiguous(memory_format=torch.channels_last) if placed.ndim == 4 else placed
 
     def _optional(self, name: str) -> Tensor | None:
         return self._place(self.tensors[name]) if name in self.tensors else None

@@ -14,7 +14,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from vsrife.ops.reference import Axis, sample
+from vsrife.ops import Ops, reference
+from vsrife.ops.reference import Axis
 
 # H.273 matrix coefficients: kr and kb of the luma equation.
 _LUMA_WEIGHTS: Mapping[int, tuple[float, float]] = {
@@ -127,9 +128,9 @@ class Grid:
     rows: Axis
     columns: Axis
 
-    def read(self, image: Tensor) -> Tensor:
-        """`image` (N, C, H, W) at the grid's positions."""
-        return sample(image, self.rows, self.columns)
+    def read(self, image: Tensor, ops: Ops) -> Tensor:
+        """`image` (1, C, H, W) at the grid's positions."""
+        return ops.sample(image, self.rows, self.columns)
 
 
 @lru_cache(maxsize=32)
@@ -155,13 +156,14 @@ def _axis(positions: Tensor, size: int, device: torch.device) -> Axis:
     return Axis.at(positions, size).to(device, torch.float32)
 
 
-def to_rgb(planes: Sequence[Tensor], fmt: PictureFormat, color: Colorimetry) -> Tensor:
+def to_rgb(planes: Sequence[Tensor], fmt: PictureFormat, color: Colorimetry, ops: Ops = reference) -> Tensor:
     """What the network sees of a frame.
 
     Args:
         planes: per plane (1, 1, h, w), in the clip's own samples.
         fmt: the clip's format.
         color: how to read the samples.
+        ops: to enlarge chroma with.
 
     Returns:
         (1, 3, H, W) float32 RGB, nominally 0..1, not clamped. Chroma is enlarged by bilinear interpolation at the
@@ -175,7 +177,7 @@ def to_rgb(planes: Sequence[Tensor], fmt: PictureFormat, color: Colorimetry) -> 
         return luma.expand(-1, 3, -1, -1)
     chroma = torch.cat([p.float() for p in planes[1:]], dim=1)
     if fmt.subsampled(1):
-        chroma = luma_in_chroma(fmt, color, chroma.device).read(chroma)
+        chroma = luma_in_chroma(fmt, color, chroma.device).read(chroma, ops)
     if not fmt.floating:
         chroma = (chroma - (1 << (fmt.bits - 1))) / _chroma_range(fmt, color)
     u, v = chroma[:, :1], chroma[:, 1:]

@@ -18,9 +18,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vsrife.catalogue import FLOW_CHANNELS
-from vsrife.fold import FoldedBlock, FoldedNet, activate
+from vsrife.fold import FoldedBlock, FoldedNet
 from vsrife.network import LARGE_MOTION_PX
-from vsrife.ops.reference import Axis, resize, sample, warp
+from vsrife.ops import Ops
+from vsrife.ops.reference import Axis, activate, resize
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +49,13 @@ class Field:
 
     Attributes:
         size: padded height and width in pixels.
+        ops: that it is evaluated with.
         flows: per block (1, 4, h, w), in pixels of the frame: x then y towards frame 0, then towards frame 1.
         masks: (1, 1, h, w) logits to be summed: all blocks' where masks accumulate, else the last block's.
     """
 
     size: tuple[int, int]
+    ops: Ops
     flows: list[Tensor] = field(default_factory=list)
     masks: list[Tensor] = field(default_factory=list)
     _full: Tensor | None = None  # the sum of the first _summed flows, enlarged
@@ -61,8 +64,8 @@ class Field:
     def flow(self) -> Tensor:
         """(1, 4, H, W) at every pixel. Each map is enlarged once; the sum so far is kept for the next block."""
         while self._summed < len(self.flows):
-            enlarged = resize(self.flows[self._summed], *self.size)
-            self._full = enlarged if self._full is None else self._full + enlarged
+            small = self.flows[self._summed]
+            self._full = resize(small, *self.size) if self._full is None else self.ops.enlarge_add(self._full, small)
             self._summed += 1
         assert self._full is not None
         return self._full
@@ -73,7 +76,7 @@ class Field:
             return self.flow()
         height, width = self.size
         parts = (
-            sample(
+            self.ops.sample(
                 small,
                 _tap_axis(height, scale, small.shape[-2], small.device, small.dtype),
                 _tap_axis(width, scale, small.shape[-1], small.device, small.dtype),
@@ -84,6 +87,13 @@ class Field:
         for part in parts:
             total += part
         return total
+
+    def extra(self, carried: Tensor, size: tuple[int, int]) -> Tensor:
+        """(1, 1 + C, h, w): mask and carried features, at the size of the last block's map or at `size`.
+
+        A sum of masks is taken at `size`: enlarging it in two steps would not be the same.
+        """
+        return torch.cat((self.masks[0], carried), dim=1) if len(self.masks) == 1 else self.mask(*size)
 
     def mask(self, height: int, width: int) -> Tensor:
         """(1, 1, height, width): the mask logit at this size."""
@@ -124,8 +134,9 @@ def encode(net: FoldedNet, frame: Tensor) -> Source:
     if net.head_last is not None and net.layout.head is not None:
         x = (clamped if net.layout.head.clamps else frame).to(net.dtype)
         for conv in net.head:
-            x = conv(x)
+            x = net.ops.convolve(x, conv)
         stack = torch.cat((clamped, F.conv_transpose2d(x, *net.head_last, stride=2, padding=1).to(net.exact)), dim=1)
+    stack = stack.contiguous(memory_format=torch.channels_last)
     return Source(stack, _first_parts(net.blocks[0], stack))
 
 
@@ -157,17 +168,17 @@ def estimate(
     Source: sections 1.4 to 1.8 of the 4.x forward (`network.IFNet`).
     """
     blocks = net.blocks
-    result = Field(source0.size)
+    result = Field(source0.size, net.ops)
     carried = _apply(net, blocks[0], result, _first_of_pair(net, blocks[0], source0, source1, timestep), net.ensemble)
     index = 1
     while index < len(blocks):
         interrupt()
         stack = _block_input(blocks[index], source0, source1, result, carried)
         x = _first(net, blocks[index], stack, timestep)
-        if index == 1 and net.retry and blocks is net.blocks and _moves_far(blocks[index], x, result.size):
+        if index == 1 and net.retry and blocks is net.blocks and _moves_far(net.ops, blocks[index], x, result.size):
             # Second try of 4.0 and 4.1: from block 0 on once more with doubled scales, block 0 in one direction only.
             blocks = net.retry
-            result = Field(source0.size)
+            result = Field(source0.size, net.ops)
             coarse0, coarse1 = (Source(s.stack, _first_parts(blocks[0], s.stack)) for s in (source0, source1))
             x = _first_of_pair(net, blocks[0], coarse0, coarse1, timestep)[:1]
             carried = _apply(net, blocks[0], result, x, False)
@@ -192,18 +203,13 @@ def _block_input(block: FoldedBlock, source0: Source, source1: Source, result: F
     height, width = result.size
     small = (int(height / block.scale), int(width / block.scale))
     flow = result.flow_at(block.scale)
-    x = _tap_positions(width, block.scale, flow.device, flow.dtype)
-    y = _tap_positions(height, block.scale, flow.device, flow.dtype)[:, None]
-    warped0 = warp(source0.stack, x + flow[:, 0], y + flow[:, 1])
-    warped1 = warp(source1.stack, x + flow[:, 2], y + flow[:, 3])
-    if block.scale >= 1:
-        # The samples of a cell are averaged; at scale 1 a cell is a pixel.
-        parts = [resize(p, *small) for p in (warped0, warped1)]
-        parts += [result.mask(*small), resize(carried, *small), resize(flow, *small)]
-        return torch.cat(parts, dim=1)
-    # Enlarging: the published forward goes through full resolution, and bilinear steps do not compose.
-    full = torch.cat((warped0, warped1, result.mask(height, width), resize(carried, height, width), flow), dim=1)
-    return resize(full, *small)
+    columns = _tap_positions(width, block.scale, flow.device, flow.dtype)
+    rows = _tap_positions(height, block.scale, flow.device, flow.dtype)[:, None]
+    taps = 2 if block.scale >= 2 else 1
+    extra = result.extra(carried, (flow.shape[-2] // taps, flow.shape[-1] // taps))
+    stack = result.ops.warp_stacks(source0.stack, source1.stack, flow, rows, columns, taps, extra)
+    # Enlarging goes through full resolution as the published forward does: bilinear steps do not compose.
+    return resize(stack, *small) if block.scale < 1 else stack
 
 
 def _first(net: FoldedNet, block: FoldedBlock, stack: Tensor, timestep: float) -> Tensor:
@@ -217,12 +223,12 @@ def _first(net: FoldedNet, block: FoldedBlock, stack: Tensor, timestep: float) -
     return activate(torch.cat((normal, exchanged)), block.first_slopes)
 
 
-def _maps(block: FoldedBlock, x: Tensor) -> Tensor:
+def _maps(ops: Ops, block: FoldedBlock, x: Tensor) -> Tensor:
     """From the first layer's output to the block's small map, (passes, outputs, h, w)."""
-    x = block.second(x)
+    x = ops.convolve(x, block.second)
     y = x
     for conv in block.body:
-        y = conv(y)
+        y = ops.convolve(y, conv)
     if block.outer_skip:
         y = y + x
     y = F.conv_transpose2d(y, block.last, block.last_bias, stride=2, padding=1)
@@ -231,7 +237,7 @@ def _maps(block: FoldedBlock, x: Tensor) -> Tensor:
 
 def _apply(net: FoldedNet, block: FoldedBlock, result: Field, x: Tensor, ensemble: bool) -> Tensor:
     """Evaluate the rest of a block, add its maps to the field and return the carried features."""
-    y = _maps(block, x).to(net.exact)
+    y = _maps(net.ops, block, x).to(net.exact)
     flow, mask, carried = y[:, :FLOW_CHANNELS], y[:, FLOW_CHANNELS : FLOW_CHANNELS + 1], y[:, FLOW_CHANNELS + 1 :]
     if ensemble:
         exchanged = torch.cat((flow[1:, 2:], flow[1:, :2]), dim=1)
@@ -241,9 +247,9 @@ def _apply(net: FoldedNet, block: FoldedBlock, result: Field, x: Tensor, ensembl
     return carried
 
 
-def _moves_far(block: FoldedBlock, x: Tensor, size: tuple[int, int]) -> bool:
+def _moves_far(ops: Ops, block: FoldedBlock, x: Tensor, size: tuple[int, int]) -> bool:
     """Whether block 1, in the normal direction, finds motion beyond the limit towards both frames, at full size."""
-    flow = _maps(block, x[:1])[:, :FLOW_CHANNELS].float() * block.gain
+    flow = _maps(ops, block, x[:1])[:, :FLOW_CHANNELS].float() * block.gain
     if not _both_exceed(flow):  # enlarging cannot make the largest value larger
         return False
     return _both_exceed(resize(flow, *size))

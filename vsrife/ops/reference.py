@@ -15,6 +15,19 @@ from torch import Tensor
 LEAKY_SLOPE = 0.2  # of every LeakyReLU in the network
 
 
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
+class Conv:
+    """A 3x3 convolution with its activation: LeakyReLU, or PReLU where `slopes` is given, or none."""
+
+    weight: Tensor  # (out, in / groups, 3, 3)
+    bias: Tensor | None  # (out,)
+    stride: int = 1
+    groups: int = 1
+    slopes: Tensor | None = None  # (out,)
+    residual: bool = False  # add the input before the activation
+    activated: bool = True
+
+
 def resize(image: Tensor, height: int, width: int) -> Tensor:
     """Resize by bilinear interpolation with half-pixel centres and no antialiasing.
 
@@ -110,22 +123,78 @@ def warp(image: Tensor, x: Tensor, y: Tensor) -> Tensor:
     return F.grid_sample(image, grid, mode="bilinear", padding_mode="border", align_corners=True)
 
 
-def blend(a: Tensor, b: Tensor, flow: Tensor, share: Tensor) -> Tensor:
-    """Warp both neighbours of a plane to the time in between and mix them.
+def enlarge_add(total: Tensor, small: Tensor) -> Tensor:
+    """Add a small map, enlarged to the size of the sum.
 
     Args:
-        a: (1, C, H, W), the earlier picture, in any units.
+        total: (1, C, H, W).
+        small: (1, C, h, w), h <= H and w <= W.
+
+    Returns:
+        (1, C, H, W): `total` + `resize(small)`.
+    """
+    return total + resize(small, *total.shape[-2:])
+
+
+def warp_stacks(
+    stack0: Tensor, stack1: Tensor, flow: Tensor, rows: Tensor, columns: Tensor, taps: int, extra: Tensor
+) -> Tensor:
+    """What a block reads: both stacks warped and averaged over each cell's taps, further maps, the averaged flow.
+
+    Args:
+        stack0: (1, C, H, W), the earlier frame and its features.
+        stack1: the later one.
+        flow: (1, 4, taps * h, taps * w) at the taps, in pixels: x and y into `stack0`, then into `stack1`.
+        rows: (taps * h, 1), the taps' rows in pixels.
+        columns: (taps * w,), their columns.
+        taps: samples along each axis of a cell, 1 or 2.
+        extra: (1, E, any, any), maps to put between, enlarged to the size.
+
+    Returns:
+        (1, 2 * C + E + 4, h, w).
+    """
+    height, width = flow.shape[-2] // taps, flow.shape[-1] // taps
+    warped0 = warp(stack0, columns + flow[:, 0], rows + flow[:, 1])
+    warped1 = warp(stack1, columns + flow[:, 2], rows + flow[:, 3])
+    return torch.cat([resize(part, height, width) for part in (warped0, warped1, extra, flow)], dim=1)
+
+
+def blend(a: Tensor, b: Tensor, flow: Tensor, share: Tensor) -> Tensor:
+    """Warp both neighbours of a picture to the time in between and mix them.
+
+    Args:
+        a: (1, C, H, W), the earlier picture, in any units and of any dtype.
         b: the later one, same shape.
-        flow: (1, 4, h, w) in samples of the planes: x and y into `a`, then into `b`; h <= H and w <= W.
+        flow: (1, 4, h, w) in samples of the pictures: x and y into `a`, then into `b`; h <= H and w <= W.
         share: (1, 1, h, w), weight of `a`, 0..1.
 
     Returns:
-        (1, C, h, w), dtype of `a`. Outside the planes the nearest border sample counts.
+        (1, C, h, w), dtype of `flow`. Outside the pictures the nearest border sample counts.
     """
     height, width = flow.shape[-2:]
     x = torch.arange(width, device=flow.device, dtype=flow.dtype)
     y = torch.arange(height, device=flow.device, dtype=flow.dtype)[:, None]
-    return torch.lerp(warp(b, x + flow[:, 2], y + flow[:, 3]), warp(a, x + flow[:, 0], y + flow[:, 1]), share)
+    warped_a = warp(a.to(flow.dtype), x + flow[:, 0], y + flow[:, 1])
+    warped_b = warp(b.to(flow.dtype), x + flow[:, 2], y + flow[:, 3])
+    return torch.lerp(warped_b, warped_a, share)
+
+
+def convolve(x: Tensor, conv: Conv) -> Tensor:
+    """A 3x3 convolution with zero padding, then residual and activation as `conv` says.
+
+    Args:
+        x: (N, C, H, W), dtype of the weights.
+        conv: weights and what follows them.
+    """
+    y = F.conv2d(x, conv.weight, conv.bias, stride=conv.stride, padding=1, groups=conv.groups)
+    if conv.residual:
+        y += x
+    return activate(y, conv.slopes) if conv.activated else y
+
+
+def activate(x: Tensor, slopes: Tensor | None) -> Tensor:
+    """LeakyReLU in place, or PReLU with `slopes` (C,)."""
+    return F.leaky_relu_(x, LEAKY_SLOPE) if slopes is None else F.prelu(x, slopes)
 
 
 STILL_RADII_PX = (1, 2, 4, 8, 16, 32)
