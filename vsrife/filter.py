@@ -319,7 +319,7 @@ class _Producer:
             raise vs.Error(
                 f"{self.name}: output frame {n} failed, between source frames {position.left} and "
                 f"{position.left + 1}: {reason}"
-            ) from error
+            ) from (None if isinstance(error, RifeError) else error)  # the way to an unforeseen error is worth showing
         if isinstance(planes, _Still):
             return
         for p, plane in enumerate(planes):

@@ -6,6 +6,7 @@ Kernels are compiled on first use (seconds) and kept on disk by numba. Arithmeti
 
 from __future__ import annotations
 
+import logging
 import weakref
 from typing import Any
 
@@ -17,6 +18,9 @@ from torch import Tensor
 
 from vsrife.ops import reference
 from vsrife.ops.reference import Axis, Conv
+
+# VapourSynth's scripts run with every logger at debug level, where numba prints each step of its compiler.
+logging.getLogger("numba").setLevel(logging.WARNING)
 
 Array = NDArray[Any]
 Float = np.float32
@@ -202,6 +206,8 @@ def _packed(conv: Conv, shape: torch.Size) -> Tensor:
     """The weights as oneDNN wants them for inputs of this shape, reordered once."""
     known = _packed_weights.setdefault(conv, {})
     if shape not in known:
+        if len(known) == SHAPES_KEPT:
+            known.pop(next(iter(known)), None)
         known[shape] = torch.ops.mkldnn._reorder_convolution_weight(
             conv.weight.contiguous(), [1, 1], [conv.stride] * 2, [1, 1], conv.groups, list(shape)
         )
@@ -209,5 +215,6 @@ def _packed(conv: Conv, shape: torch.Size) -> Tensor:
 
 
 # Lives as long as the network. Two threads that meet here do the same work twice, no harm.
+SHAPES_KEPT = 2  # picture sizes that are in use at once, as a rule at most
 _packed_weights: weakref.WeakKeyDictionary[Conv, dict[torch.Size, Tensor]] = weakref.WeakKeyDictionary()
 _FUSES = torch._C._has_mkldnn and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
