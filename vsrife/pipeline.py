@@ -50,22 +50,8 @@ class _State[Request, Result]:
         self.thread: threading.Thread | None = None
 
     def work(self) -> None:
-        while (job := self._next()) is not None:
-            request = job.request
-            assert request is not None
-            try:
-                job.result = self.compute(request, self._check)
-            except Interrupted:
-                if not self.stopping:
-                    continue  # back in the queue: it still has its request
-                job.error = RuntimeError("the filter was closed")
-            except BaseException as error:  # whatever it is, it belongs to whoever asks for this frame
-                job.error = error
-            with self.lock:
-                self.running = None
-                job.request = None
-                job.done.set()
-                self._drop_stale()
+        while (n := self._next()) is not None:
+            self._run(self.jobs[n])
         with self.lock:
             for job in self.jobs.values():
                 job.error = job.error or RuntimeError("the filter was closed")
@@ -73,7 +59,25 @@ class _State[Request, Result]:
                 job.done.set()
             self.jobs.clear()
 
-    def _next(self) -> _Job[Request, Result] | None:
+    def _run(self, job: _Job[Request, Result]) -> None:
+        """Compute one job. A function of its own, so that an idle worker holds neither frames nor results."""
+        assert job.request is not None
+        try:
+            job.result = self.compute(job.request, self._check)
+        except Interrupted:
+            if not self.stopping:
+                return  # back in the queue: it still has its request
+            job.error = RuntimeError("the filter was closed")
+        except BaseException as error:  # whatever it is, it belongs to whoever asks for this frame
+            job.error = error
+        with self.lock:
+            self.running = None
+            job.request = None
+            job.done.set()
+            self._drop_stale()
+
+    def _next(self) -> int | None:
+        """Wait for the next job and mark it as running; None when it is time to stop."""
         with self.lock:
             self.running = None
             while not self.stopping:
@@ -83,7 +87,7 @@ class _State[Request, Result]:
                 candidates = waited or (open_jobs if finished < MAX_FINISHED else [])
                 if candidates:
                     self.running = min(candidates, key=lambda job: job.n)
-                    return self.running
+                    return self.running.n
                 self.lock.wait()
             return None
 
