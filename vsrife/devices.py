@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Real
 from typing import Literal, get_args
 
 import torch
@@ -33,7 +34,7 @@ def parse_device(device: str | torch.device | None) -> torch.device:
         return torch.device("cpu")
     try:
         chosen = torch.device(device)
-        torch.zeros(1, device=chosen)
+        torch.zeros(1, device=chosen).cpu()  # a device that holds no data fails here
     except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
         reason = str(error).partition("\n")[0]
         raise DeviceError(f"device cannot be used, got {str(device)!r} ({reason}); try device='cpu'") from error
@@ -51,6 +52,6 @@ def parse_precision(precision: str | None, device: torch.device) -> torch.dtype:
 
 
 def parse_scale(scale: float) -> float:
-    if isinstance(scale, bool) or scale not in FLOW_SCALES:
+    if isinstance(scale, bool) or not isinstance(scale, Real) or scale not in FLOW_SCALES:
         raise OptionError(f"scale must be 0.25, 0.5, 1, 2 or 4, got {scale!r}; for 4K sources try 0.5")
     return float(scale)

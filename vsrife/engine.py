@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ _networks: OrderedDict[Hashable, FoldedNet] = OrderedDict()  # least recently as
 _networks_lock = threading.Lock()
 # Filters share the cores: two engines that compute at once on the CPU only get in each other's way.
 _cpu_lock = threading.Lock()
+TURN_SECONDS = 0.05  # between two looks at whether waiting for it still makes sense
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +160,7 @@ class Engine:
             DeviceError: out of memory.
         """
         try:
-            with torch.inference_mode(), self._device():
+            with torch.inference_mode(), self._turn(interrupt):
                 return self._interpolate(left, right, timestep, interrupt)
         except torch.OutOfMemoryError as error:
             self.prepared.clear()
@@ -168,8 +169,18 @@ class Engine:
                 f"{self.net.device} is out of memory, got a frame of {size}; try scale=0.5, a .lite model, or cpu"
             ) from error
 
-    def _device(self) -> AbstractContextManager[object]:
-        return _cpu_lock if self.net.device.type == "cpu" else nullcontext()
+    @contextmanager
+    def _turn(self, interrupt: Callable[[], None]) -> Iterator[None]:
+        """On the CPU, wait for other engines to finish their pair, or for a reason to give up."""
+        if self.net.device.type != "cpu":
+            yield
+            return
+        while not _cpu_lock.acquire(timeout=TURN_SECONDS):
+            interrupt()
+        try:
+            yield
+        finally:
+            _cpu_lock.release()
 
     def _interpolate(
         self, left: Picture, right: Picture, timestep: float, interrupt: Callable[[], None]

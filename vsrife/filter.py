@@ -21,7 +21,18 @@ from vsrife.errors import RifeError, WeightsError
 from vsrife.options import Options, Ratio, Timestamps, check_options, parse_pair
 from vsrife.pipeline import Interrupt, Pipeline
 from vsrife.planes import Colorimetry
-from vsrife.scenechange import NEXT, PREV, cut_clip, decision, set_marks, shifted, with_marks
+from vsrife.scenechange import (
+    DURATION,
+    NEXT,
+    PREV,
+    cut_clip,
+    decision,
+    duration,
+    set_duration,
+    set_marks,
+    shifted,
+    with_marks,
+)
 from vsrife.timing import Schedule
 from vsrife.weights import find_weights, named_version
 
@@ -33,6 +44,7 @@ SEQUENTIAL_STEP = 4  # requests that advance by at most this many output frames 
 # A player's clip has no known end (mpv: 2**27 frames). There, nothing may depend on a later frame without need: the
 # first frame that fails to arrive ends playback.
 ENDLESS_FRAMES = 2**26
+TABLE_PART = 4096  # frames selected by one node
 
 
 def RIFE(
@@ -83,9 +95,10 @@ def RIFE(
 def _build(name: str, clip: vs.VideoNode, *args: Any, **kwargs: Any) -> vs.VideoNode:
     try:
         options = check_options(clip, *args, **kwargs)
-        net = network(options.network)
         if options.schedule is None:
+            find_weights(options.network.model)  # a name that is wrong is wrong here as well
             return clip
+        net = network(options.network)
         engine = Engine(net, options.picture, PREPARED_FRAMES)
         return _output(name, clip, options, options.schedule, engine)
     except RifeError as error:
@@ -192,24 +205,48 @@ def _output(name: str, clip: vs.VideoNode, options: Options, schedule: Schedule,
     if endless:
         originals = left.std.RemoveFrameProps(NEXT)
     else:
-        originals = with_marks(left, [before, cut_here], producer.original_marks)
+        step = None if schedule.repeats else schedule.step
+        originals = with_marks(left, [before, cut_here], producer.original_marks, step)
     return _merge(originals, new, schedule, options.fps)
 
 
 def _select(clip: vs.VideoNode, schedule: Schedule) -> vs.VideoNode:
-    """The clip at output rate: frame n is the source frame at or before output frame n. Native, scales durations."""
+    """The clip at output rate: frame n is the source frame at or before output frame n. Native.
+
+    Where the schedule repeats, durations are scaled by its step; else they are the source's.
+    """
     cycle, lefts = schedule.cycle, [position.left for position in schedule.positions]
+    if not schedule.repeats:
+        return _by_table(clip, lefts)
     if cycle == 1:  # SelectEvery wants at least 2
         cycle, lefts = 2, lefts + [left + 1 for left in lefts]
     return clip.std.SelectEvery(cycle, lefts)
+
+
+def _by_table(clip: vs.VideoNode, frames: Sequence[int]) -> vs.VideoNode:
+    """The given frames of a clip in the given order, with their own durations. In parts: a list of all takes
+    SelectEvery minutes for a film."""
+    if clip.num_frames == 1:  # SelectEvery wants at least 2
+        return vs.core.std.Loop(clip, len(frames))
+    parts = [
+        clip.std.SelectEvery(clip.num_frames, frames[i : i + TABLE_PART], modify_duration=False)
+        for i in range(0, len(frames), TABLE_PART)
+    ]
+    return vs.core.std.Splice(parts)
 
 
 def _merge(originals: vs.VideoNode, new: vs.VideoNode, schedule: Schedule, fps: Fraction | None) -> vs.VideoNode:
     """Take originals where an output frame is a source frame, new frames elsewhere. Native."""
     both = vs.core.std.Interleave([originals, new], modify_duration=False)
     picks = [2 * i + (position.t > 0) for i, position in enumerate(schedule.positions)]
-    output = both.std.SelectEvery(2 * len(picks), picks, modify_duration=False)[: schedule.num_frames]
-    return output.std.AssumeFPS(fpsnum=fps.numerator, fpsden=fps.denominator) if fps else output
+    if schedule.repeats:
+        return both.std.SelectEvery(2 * len(picks), picks, modify_duration=False)[: schedule.num_frames]
+    output = _by_table(both, picks)
+    if fps is None:
+        return output
+    rated = output.std.AssumeFPS(fpsnum=fps.numerator, fpsden=fps.denominator)
+    # With a step each frame knows how long it lasts, which need not be what the rate says.
+    return rated if schedule.step is None else rated.std.CopyFrameProps(output, props=list(DURATION))
 
 
 class _Producer:
@@ -328,18 +365,17 @@ class _Producer:
     def _set_times(self, n: int, result: vs.VideoFrame, left: vs.VideoFrame, right: vs.VideoFrame) -> None:
         """Duration and absolute time, exact also where the output frame reaches into the next source frame."""
         step, t = self.schedule.step, self.schedule[n].t
-        own, following = _duration(left), _duration(right)
+        own, following = duration(left), duration(right)
         start, end = (frame.props.get("_AbsoluteTime") for frame in (left, right))
         if step is None or own is None:  # a constant rate, set on the whole clip; or nobody knows
             if start is not None and end is not None:
                 result.props["_AbsoluteTime"] = start + float(t) * (end - start)
             return
-        # The frames at hand come from the selection at output rate, which has scaled their durations by the step.
+        scaled = step if self.schedule.repeats else 1  # by the selection that the frames at hand come from
         share, rest = self.schedule.shares(n)
-        lasts = own / step * share + (own if following is None else following) / step * rest
-        result.props["_DurationNum"], result.props["_DurationDen"] = lasts.numerator, lasts.denominator
+        set_duration(result, (own * share + (own if following is None else following) * rest) / scaled)
         if start is not None:
-            result.props["_AbsoluteTime"] = start + float(own / step * self.schedule.phase(n))
+            result.props["_AbsoluteTime"] = start + float(own / scaled * self.schedule.phase(n))
 
 
 class _Still:
@@ -353,11 +389,6 @@ def _forget(frame: vs.VideoFrame | None, _error: Exception | None) -> None:
     """Drop a frame that was asked for only to have its gate run. If it failed, whoever needs it will see the error."""
     if frame is not None:
         frame.close()
-
-
-def _duration(frame: vs.VideoFrame) -> Fraction | None:
-    numerator, denominator = frame.props.get("_DurationNum"), frame.props.get("_DurationDen")
-    return Fraction(numerator, denominator) if numerator is not None and denominator else None
 
 
 def close_on_destroy(pipeline: Pipeline[Any, Any]) -> None:

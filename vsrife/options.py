@@ -105,7 +105,7 @@ def parse_timestamps(timestamps: Timestamps) -> list[Fraction]:
 def parse_threshold(threshold: float | None) -> float | None:
     if threshold is None:
         return None
-    if isinstance(threshold, bool) or not isinstance(threshold, (int, float)) or not 0 <= threshold <= 1:
+    if isinstance(threshold, bool) or not isinstance(threshold, Real) or not 0 <= threshold <= 1:
         raise OptionError(
             f"sc_threshold must be between 0 and 1, or None, got {threshold!r}; 0.15 is usual, None obeys frame props "
             "only, 1.0 never sees a cut"
@@ -151,7 +151,7 @@ class Options:
     Attributes:
         picture: the clip's format.
         schedule: where every output frame lies; None: the clip is returned as it is.
-        fps: of the output where it is forced (time codes to a constant rate), else None: follows from the source's.
+        fps: of the output; None where the source's is not known.
         threshold: of the own scene change measure; None: frame props only.
         cuts: whether cuts stop the interpolation at all.
         network: what to load.
@@ -185,7 +185,7 @@ def check_options(
     """
     picture = picture_format(clip)
     threshold = parse_threshold(sc_threshold)
-    schedule, forced_fps = _schedule(clip, multi, fps, timestamps)
+    schedule, output_fps = _schedule(clip, multi, fps, timestamps)
     chosen = parse_device(device)
     network = NetworkOptions(
         model=model,
@@ -197,7 +197,7 @@ def check_options(
     return Options(
         picture=picture,
         schedule=schedule,
-        fps=forced_fps,
+        fps=output_fps,
         threshold=None if threshold == 1 else threshold,
         cuts=threshold != 1,
         network=network,
@@ -237,7 +237,4 @@ def _schedule(
 def _by_factor(clip: vs.VideoNode, factor: Fraction) -> tuple[Schedule | None, Fraction | None]:
     if factor == 1:
         return None, None
-    schedule = by_factor(clip.num_frames, factor)
-    # A table that does not repeat evenly scales durations only nearly; the clip's rate makes them exact.
-    even = Fraction(schedule.cycle, len(schedule.positions)) == schedule.step
-    return schedule, None if even or not clip.fps else Fraction(clip.fps) * factor
+    return by_factor(clip.num_frames, factor), Fraction(clip.fps) * factor if clip.fps else None

@@ -8,6 +8,7 @@ anything, so that no number of threads and no chain of filters can hang.
 from __future__ import annotations
 
 import threading
+import traceback
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable
@@ -69,6 +70,7 @@ class _State[Request, Result]:
                 return  # back in the queue: it still has its request
             job.error = RuntimeError("the filter was closed")
         except BaseException as error:  # whatever it is, it belongs to whoever asks for this frame
+            traceback.clear_frames(error.__traceback__)  # which would keep frames alive with the error
             job.error = error
         with self.lock:
             self.running = None

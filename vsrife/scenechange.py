@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ import vsutil
 from numpy.typing import NDArray
 
 PREV, NEXT = "_SceneChangePrev", "_SceneChangeNext"
+DURATION = ("_DurationNum", "_DurationDen")
 MEASURE_WIDTH_PX = 160
 # The share of the threshold that must remain when the best gain and offset between the two pictures is taken out.
 RESIDUAL_SHARE = 0.3
@@ -122,6 +124,7 @@ def with_marks(
     clip: vs.VideoNode,
     cuts: list[vs.VideoNode],
     marks_of: Callable[[int, list[bool | None]], Mapping[str, bool | None]],
+    step: Fraction | None = None,
 ) -> vs.VideoNode:
     """The same frames with scene change props from a callback that never sees them.
 
@@ -129,15 +132,31 @@ def with_marks(
         clip: frames whose props are replaced; their pixels stay out of Python.
         cuts: cut clips, as long as `clip`.
         marks_of: frame number and the decision of each cut clip's frame to the props.
+        step: what the durations of the last cut clip's frames are to be multiplied by; None leaves those of `clip`.
     """
+    props = [PREV, NEXT] if step is None else [PREV, NEXT, *DURATION]
 
     def mark(n: int, f: vs.VideoFrame | list[vs.VideoFrame]) -> vs.VideoFrame:
         frames = f if isinstance(f, list) else [f]
-        result = frames[0].copy()
+        result = frames[-1].copy()
         set_marks(result, marks_of(n, [decision(frame) for frame in frames]))
+        lasts = duration(result)
+        if step is not None and lasts is not None:
+            set_duration(result, lasts * step)
         return result
 
-    return clip.std.CopyFrameProps(cuts[0].std.ModifyFrame(cuts, mark), props=[PREV, NEXT])
+    return clip.std.CopyFrameProps(cuts[-1].std.ModifyFrame(cuts, mark), props=props)
+
+
+def duration(frame: vs.VideoFrame) -> Fraction | None:
+    """Seconds that a frame lasts, where its props tell."""
+    numerator, denominator = (frame.props.get(key) for key in DURATION)
+    return Fraction(numerator, denominator) if numerator is not None and denominator else None
+
+
+def set_duration(frame: vs.VideoFrame, seconds: Fraction) -> None:
+    for key, value in zip(DURATION, seconds.as_integer_ratio(), strict=True):
+        frame.props[key] = value
 
 
 def decision(frame: vs.VideoFrame) -> bool | None:
@@ -156,7 +175,8 @@ def _small_luma(clip: vs.VideoNode) -> vs.VideoNode:
     width = min(MEASURE_WIDTH_PX, clip.width)
     height = max(1, round(clip.height * width / clip.width))
     # A field flag would make the resizer treat the two fields apart, which it refuses for some heights.
-    clip = clip.std.SetFieldBased(0)
+    # Tags of colour do not matter here, and the resizer refuses some that others let pass.
+    clip = clip.std.SetFieldBased(0).std.RemoveFrameProps(["_Matrix", "_Primaries", "_Transfer", "_ChromaLocation"])
     if clip.format.color_family == vs.RGB:
         return clip.resize.Bilinear(width, height, format=vs.GRAYS, matrix_s="709")
     return vsutil.get_y(clip).resize.Bilinear(width, height, format=vs.GRAYS)

@@ -6,7 +6,6 @@ Everything is integers and fractions. Positions count source frames: 3 + 1/2 lie
 from __future__ import annotations
 
 import math
-from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -67,6 +66,11 @@ class Schedule:
         if left >= self.source_frames - 1:
             return Position(self.source_frames - 1, Fraction(0))
         return Position(left, position.t)
+
+    @property
+    def repeats(self) -> bool:
+        """Whether selecting by the table scales durations exactly; else it covers the whole output, once."""
+        return self.step is not None and Fraction(self.cycle, len(self.positions)) == self.step
 
     def boundary(self, n: int) -> int | None:
         """The source frame k such that output n is the first whose nearer frame is after k, and n - 1 is not; or None.
@@ -135,7 +139,7 @@ def by_timestamps(times: Sequence[Fraction], source_frames: int, fps: Fraction) 
         duration.
 
     Raises:
-        OptionError: wrong number of times, or not increasing.
+        OptionError: wrong number of times, not increasing, or so far apart that no table would hold the result.
     """
     if len(times) not in (source_frames, source_frames + 1):
         raise OptionError(
@@ -154,17 +158,29 @@ def by_timestamps(times: Sequence[Fraction], source_frames: int, fps: Fraction) 
         starts = list(times)
         end = starts[-1] + (starts[-1] - starts[-2] if source_frames > 1 else 1 / fps)
     count = math.ceil((end - starts[0]) * fps)
-    positions = tuple(_between(starts, starts[0] + n / fps) for n in range(count))
-    return Schedule(source_frames, source_frames, positions, count, None)
+    if count > MAX_TABLE:
+        raise OptionError(
+            f"timestamps and fps must give at most {MAX_TABLE} frames, got {count}; check the last time and the rate"
+        )
+    return Schedule(source_frames, source_frames, tuple(_at_rate(starts, fps, count)), count, None)
 
 
-def _between(starts: Sequence[Fraction], time: Fraction) -> Position:
-    left = bisect_right(starts, time) - 1
-    if left == len(starts) - 1 or time - starts[left] <= SNAP_SECONDS:
-        return Position(left, Fraction(0))
-    if starts[left + 1] - time <= SNAP_SECONDS:
-        return Position(left + 1, Fraction(0))
-    return Position(left, (time - starts[left]) / (starts[left + 1] - starts[left]))
+def _at_rate(starts: Sequence[Fraction], fps: Fraction, count: int) -> Iterator[Position]:
+    """Positions of starts[0] + n / fps for n < count, in whole units of a time that divides all of them."""
+    units = math.lcm(SNAP_SECONDS.denominator, fps.numerator, *(start.denominator for start in starts))  # in a second
+    times = [start.numerator * (units // start.denominator) for start in starts]
+    step, snap = units // fps.numerator * fps.denominator, units // SNAP_SECONDS.denominator
+    left, last = 0, len(times) - 1
+    for n in range(count):
+        time = times[0] + n * step
+        while left < last and times[left + 1] <= time:
+            left += 1
+        if left == last or time - times[left] <= snap:
+            yield Position(left, Fraction(0))
+        elif times[left + 1] - time <= snap:
+            yield Position(left + 1, Fraction(0))
+        else:
+            yield Position(left, Fraction(time - times[left], times[left + 1] - times[left]))
 
 
 def read_timecodes(path: Path) -> list[Fraction]:

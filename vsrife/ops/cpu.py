@@ -205,16 +205,18 @@ def convolve(x: Tensor, conv: Conv) -> Tensor:
 def _packed(conv: Conv, shape: torch.Size) -> Tensor:
     """The weights as oneDNN wants them for inputs of this shape, reordered once."""
     known = _packed_weights.setdefault(conv, {})
-    if shape not in known:
-        if len(known) == SHAPES_KEPT:
-            known.pop(next(iter(known)), None)
-        known[shape] = torch.ops.mkldnn._reorder_convolution_weight(
+    weight = known.get(shape)
+    if weight is None:
+        weight = torch.ops.mkldnn._reorder_convolution_weight(
             conv.weight.contiguous(), [1, 1], [conv.stride] * 2, [1, 1], conv.groups, list(shape)
         )
-    return known[shape]
+        if len(known) >= SHAPES_KEPT:
+            known.pop(next(iter(known)), None)
+        known[shape] = weight
+    return weight
 
 
-# Lives as long as the network. Two threads that meet here do the same work twice, no harm.
 SHAPES_KEPT = 2  # picture sizes that are in use at once, as a rule at most
+# Lives as long as the network. Engines take turns on the CPU, so that two threads never meet here.
 _packed_weights: weakref.WeakKeyDictionary[Conv, dict[torch.Size, Tensor]] = weakref.WeakKeyDictionary()
 _FUSES = torch._C._has_mkldnn and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
