@@ -64,7 +64,7 @@ class Size:
 
 
 def filter_rate(size: Size, model: str | None, frames: int) -> float:
-    """Output frames per second through vspipe, loading and the first frame included."""
+    """Output frames per second through vspipe, the first frame included, loading the weights not."""
     script = SCRIPT.format(
         sample=str(SAMPLE), unique=min(8, frames), width=size.width, height=size.height, frames=frames, model=model
     )

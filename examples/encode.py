@@ -4,7 +4,8 @@
     python examples/encode.py in.mkv out.mkv --multi 5/2
     python examples/encode.py in.mp4 out.mp4 --fps 60 --model 4.26
 
-bestsource reads and PyAV encodes; both come with `pip install '.[cli]'`. Variable rates stay in sync.
+bestsource reads and PyAV encodes; both come with `pip install '.[cli]'`. Variable rates stay in sync; with --fps they
+become constant. Subtitles and chapters are left out, and formats that x264 does not take become 8-bit 4:2:0.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import argparse
 import heapq
 import math
 import sys
+import tempfile
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -25,6 +27,7 @@ from av.container import InputContainer, OutputContainer
 from av.video.stream import VideoStream
 
 import vsrife
+from vsrife.timing import read_timecodes
 
 PIXEL_FORMATS = {  # of x264, by VapourSynth's name; anything else becomes YUV420P8
     "GRAY8": "gray", "YUV420P8": "yuv420p", "YUV422P8": "yuv422p", "YUV444P8": "yuv444p",
@@ -41,20 +44,36 @@ def main() -> int:
     parser.add_argument("--model", help="a published version such as 4.26, or a weights file; default: the bundled one")
     arguments = parser.parse_args()
     output: Path = arguments.output
+    if output.resolve() == arguments.input.resolve():
+        parser.error("the output would replace the input; give another name")
     unfinished = output.with_name(f"{output.stem}.part{output.suffix}")
     try:
         with av.open(str(arguments.input)) as source:
-            clip = vs.core.bs.VideoSource(arguments.input, cachemode=0)
-            smooth = vsrife.RIFE(clip, arguments.multi, fps=arguments.fps, model=arguments.model)
+            clip, timecodes = open_clip(arguments.input)
+            if arguments.fps:  # a constant rate, also where the source's varies
+                smooth = vsrife.RIFE(clip, fps=arguments.fps, timestamps=timecodes, model=arguments.model)
+            else:
+                smooth = vsrife.RIFE(clip, arguments.multi, model=arguments.model)
             with av.open(str(unfinished), "w") as target:
                 encode(smooth, smooth.fps / clip.fps, source, target)
         unfinished.replace(output)
+        print(f"wrote {output}", file=sys.stderr)
     except (vs.Error, av.error.FFmpegError, OSError, ValueError) as error:
         print(f"encode.py: cannot make {output}: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
     finally:
         unfinished.unlink(missing_ok=True)
     return 0
+
+
+def open_clip(path: Path) -> tuple[vs.VideoNode, list[Fraction]]:
+    """The frames of a video file, and the time of each in seconds."""
+    with tempfile.TemporaryDirectory() as folder:
+        timecodes = Path(folder) / "timecodes.txt"
+        clip = vs.core.bs.VideoSource(path, cachemode=0, timecodes=timecodes)
+        if not clip.fps:
+            raise ValueError("its frame rate is not known")
+        return clip, read_timecodes(timecodes)
 
 
 def encode(smooth: vs.VideoNode, multi: Fraction, source: InputContainer, target: OutputContainer) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 from fractions import Fraction
@@ -84,6 +85,26 @@ def test_variable_rate_stays_in_sync(tmp_path: Path) -> None:
     # The reader does not know how long the last source frame lasts, which 19 begins in the middle of.
     assert shown(output)[:19] == expected[:19]
     assert len(shown(output)) == 20
+
+
+def test_variable_rate_becomes_constant(tmp_path: Path) -> None:
+    source, output = tmp_path / "vfr.mp4", tmp_path / "smooth.mp4"
+    durations = [1001, 1001, 3003, 2002, 1001, 4004, 1001, 1001]
+    write_clip(source, durations, Fraction(1, 24000))
+    result = encode(source, output, "--fps", "60")
+    assert result.returncode == 0, result.stderr
+    # The last frame lasts as long as the one before.
+    assert shown(output) == [Fraction(n, 60) for n in range(math.ceil(sum(durations) * Fraction(60, 24000)))]
+
+
+def test_the_input_is_never_replaced(tmp_path: Path) -> None:
+    source = tmp_path / "same.mp4"
+    write_clip(source, [1000] * 4, Fraction(1, 24000))
+    before = source.read_bytes()
+    result = encode(source, tmp_path / "." / "same.mp4")
+    assert result.returncode == 2
+    assert "the output would replace the input" in result.stderr
+    assert source.read_bytes() == before
 
 
 @pytest.mark.parametrize(

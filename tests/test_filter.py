@@ -166,7 +166,7 @@ def time_at(durations: Sequence[Fraction], position: Fraction) -> Fraction:
 
 
 @pytest.mark.parametrize("known_rate", [True, False], ids=["average-rate", "no-rate"])
-@pytest.mark.parametrize("multi", [2, "5/2", 3, "4/3", "1001/400", "13/12"])
+@pytest.mark.parametrize("multi", [2, "5/2", 3, "4/3", "1001/400", "13/12", "256413427/110000000"])
 @pytest.mark.usefixtures("linear")
 def test_variable_rates_keep_their_timing(multi: str | int, known_rate: bool) -> None:
     clip = with_props(counting(len(VARIABLE), (110000, 4277)), durations_of(VARIABLE))
@@ -289,6 +289,25 @@ def test_timestamps_give_a_constant_rate(fps: Any, ends: bool) -> None:
             expected = Fraction(nearest)
         assert value_of(out, n) == pytest.approx(float(expected), abs=1e-5), f"frame {n}"
         assert duration_of(out, n) == 1 / rate
+
+
+@pytest.mark.usefixtures("linear")
+def test_timestamps_of_a_long_clip() -> None:
+    """More output frames than one node selects: the frames at the seams and the last ones are as exact as the first."""
+    times = [Fraction(n, 24) + Fraction(n % 3, 200) for n in range(9000)]
+    out = RIFE(counting(9000), fps=30, timestamps=times, sc_threshold=1.0)
+    assert out.fps == 30
+    assert out.num_frames == math.ceil((2 * times[-1] - times[-2]) * 30)
+    for n in (1, 4095, 4096, 4097, 8191, 8192, 8193, 11001, 11239):
+        expected = position_at(times, Fraction(n, 30))
+        # Half a millisecond around a source frame counts as that frame.
+        assert value_of(out, n) == pytest.approx(float(expected), abs=0.02), f"frame {n}"
+        assert duration_of(out, n) == Fraction(1, 30)
+
+
+def test_timestamps_too_far_apart_are_refused() -> None:
+    with pytest.raises(vs.Error, match=r"at most 10000000 frames, got 2000000000; check the last time and the rate"):
+        RIFE(counting(2), fps=1000, timestamps=[0, 10**6])
 
 
 @pytest.mark.usefixtures("linear")

@@ -102,3 +102,13 @@ def test_measure_does_not_depend_on_format_or_range(sample: Path, fmt: int, full
     matrix = {} if vs.core.get_video_format(fmt).color_family == vs.RGB else {"matrix_s": "709"}
     converted = clip.resize.Bilinear(format=fmt, range_s="full" if full else "limited", **matrix)
     assert found_cuts(converted, neighbours=True) == {6}
+
+
+@pytest.mark.parametrize(
+    ("fmt", "props"),
+    [(vs.RGB24, {"_Matrix": 1}), (vs.YUV420P8, {"_ChromaLocation": 9}), (vs.YUV420P8, {"_Matrix": 3, "_Transfer": 99})],
+    ids=["RGB with a YUV matrix", "chroma location", "matrix and transfer"],
+)
+def test_odd_colour_tags_do_not_break_the_measure(sample: Path, fmt: int, props: dict[str, int]) -> None:
+    clip = vs.core.bs.VideoSource(sample, cachemode=0)[30:42].resize.Bilinear(format=fmt)
+    assert found_cuts(clip.std.SetFrameProps(**props), neighbours=True) == {6}
