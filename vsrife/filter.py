@@ -196,9 +196,10 @@ def _output(name: str, clip: vs.VideoNode, options: Options, schedule: Schedule,
     cut_here = select(cuts)
     producer = _Producer(name, schedule, options, engine)
     gate = left.std.ModifyFrame([left, right, cut_here], producer.push)
-    before, after = select(shifted(cuts, -1)), select(shifted(cuts, 1))
+    before = select(shifted(cuts, -1))
     # With at least two output frames for each source frame, only the cut inside its own pair concerns a new frame.
-    neighbours = [] if endless or (schedule.step and schedule.step <= Fraction(1, 2)) else [before, after]
+    alone = endless or (schedule.step is not None and schedule.step <= Fraction(1, 2))
+    neighbours = [] if alone else [before, select(shifted(cuts, 1))]
     # The gate's callback must not lead to the gate: nobody collects cycles that go through nodes.
     collect = functools.partial(producer.collect, gate=gate)
     new = left.std.ModifyFrame([gate, right, cut_here, *neighbours], collect)

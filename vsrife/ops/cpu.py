@@ -24,7 +24,6 @@ logging.getLogger("numba").setLevel(logging.WARNING)
 
 Array = NDArray[Any]
 Float = np.float32
-CHANNELS_LAST = torch.channels_last
 
 
 def _pixels(image: Tensor) -> Array:
