@@ -50,6 +50,9 @@ def main() -> int:
     try:
         with av.open(str(arguments.input)) as source:
             clip, timecodes = open_clip(arguments.input)
+            promised = source.streams.video[0].frames
+            if promised > clip.num_frames:
+                print(f"only {clip.num_frames} of {promised} frames can be read; is the file whole?", file=sys.stderr)
             if arguments.fps:  # a constant rate, also where the source's varies
                 smooth = vsrife.RIFE(clip, fps=arguments.fps, timestamps=timecodes, model=arguments.model)
             else:

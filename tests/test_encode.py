@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import subprocess
 import sys
 from fractions import Fraction
@@ -95,6 +96,13 @@ def test_variable_rate_becomes_constant(tmp_path: Path) -> None:
     assert result.returncode == 0, result.stderr
     # The last frame lasts as long as the one before.
     assert shown(output) == [Fraction(n, 60) for n in range(math.ceil(sum(durations) * Fraction(60, 24000)))]
+
+
+def test_a_file_cut_short_is_told(sample: Path, tmp_path: Path) -> None:
+    source = tmp_path / "short.mp4"
+    source.write_bytes(sample.read_bytes()[:100_000])
+    result = encode(source, tmp_path / "smooth.mp4")
+    assert re.match(r"only \d+ of 72 frames can be read; is the file whole\?\n", result.stderr)
 
 
 def test_the_input_is_never_replaced(tmp_path: Path) -> None:
