@@ -402,9 +402,9 @@ def test_interruption_keeps_the_part(
 @pytest.mark.parametrize(
     ("argv", "expected"),
     [
-        ([], "no command given, name one"),
-        (["models"], "no command given, name one: list, download, path"),
-        (["models", "fetch"], "invalid choice: 'fetch'"),
+        ([], "Usage: vsrife [OPTIONS] COMMAND"),
+        (["models"], "Usage: vsrife models [OPTIONS] COMMAND"),
+        (["models", "fetch"], "No such command 'fetch'"),
         (["models", "download"], "no version given; name one, such as 4.26, or use --all"),
         (["models", "download", "4.26", "--all"], "--all is every version, got 4.26 as well"),
         (["models", "download", "4.62"], "got '4.62'; did you mean 4.6"),

@@ -131,7 +131,7 @@ def test_vsrife_commands_of_the_pages_exist(capsys: pytest.CaptureFixture[str]) 
     assert "models download" in commands
     for command in commands:
         assert main([*command.split(), "--help"]) == 0, command
-    assert "usage: vsrife models" in capsys.readouterr().out
+    assert "Usage: vsrife models" in capsys.readouterr().out
 
 
 def test_the_readme_has_one_marked_test_command() -> None:

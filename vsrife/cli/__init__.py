@@ -8,34 +8,43 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
 
 from __future__ import annotations
 
-import argparse
+import os
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
+import click
+
 from vsrife import __version__
-from vsrife.cli import models
+from vsrife.cli.completion import completion
+from vsrife.cli.models import models
 from vsrife.errors import OptionError, RifeError
 
 DONE, FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
 
 
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, message="vsrife %(version)s")
+def commands() -> None:
+    """Frame interpolation with RIFE."""
+
+
+for command in (models, completion):
+    commands.add_command(command)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (without the program's name; None: that of the process); gives the exit code."""
     try:
-        arguments = _build_parser().parse_args(argv)
-        return int(arguments.run(arguments))
-    except SystemExit as error:  # argparse has printed what is wrong, or the help that was asked for
-        return WRONG_USAGE if error.code else DONE
-    except OptionError as error:
-        print(f"vsrife: {error}", file=sys.stderr)
-        return WRONG_USAGE
-    except RifeError as error:
-        print(f"vsrife: {error}", file=sys.stderr)
+        code = commands.main(argv, prog_name="vsrife", standalone_mode=False)
+    except BrokenPipeError:  # the reader of our output has had enough; the interpreter's last flush must not fail too
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
-    except KeyboardInterrupt:
-        print("vsrife: interrupted", file=sys.stderr)
-        return INTERRUPTED
+    except Exception as error:
+        return _report(error)
+    except KeyboardInterrupt:  # outside of a command; within one click makes it an Abort
+        return _report(click.Abort())
+    return code if isinstance(code, int) else DONE
 
 
 def entry() -> NoReturn:
@@ -43,10 +52,24 @@ def entry() -> NoReturn:
     sys.exit(main())
 
 
-def _build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="vsrife", description="Frame interpolation with RIFE 4.x.")
-    parser.add_argument("--version", action="version", version=f"vsrife {__version__}")
-    parser.set_defaults(run=lambda _: parser.error("no command given, name one: models; see vsrife --help"))
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
-    models.add_command(commands)
-    return parser
+def _report(error: Exception) -> int:
+    """Tell the user what is wrong and give the exit code; what nobody foresaw is raised again."""
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        error.show()
+        return WRONG_USAGE
+    if isinstance(error, click.exceptions.Abort):
+        code, text = INTERRUPTED, "interrupted"
+    elif isinstance(error, click.UsageError):
+        where = error.ctx.command_path if error.ctx else "vsrife"
+        code, text = WRONG_USAGE, f"{error.format_message()} See: {where} --help"
+    elif isinstance(error, click.ClickException):
+        code, text = FAILED, error.format_message()
+    elif isinstance(error, ModuleNotFoundError) and not (error.name or "").startswith("vsrife"):
+        code, text = FAILED, f"this needs the package {error.name}; install vsrife with its extra: pip install '.[cli]'"
+    else:
+        ours = error if isinstance(error, RifeError) else error.__cause__  # the filter raises vs.Error from ours
+        if not isinstance(ours, RifeError):
+            raise error
+        code, text = (WRONG_USAGE if isinstance(ours, OptionError) else FAILED), str(ours)
+    print(f"vsrife: {text}", file=sys.stderr)
+    return code

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
+
+import click
 
 from vsrife.catalogue import DEFAULT_WEIGHTS, MODELS, Layout, ModelSpec
 from vsrife.download import UnreachableError, download
@@ -19,46 +20,42 @@ from vsrife.weights import (
 )
 
 
-def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Add `models` with its own commands to the command line."""
-    about = "list, download and locate the published weights"
-    parser = commands.add_parser("models", help=about, description=f"{about.capitalize()}.")
-    parser.set_defaults(run=lambda _: parser.error("no command given, name one: list, download, path"))
-    actions = parser.add_subparsers(title="commands", metavar="COMMAND")
-
-    actions.add_parser("list", help="every model, its parameters, whether it is here").set_defaults(run=_run_list)
-    actions.add_parser("path", help="print the directory that downloads go to").set_defaults(run=_run_path)
-    fetch = actions.add_parser("download", help="fetch published weights")
-    fetch.add_argument("versions", nargs="*", metavar="VERSION", help="such as 4.26 or 4.25.lite")
-    fetch.add_argument("--all", action="store_true", help=f"all {len(MODELS)} versions")
-    fetch.add_argument("--force", action="store_true", help="also where the file is here already")
-    fetch.set_defaults(run=_run_download)
+@click.group()
+def models() -> None:
+    """List, download and locate the published weights."""
 
 
-def _run_list(_: argparse.Namespace) -> int:
+@models.command("list")
+def list_models() -> None:
+    """Every model, its parameters, whether it is here."""
     rows = [("model", "layout", "parameters", "weights"), _bundled_row()]
     rows += [(spec.name, spec.layout.id, f"{spec.layout.parameters():,}", _place(spec)) for spec in MODELS.values()]
     for name, layout, parameters, place in rows:
-        print(f"{name:<11}  {layout:<6}  {parameters:>10}  {place}")
+        click.echo(f"{name:<11}  {layout:<6}  {parameters:>10}  {place}")
     print(f"\nget one with: {download_command(MODELS['4.26'])}", file=sys.stderr)
-    return 0
 
 
-def _run_path(_: argparse.Namespace) -> int:
-    print(model_directory())
-    return 0
+@models.command("path")
+def print_path() -> None:
+    """Print the directory that downloads go to."""
+    click.echo(model_directory())
 
 
-def _run_download(arguments: argparse.Namespace) -> int:
-    specs = list(MODELS.values()) if arguments.all else [_version(text) for text in arguments.versions]
-    if arguments.all and arguments.versions:
-        raise OptionError(f"--all is every version, got {' '.join(arguments.versions)} as well; give one of both")
+@models.command("download")
+@click.argument("versions", nargs=-1, metavar="[VERSION]...")
+@click.option("--all", "everything", is_flag=True, help=f"All {len(MODELS)} versions.")
+@click.option("--force", is_flag=True, help="Also where the file is here already.")
+def download_models(versions: tuple[str, ...], everything: bool, force: bool) -> int:
+    """Fetch published weights; a VERSION is such as 4.26 or 4.25.lite."""
+    if everything and versions:
+        raise OptionError(f"--all is every version, got {' '.join(versions)} as well; give one of both")
+    specs = list(MODELS.values()) if everything else [_version(text) for text in versions]
     if not specs:
         raise OptionError("no version given; name one, such as 4.26, or use --all")
     failed = 0
     for spec in dict.fromkeys(specs):
         try:
-            print(download(spec, force=arguments.force))
+            click.echo(download(spec, force=force))
         except UnreachableError:
             raise
         except WeightsError as error:
