@@ -24,10 +24,11 @@ from vsrife import pyramid
 from vsrife.errors import DeviceError, OptionError
 from vsrife.fold import FoldedNet, fold
 from vsrife.ops.reference import still
-from vsrife.planes import Colorimetry, PictureFormat, chroma_in_luma, to_rgb, to_samples
+from vsrife.planes import Colorimetry, PictureFormat, chroma_in_luma, resized, to_rgb, to_samples
 from vsrife.weights import find_weights, load_weights
 
 Planes = tuple[Tensor, ...]
+View = tuple[Tensor, Tensor]  # flow (1, 4, H, W) and mask logits (1, 1, H, W) at the samples of a picture
 
 NETWORKS_KEPT = 2
 _networks: OrderedDict[Hashable, FoldedNet] = OrderedDict()  # least recently asked for first
@@ -96,6 +97,7 @@ class Picture:
     key: Hashable
     planes: Sequence[NDArray[Any]]
     color: Colorimetry
+    carried: tuple[Picture, ...] = ()  # moved along with it; their keys do not matter
 
 
 class _Prepared:
@@ -104,11 +106,14 @@ class _Prepared:
     Not thread-safe: belongs to one engine's thread.
     """
 
-    def __init__(self, net: FoldedNet, fmt: PictureFormat, picture: Picture) -> None:
+    def __init__(
+        self, net: FoldedNet, fmt: PictureFormat, picture: Picture, carried: Sequence[PictureFormat] = ()
+    ) -> None:
         self.net, self.fmt, self.color = net, fmt, picture.color
         self.planes: Planes = tuple(
             torch.from_numpy(np.array(p)).to(net.device)[None, None] for p in picture.planes
         )  # fmt: skip
+        self.carried = tuple(_Prepared(net, fmt, extra) for fmt, extra in zip(carried, picture.carried, strict=True))
         self._source: pyramid.Source | None = None
 
     @property
@@ -133,11 +138,15 @@ class Engine:
         net: the network.
         fmt: the pictures' format.
         capacity: source pictures kept prepared, least recently used out first; at least 2.
+        carried: formats of the pictures that are moved along with each, in their order; of any size.
     """
 
-    def __init__(self, net: FoldedNet, fmt: PictureFormat, capacity: int = 3) -> None:
+    def __init__(
+        self, net: FoldedNet, fmt: PictureFormat, capacity: int = 3, carried: Sequence[PictureFormat] = ()
+    ) -> None:
         self.net = net
         self.fmt = fmt
+        self.carried = tuple(carried)
         self.capacity = max(2, capacity)
         self.prepared: OrderedDict[Hashable, _Prepared] = OrderedDict()
 
@@ -153,8 +162,8 @@ class Engine:
             interrupt: called between steps; may raise to give up.
 
         Returns:
-            Per plane (h, w) on the CPU in the format's own samples. None: the pictures are equal, nothing was computed
-            and `left` is the answer.
+            Per plane (h, w) on the CPU in the format's own samples, those of the carried pictures after the picture's
+            own. None: the pictures are equal, nothing was computed and `left` is the answer.
 
         Raises:
             DeviceError: out of memory.
@@ -186,43 +195,62 @@ class Engine:
         self, left: Picture, right: Picture, timestep: float, interrupt: Callable[[], None]
     ) -> Planes | None:
         a, b = self._prepare(left), self._prepare(right)
-        if a.equals(b):
+        equal = a.equals(b)
+        if equal and all(x.equals(y) for x, y in zip(a.carried, b.carried, strict=True)):
             return None
         interrupt()
-        source_a, source_b = a.source, b.source
-        field = pyramid.estimate(self.net, source_a, source_b, timestep, interrupt)
+        if equal:  # only what is carried differs: nothing tells how it moves
+            flow = torch.zeros(1, 4, self.fmt.height, self.fmt.width, dtype=self.net.exact, device=self.net.device)
+            view = flow, torch.logit(torch.full_like(flow[:, :1], 1 - timestep))
+        else:
+            source_a, source_b = a.source, b.source
+            field = pyramid.estimate(self.net, source_a, source_b, timestep, interrupt)
+            view = self._view(field)
         interrupt()
-        make = self._published if self.fmt.family == "RGB" and self.fmt.floating else self._native
-        return tuple(plane[0, 0].cpu() for plane in make(a, b, field))
+        planes = list(a.planes) if equal else [*self._picture(a, b, view)]
+        for x, y in zip(a.carried, b.carried, strict=True):
+            planes += self._native(x, y, self._resized(view, x.fmt))
+        return tuple(plane[0, 0].cpu() for plane in planes)
 
     def _prepare(self, picture: Picture) -> _Prepared:
-        prepared = self.prepared.pop(picture.key, None) or _Prepared(self.net, self.fmt, picture)
+        prepared = self.prepared.pop(picture.key, None) or _Prepared(self.net, self.fmt, picture, self.carried)
         self.prepared[picture.key] = prepared
         while len(self.prepared) > self.capacity:
             self.prepared.popitem(last=False)
         return prepared
 
-    def _published(self, a: _Prepared, b: _Prepared, field: pyramid.Field) -> Planes:
+    def _picture(self, a: _Prepared, b: _Prepared, view: View) -> Planes:
+        return (self._published if self.fmt.family == "RGB" and self.fmt.floating else self._native)(a, b, view)
+
+    def _published(self, a: _Prepared, b: _Prepared, view: View) -> Planes:
         """The network's own blend of its clamped, zero padded frames, as the published forward shows it."""
-        flow, mask = self._view(field)
+        flow, mask = view
         image = self.net.ops.blend(a.source.stack[:, :3], b.source.stack[:, :3], flow, torch.sigmoid(mask))
         return tuple(to_samples(plane, self.fmt) for plane in torch.split(image, 1, dim=1))
 
-    def _native(self, a: _Prepared, b: _Prepared, field: pyramid.Field) -> Planes:
+    def _native(self, a: _Prepared, b: _Prepared, view: View) -> Planes:
         """The planes as they are, each warped at its own size and depth."""
-        luma = chroma = self._view(field)
-        if self.fmt.subsampled(1):
-            grid = chroma_in_luma(self.fmt, a.color, self.net.device)
-            factors = (1 << self.fmt.subsampling_w, 1 << self.fmt.subsampling_h) * 2
+        fmt, luma, chroma = a.fmt, view, view
+        if fmt.subsampled(1):
+            grid = chroma_in_luma(fmt, a.color, self.net.device)
+            factors = (1 << fmt.subsampling_w, 1 << fmt.subsampling_h) * 2
             flow, mask = (grid.read(image, self.net.ops) for image in luma)
             chroma = flow / flow.new_tensor(factors)[:, None, None], mask
-        return tuple(self._plane(a.planes[p], b.planes[p], *(chroma if p else luma)) for p in range(len(a.planes)))
+        return tuple(self._plane(a.planes[p], b.planes[p], fmt, *(chroma if p else luma)) for p in range(len(a.planes)))
 
-    def _plane(self, a: Tensor, b: Tensor, flow: Tensor, mask: Tensor) -> Tensor:
+    def _plane(self, a: Tensor, b: Tensor, fmt: PictureFormat, flow: Tensor, mask: Tensor) -> Tensor:
         values = self.net.ops.blend(a, b, flow, torch.sigmoid(mask))
-        return torch.where(still(a, b, flow), a, to_samples(values, self.fmt))
+        return torch.where(still(a, b, flow), a, to_samples(values, fmt))
 
-    def _view(self, field: pyramid.Field) -> tuple[Tensor, Tensor]:
-        """Flow (1, 4, H, W) and mask (1, 1, H, W) at the pixels of the picture, without the padding."""
+    def _view(self, field: pyramid.Field) -> View:
+        """Flow and mask at the pixels of the picture, without the padding."""
         height, width = self.fmt.height, self.fmt.width
         return field.flow()[..., :height, :width], field.mask(*field.size)[..., :height, :width]
+
+    def _resized(self, view: View, fmt: PictureFormat) -> View:
+        """Flow and mask for a carried picture of another size that shows the same as the picture."""
+        if (fmt.width, fmt.height) == (self.fmt.width, self.fmt.height):
+            return view
+        flow, mask = (resized(self.fmt, fmt, self.net.device).read(image, self.net.ops) for image in view)
+        factors = flow.new_tensor((fmt.width / self.fmt.width, fmt.height / self.fmt.height) * 2)
+        return flow * factors[:, None, None], mask

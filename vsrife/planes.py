@@ -152,6 +152,14 @@ def chroma_in_luma(fmt: PictureFormat, color: Colorimetry, device: torch.device)
     return Grid(_axis(rows, fmt.height, device), _axis(columns, fmt.width, device))
 
 
+@lru_cache(maxsize=32)
+def resized(source: PictureFormat, target: PictureFormat, device: torch.device) -> Grid:
+    """Where each luma sample of a picture lies in one of another size that shows the same."""
+    rows = (torch.arange(target.height, dtype=torch.float64) + 0.5) * source.height / target.height - 0.5
+    columns = (torch.arange(target.width, dtype=torch.float64) + 0.5) * source.width / target.width - 0.5
+    return Grid(_axis(rows, source.height, device), _axis(columns, source.width, device))
+
+
 def _axis(positions: Tensor, size: int, device: torch.device) -> Axis:
     return Axis.at(positions, size).to(device, torch.float32)
 
