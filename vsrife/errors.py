@@ -4,7 +4,8 @@ RifeError
 ├── OptionError    an argument is out of range or contradicts another one
 ├── ClipError      the format, size, length or rate of the input clip cannot be used
 ├── WeightsError   a weights file is missing, cut short, foreign or does not match its hash
-└── DeviceError    the device is absent or out of memory
+├── DeviceError    the device is absent or out of memory
+└── MediaError     a media file cannot be read, encoded or written
 
 Each class also derives from the builtin that a caller who does not know vsrife would catch. The filter turns all of
 them into `vapoursynth.Error`, keeping the original as the cause.
@@ -31,3 +32,11 @@ class WeightsError(RifeError, OSError):
 
 class DeviceError(RifeError, RuntimeError):
     """The device is absent, cannot run the network, or is out of memory."""
+
+
+class MediaError(RifeError, OSError):
+    """A media file cannot be read, encoded or written."""
+
+
+class MediaError(RifeError, OSError):
+    """A picture, video or sound file is missing or damaged, or cannot be written."""
