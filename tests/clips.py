@@ -216,8 +216,10 @@ def marks(clip: vs.VideoNode) -> dict[str, list[int]]:
 class LinearEngine:
     """In place of `Engine`: mixes the planes, so that the position of a frame can be read off a counting clip."""
 
-    def __init__(self, net: FoldedNet, fmt: PictureFormat, capacity: int = 3) -> None:
-        self.net, self.fmt, self.capacity = net, fmt, capacity
+    def __init__(
+        self, net: FoldedNet, fmt: PictureFormat, capacity: int = 3, carried: Sequence[PictureFormat] = ()
+    ) -> None:
+        self.net, self.fmt, self.capacity, self.carried = net, fmt, capacity, carried
 
     def interpolate(
         self,
@@ -226,7 +228,8 @@ class LinearEngine:
         timestep: float,
         interrupt: Callable[[], None] = lambda: None,  # noqa: ARG002
     ) -> Planes | None:
-        pairs = zip(left.planes, right.planes, strict=True)
+        before, after = ([plane for part in (p, *p.carried) for plane in part.planes] for p in (left, right))
+        pairs = zip(before, after, strict=True)
         return tuple(torch.from_numpy(np.asarray(a * (1 - timestep) + b * timestep, dtype=a.dtype)) for a, b in pairs)
 
 

@@ -110,7 +110,12 @@ def test_the_device_index_counts_cuda_devices(loaded: list[NetworkOptions], monk
     assert loaded[0].device.index in (None, 0)
     devices: list[object] = []
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    monkeypatch.setattr(vsrife.filter, "_build", lambda name, clip, *args, **kwargs: devices.append(kwargs["device"]))  # noqa: ARG005
+
+    def build(_: str, clips: list[vs.VideoNode], *_args: Any, **keywords: Any) -> list[vs.VideoNode]:
+        devices.append(keywords["device"])
+        return clips
+
+    monkeypatch.setattr(vsrife.filter, "_build", build)
     rife(pan(2), device_index=1)
     assert devices == ["cuda:1"]
 

@@ -6,10 +6,10 @@ import functools
 import logging
 import weakref
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack, overload
 
 import numpy as np
 import torch
@@ -18,9 +18,9 @@ import vapoursynth as vs
 from vsrife.download import download
 from vsrife.engine import Engine, Picture, Planes, network
 from vsrife.errors import RifeError, WeightsError
-from vsrife.options import Options, Ratio, Timestamps, check_options, parse_pair
+from vsrife.options import Options, Ratio, Times, Timestamps, TimesUnit, check_options, parse_pair
 from vsrife.pipeline import Interrupt, Pipeline
-from vsrife.planes import Colorimetry
+from vsrife.planes import Colorimetry, PictureFormat
 from vsrife.scenechange import (
     DURATION,
     NEXT,
@@ -47,6 +47,39 @@ ENDLESS_FRAMES = 2**26
 TABLE_PART = 4096  # frames selected by one node
 
 
+class RifeKeywords(TypedDict, total=False):
+    """The keywords of `RIFE` but `carry`."""
+
+    fps: Ratio | None
+    timestamps: Timestamps | None
+    times: Times | None
+    times_in: TimesUnit
+    model: str | Path | None
+    ensemble: bool
+    device: str | torch.device | None
+    precision: str | None
+
+
+@overload
+def RIFE(
+    clip: vs.VideoNode,
+    multi: Ratio = 2,
+    scale: float = 1.0,
+    sc_threshold: float | None = 0.15,
+    *,
+    carry: None = None,
+    **keywords: Unpack[RifeKeywords],
+) -> vs.VideoNode: ...
+@overload
+def RIFE(
+    clip: vs.VideoNode,
+    multi: Ratio = 2,
+    scale: float = 1.0,
+    sc_threshold: float | None = 0.15,
+    *,
+    carry: Sequence[vs.VideoNode],
+    **keywords: Unpack[RifeKeywords],
+) -> list[vs.VideoNode]: ...
 def RIFE(
     clip: vs.VideoNode,
     multi: Ratio = 2,
@@ -55,11 +88,14 @@ def RIFE(
     *,
     fps: Ratio | None = None,
     timestamps: Timestamps | None = None,
+    times: Times | None = None,
+    times_in: TimesUnit = "seconds",
+    carry: Sequence[vs.VideoNode] | None = None,
     model: str | Path | None = None,
     ensemble: bool = False,
     device: str | torch.device | None = None,
     precision: str | None = None,
-) -> vs.VideoNode:
+) -> vs.VideoNode | list[vs.VideoNode]:
     """Raise the frame rate of a clip with RIFE.
 
     Args:
@@ -73,34 +109,41 @@ def RIFE(
         fps: output rate instead of `multi`: 60, "60000/1001", (60000, 1001), 59.94.
         timestamps: times of the source frames for a source of variable rate, as a sequence of seconds or the path of
             a timecodes v2 file. Together with `fps` the output has a truly constant rate.
+        times: a speed ramp instead of `multi`: the source time of every output frame, in any order; or a curve as
+            points (output seconds, source time), straight in between; or the path of a CSV file of such points. The
+            output has the rate `fps`, or that of the clip.
+        times_in: unit of the source times, "seconds" from the first frame's or "frames".
+        carry: further clips, such as alpha or depth, of any format and size, as long as the clip; they are moved by
+            the same flow.
         model: a published version such as "4.26", the path of a weights file, or None for the bundled weights.
         ensemble: average both time directions, for models that support it (up to 4.20, and 4.24); twice the time.
         device: "cpu", "cuda", "cuda:1", "xpu", "mps"; None: the best present.
         precision: "fp32", "fp16" or "bf16" of the convolutions; None: the best that is safe on the device.
 
     Returns:
-        A clip of the same format and size. Frame n of `multi` = p/q shows source time n * q / p; there are
-        ceil(frames * p / q) of them, those after the last source frame repeat it. Frames that fall on a source frame
-        are that frame. Durations are exact: those of the source times q / p.
+        A clip of the same format and size; with `carry` a list of it and the carried clips. Frame n of `multi` = p/q
+        shows source time n * q / p; there are ceil(frames * p / q) of them, those after the last source frame repeat
+        it. Frames that fall on a source frame are that frame. Durations are exact: those of the source times q / p.
 
     Raises:
         vs.Error: an argument is wrong, with what came and what to do. Raised here, not at the first frame.
     """
-    return _build(
-        "RIFE", clip, multi, scale, sc_threshold, fps=fps, timestamps=timestamps, model=model, ensemble=ensemble,
-        device=device, precision=precision,
+    clips = _build(
+        "RIFE", [clip, *(carry or [])], multi, scale, sc_threshold, fps=fps, timestamps=timestamps, times=times,
+        times_in=times_in, model=model, ensemble=ensemble, device=device, precision=precision,
     )  # fmt: skip
+    return clips[0] if carry is None else clips
 
 
-def _build(name: str, clip: vs.VideoNode, *args: Any, **kwargs: Any) -> vs.VideoNode:
+def _build(name: str, clips: list[vs.VideoNode], *args: Any, **kwargs: Any) -> list[vs.VideoNode]:
     try:
-        options = check_options(clip, *args, **kwargs)
+        options = check_options(clips[0], *args, carry=clips[1:], **kwargs)
         if options.schedule is None:
             find_weights(options.network.model)  # a name that is wrong is wrong here as well
-            return clip
+            return clips
         net = network(options.network)
-        engine = Engine(net, options.picture, PREPARED_FRAMES)
-        return _output(name, clip, options, options.schedule, engine)
+        engine = Engine(net, options.picture, PREPARED_FRAMES, options.carried)
+        return _output(name, clips, options, options.schedule, engine)
     except RifeError as error:
         raise vs.Error(f"{name}: {error}") from error
 
@@ -154,10 +197,12 @@ def rife(
         fps = None if fps_num is None or fps_den is None else parse_pair("fps", fps_num, fps_den)
     except RifeError as error:
         raise vs.Error(f"rife: {error}") from error
-    return _build(
-        "rife", clip, 2 if fps else factor, scale, sc_threshold if sc else 1.0, fps=fps, timestamps=None, model=model,
-        ensemble=ensemble, device=f"cuda:{device_index}" if torch.cuda.is_available() else None, precision=None,
+    (output,) = _build(
+        "rife", [clip], 2 if fps else factor, scale, sc_threshold if sc else 1.0, fps=fps, timestamps=None, times=None,
+        times_in="seconds", model=model, ensemble=ensemble,
+        device=f"cuda:{device_index}" if torch.cuda.is_available() else None, precision=None,
     )  # fmt: skip
+    return output
 
 
 @functools.cache
@@ -182,33 +227,59 @@ class _Request:
 
     left: int
     timestep: float
-    frames: tuple[vs.VideoFrame, vs.VideoFrame]
+    lefts: Sequence[vs.VideoFrame]  # of the clip, then of the carried clips
+    rights: Sequence[vs.VideoFrame]
 
 
-def _output(name: str, clip: vs.VideoNode, options: Options, schedule: Schedule, engine: Engine) -> vs.VideoNode:
-    """Assemble the node. New frames come from a callback; originals stay out of Python."""
-    clip = clip[: schedule.source_frames]
+def _output(
+    name: str, clips: Sequence[vs.VideoNode], options: Options, schedule: Schedule, engine: Engine
+) -> list[vs.VideoNode]:
+    """Assemble the nodes. New frames come from a callback; originals stay out of Python."""
+    clip, *carried = (clip[: schedule.source_frames] for clip in clips)
     endless = clip.num_frames >= ENDLESS_FRAMES
     cuts = cut_clip(clip, options.threshold, neighbours=not endless)
 
     select = functools.partial(_select, schedule=schedule)
-    left, right = select(clip), select(shifted(clip, 1))
+    lefts, rights = [select(c) for c in (clip, *carried)], [select(shifted(c, 1)) for c in (clip, *carried)]
+    left = lefts[0]
     cut_here = select(cuts)
     producer = _Producer(name, schedule, options, engine)
-    gate = left.std.ModifyFrame([left, right, cut_here], producer.push)
+    gate = left.std.ModifyFrame([*lefts, *rights, cut_here], producer.push)
     before = select(shifted(cuts, -1))
     # With at least two output frames for each source frame, only the cut inside its own pair concerns a new frame.
     alone = endless or (schedule.step is not None and schedule.step <= Fraction(1, 2))
     neighbours = [] if alone else [before, select(shifted(cuts, 1))]
     # The gate's callback must not lead to the gate: nobody collects cycles that go through nodes.
     collect = functools.partial(producer.collect, gate=gate)
-    new = left.std.ModifyFrame([gate, right, cut_here, *neighbours], collect)
+    # The carried clips' new frames travel as props of the clip's own: one estimation makes them all.
+    bundle = left.std.ModifyFrame([gate, *lefts[1:], *rights, cut_here, *neighbours], collect)
+    new = bundle.std.RemoveFrameProps([_carried_prop(i) for i in range(len(carried))]) if carried else bundle
     if endless:
         originals = left.std.RemoveFrameProps(NEXT)
     else:
         step = None if schedule.repeats else schedule.step
         originals = with_marks(left, [before, cut_here], producer.original_marks, step)
-    return _merge(originals, new, schedule, options.fps)
+    output = _merge(originals, new, schedule, options.fps)
+    return [output, *(_carried(i, extra, bundle, output, schedule) for i, extra in enumerate(lefts[1:]))]
+
+
+def _carried(
+    i: int, left: vs.VideoNode, bundle: vs.VideoNode, output: vs.VideoNode, schedule: Schedule
+) -> vs.VideoNode:
+    """The output of carried clip i, with the times of the clip's own output."""
+
+    def take(n: int, f: list[vs.VideoFrame]) -> vs.VideoFrame:  # noqa: ARG001
+        frame = f[1].props[_carried_prop(i)]
+        assert isinstance(frame, vs.VideoFrame)
+        return frame
+
+    new = left.std.ModifyFrame([left, bundle], take)
+    merged = _merge(left, new, schedule, Fraction(output.fps) or None)
+    return merged.std.CopyFrameProps(output, props=[*DURATION, "_AbsoluteTime"])
+
+
+def _carried_prop(i: int) -> str:
+    return f"_vsrife_carried{i}"
 
 
 def _select(clip: vs.VideoNode, schedule: Schedule) -> vs.VideoNode:
@@ -262,15 +333,14 @@ class _Producer:
         self.options = options
         self._last: int | None = None
         self._interlaced_told = False
-        fmt = engine.fmt
+        formats = (engine.fmt, *engine.carried)
+        self._formats = formats
 
         def compute(request: _Request, interrupt: Interrupt) -> Planes | _Still:
             """On the worker thread. Must not refer to the producer, which could then never be collected."""
             left, right = (
-                Picture(request.left + i, [np.asarray(frame[p]) for p in range(fmt.num_planes)],
-                        Colorimetry.from_props(frame.props, fmt))
-                for i, frame in enumerate(request.frames)
-            )  # fmt: skip
+                _pictures(request.left + i, frames, formats) for i, frames in enumerate((request.lefts, request.rights))
+            )
             planes = engine.interpolate(left, right, request.timestep, interrupt)
             return _STILL if planes is None else planes
 
@@ -279,7 +349,8 @@ class _Producer:
 
     def push(self, n: int, f: list[vs.VideoFrame]) -> vs.VideoFrame:
         """The gate: never blocks."""
-        left, right, cut = f
+        lefts, rights, (cut,) = self._split(f)
+        left = lefts[0]
         if left.props.get("_FieldBased") and not self._interlaced_told:
             self._interlaced_told = True
             logger.warning(
@@ -287,20 +358,23 @@ class _Producer:
                 self.name, self.schedule[n].left,
             )  # fmt: skip
         if not self._repeats(n, cut):
-            self.pipeline.push(n, self._request(n, left, right))
+            self.pipeline.push(n, self._request(n, lefts, rights))
         return left
 
     def collect(self, n: int, f: list[vs.VideoFrame], gate: vs.VideoNode) -> vs.VideoFrame:
         """Deliver output frame n, which is not a source frame."""
-        left, right, cut, *neighbours = f
+        lefts, rights, (cut, *neighbours) = self._split(f)
         self._look_ahead(n, gate)
         if self._repeats(n, cut):
             position = self.schedule[n]
-            result = (right if position.near > position.left else left).copy()
+            results = [frame.copy() for frame in (rights if position.near > position.left else lefts)]
         else:
-            result = left.copy()
-            self._fill(n, result, left, right)
-        self._set_times(n, result, left, right)
+            results = [frame.copy() for frame in lefts]
+            self._fill(n, results, lefts, rights)
+        result, *carried = results
+        self._set_times(n, result, lefts[0], rights[0])
+        for i, frame in enumerate(carried):
+            result.props[_carried_prop(i)] = frame
         before, after = (decision(frame) for frame in neighbours) if neighbours else (None, None)
         set_marks(result, self._marks(n, {-1: before, 0: decision(cut), 1: after}))
         return result
@@ -330,9 +404,14 @@ class _Producer:
         """Whether output frame n is a source frame, by its time or because of a cut."""
         return self.schedule[n].t == 0 or (self.options.cuts and decision(cut) is True)
 
-    def _request(self, n: int, left: vs.VideoFrame, right: vs.VideoFrame) -> _Request:
+    def _split(self, f: list[vs.VideoFrame]) -> tuple[list[vs.VideoFrame], list[vs.VideoFrame], list[vs.VideoFrame]]:
+        """The left and the right frames of all clips, and the rest."""
+        count = len(self._formats)
+        return f[:count], f[count : 2 * count], f[2 * count :]
+
+    def _request(self, n: int, lefts: Sequence[vs.VideoFrame], rights: Sequence[vs.VideoFrame]) -> _Request:
         position = self.schedule[n]
-        return _Request(position.left, float(position.t), (left, right))
+        return _Request(position.left, float(position.t), lefts, rights)
 
     def _look_ahead(self, n: int, gate: vs.VideoNode) -> None:
         """Have the gate of the next new frame run, without waiting for it, when access is sequential."""
@@ -348,10 +427,12 @@ class _Producer:
             if not self.pipeline.knows(m):
                 gate.get_frame_async(m, _forget)
 
-    def _fill(self, n: int, result: vs.VideoFrame, left: vs.VideoFrame, right: vs.VideoFrame) -> None:
+    def _fill(
+        self, n: int, results: Sequence[vs.VideoFrame], lefts: Sequence[vs.VideoFrame], rights: Sequence[vs.VideoFrame]
+    ) -> None:
         position = self.schedule[n]
         try:
-            planes = self.pipeline.take(n, self._request(n, left, right))
+            planes = self.pipeline.take(n, self._request(n, lefts, rights))
         except Exception as error:
             reason = str(error) or type(error).__name__
             raise vs.Error(
@@ -360,8 +441,9 @@ class _Producer:
             ) from (None if isinstance(error, RifeError) else error)  # the way to an unforeseen error is worth showing
         if isinstance(planes, _Still):
             return
-        for p, plane in enumerate(planes):
-            torch.from_numpy(np.asarray(result[p])).copy_(plane)
+        targets = (frame[p] for frame, fmt in zip(results, self._formats, strict=True) for p in range(fmt.num_planes))
+        for target, plane in zip(targets, planes, strict=True):
+            torch.from_numpy(np.asarray(target)).copy_(plane)
 
     def _set_times(self, n: int, result: vs.VideoFrame, left: vs.VideoFrame, right: vs.VideoFrame) -> None:
         """Duration and absolute time, exact also where the output frame reaches into the next source frame."""
@@ -377,6 +459,15 @@ class _Producer:
         set_duration(result, (own * share + (own if following is None else following) * rest) / scaled)
         if start is not None:
             result.props["_AbsoluteTime"] = start + float(own / scaled * self.schedule.phase(n))
+
+
+def _pictures(key: int, frames: Sequence[vs.VideoFrame], formats: Sequence[PictureFormat]) -> Picture:
+    """A frame of the clip and those of the carried clips for the engine."""
+    picture, *carried = (
+        Picture(key, [np.asarray(frame[p]) for p in range(fmt.num_planes)], Colorimetry.from_props(frame.props, fmt))
+        for frame, fmt in zip(frames, formats, strict=True)
+    )
+    return replace(picture, carried=tuple(carried))
 
 
 class _Still:

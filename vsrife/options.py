@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
 from numbers import Rational, Real
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 import vapoursynth as vs
@@ -16,10 +18,22 @@ from vsrife.devices import parse_device, parse_precision, parse_scale
 from vsrife.engine import NetworkOptions
 from vsrife.errors import ClipError, OptionError
 from vsrife.planes import PictureFormat
-from vsrife.timing import Schedule, by_factor, by_timestamps, read_timecodes
+from vsrife.timing import (
+    Schedule,
+    along_curve,
+    by_factor,
+    by_positions,
+    by_timestamps,
+    check_timestamps,
+    read_curve,
+    read_timecodes,
+    source_position,
+)
 
 Ratio = int | float | Fraction | str | tuple[int, int]
 Timestamps = str | Path | Sequence[float | Fraction]
+Times = str | Path | Sequence[float | Fraction] | Sequence[tuple[float | Fraction, float | Fraction]]
+TimesUnit = Literal["seconds", "frames"]
 
 _LARGEST_DENOMINATOR = 1001  # of a float that is taken for a rational
 _NTSC = Fraction(1000, 1001)
@@ -102,6 +116,42 @@ def parse_timestamps(timestamps: Timestamps) -> list[Fraction]:
     return [_rational("timestamps", t) for t in timestamps]
 
 
+def parse_times(times: Times, fps: Fraction) -> Iterator[Fraction]:
+    """Source times of the output frames, in whatever unit they are given.
+
+    Args:
+        times: one per output frame; or points (output seconds, source time) of a curve, or a CSV file of such points.
+        fps: output rate, for a curve.
+
+    Raises:
+        OptionError: neither, a value that is no number, or output times that do not increase.
+    """
+    if isinstance(times, (str, Path)):
+        return _curve(read_curve(Path(times)), fps)
+    if not isinstance(times, Iterable):
+        raise OptionError(f"times must be source times, points of a curve or a CSV file, got {times!r}; correct it")
+    listed = list(times)
+    if listed and all(isinstance(point, Sequence) and len(point) == 2 for point in listed):
+        return _curve([(_time(out), _time(source)) for out, source in listed], fps)  # type: ignore[misc]
+    return iter([_time(time) for time in listed])
+
+
+def _time(value: Any) -> Fraction:
+    """A decimal means what it says: 0.1 is one tenth."""
+    return _rational("times", repr(float(value)) if _is_float(value) and math.isfinite(value) else value)
+
+
+def _curve(points: Sequence[tuple[Fraction, Fraction]], fps: Fraction) -> Iterator[Fraction]:
+    if len(points) < 2:
+        raise OptionError(f"times must have at least two points for a curve, got {len(points)}; add the end")
+    for (before, _), (after, _) in pairwise(points):
+        if after <= before:
+            raise OptionError(
+                f"times must have output times that increase, got {float(after)} s after {float(before)} s; sort them"
+            )
+    return along_curve(points, fps)
+
+
 def parse_threshold(threshold: float | None) -> float | None:
     if threshold is None:
         return None
@@ -150,6 +200,7 @@ class Options:
 
     Attributes:
         picture: the clip's format.
+        carried: formats of the clips that are moved along with it.
         schedule: where every output frame lies; None: the clip is returned as it is.
         fps: of the output; None where the source's is not known.
         threshold: of the own scene change measure; None: frame props only.
@@ -158,6 +209,7 @@ class Options:
     """
 
     picture: PictureFormat
+    carried: tuple[PictureFormat, ...]
     schedule: Schedule | None
     fps: Fraction | None
     threshold: float | None
@@ -173,6 +225,9 @@ def check_options(
     *,
     fps: Ratio | None,
     timestamps: Timestamps | None,
+    times: Times | None,
+    times_in: str,
+    carry: Sequence[vs.VideoNode],
     model: str | Path | None,
     ensemble: bool,
     device: str | torch.device | None,
@@ -185,7 +240,11 @@ def check_options(
     """
     picture = picture_format(clip)
     threshold = parse_threshold(sc_threshold)
-    schedule, output_fps = _schedule(clip, multi, fps, timestamps)
+    carried = tuple(_carried_format(clip, i, extra) for i, extra in enumerate(carry))
+    if times is None:
+        schedule, output_fps = _schedule(clip, multi, fps, timestamps)
+    else:
+        schedule, output_fps = _ramp(clip, multi, fps, timestamps, times, times_in)
     chosen = parse_device(device)
     network = NetworkOptions(
         model=model,
@@ -196,12 +255,57 @@ def check_options(
     )
     return Options(
         picture=picture,
+        carried=carried,
         schedule=schedule,
         fps=output_fps,
         threshold=None if threshold == 1 else threshold,
         cuts=threshold != 1,
         network=network,
     )
+
+
+def _carried_format(clip: vs.VideoNode, i: int, extra: vs.VideoNode) -> PictureFormat:
+    try:
+        fmt = picture_format(extra)
+    except ClipError as error:
+        raise ClipError(f"carry[{i}]: {error}") from error
+    if (extra.num_frames, extra.fps) != (clip.num_frames, clip.fps):
+        raise ClipError(
+            f"carry[{i}] must have the clip's {clip.num_frames} frames and rate of {clip.fps}, got {extra.num_frames} "
+            f"and {extra.fps}; trim it or call std.AssumeFPS"
+        )
+    return fmt
+
+
+def _ramp(
+    clip: vs.VideoNode, multi: Ratio, fps: Ratio | None, timestamps: Timestamps | None, times: Times, unit: str
+) -> tuple[Schedule, Fraction]:
+    """A speed ramp: output frames at any source times, at a constant rate."""
+    if parse_multi(multi) != 2:
+        raise OptionError(f"multi and times exclude each other, got multi={multi!r}; leave it out")
+    if unit not in get_args(TimesUnit):
+        raise OptionError(f"times_in must be 'seconds' or 'frames', got {unit!r}; it is the unit of the source times")
+    if not clip.fps and (fps is None or (unit == "seconds" and timestamps is None)):
+        raise ClipError(
+            "times needs a clip with a known rate, got a rate of 0/0; give fps= and either timestamps= or "
+            "times_in='frames', or call std.AssumeFPS first if the rate is constant"
+        )
+    rate = Fraction(clip.fps) if fps is None else parse_fps(fps)
+    starts = None if timestamps is None else parse_timestamps(timestamps)
+    if starts is not None:
+        check_timestamps(starts, clip.num_frames)
+        end = Fraction(clip.num_frames) if unit == "frames" else starts[-1] - starts[0]
+    else:
+        end = Fraction(clip.num_frames) / (1 if unit == "frames" else Fraction(clip.fps))
+
+    def position(time: Fraction) -> Fraction:
+        if not 0 <= time <= end:
+            raise OptionError(f"times must lie between 0 and {float(end):g} {unit}, got {float(time):g}; correct it")
+        if unit == "frames":
+            return time
+        return time * Fraction(clip.fps) if starts is None else source_position(time, starts[: clip.num_frames])
+
+    return by_positions(map(position, parse_times(times, rate)), clip.num_frames), rate
 
 
 def _schedule(

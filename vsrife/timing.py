@@ -5,10 +5,13 @@ Everything is integers and fractions. Positions count source frames: 3 + 1/2 lie
 
 from __future__ import annotations
 
+import csv
 import math
-from collections.abc import Iterator, Sequence
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import islice, pairwise
 from pathlib import Path
 
 from vsrife.errors import OptionError
@@ -17,6 +20,7 @@ from vsrife.errors import OptionError
 MAX_FRAMES = (2**31 - 1) // 2
 # Time codes are commonly rounded to milliseconds: an output time this close to a source frame is that frame.
 SNAP_SECONDS = Fraction(1, 2000)
+SNAP_FRAMES = Fraction(1, 1000)  # the same for positions of a speed ramp, which come from decimals
 MAX_TABLE = 10_000_000  # positions held in memory
 # A table up to this long is whole even where the clip is shorter: only a whole table scales durations exactly.
 WHOLE_TABLE = 2**16
@@ -73,14 +77,16 @@ class Schedule:
         return self.step is not None and Fraction(self.cycle, len(self.positions)) == self.step
 
     def boundary(self, n: int) -> int | None:
-        """The source frame k such that output n is the first whose nearer frame is after k, and n - 1 is not; or None.
+        """The source frame k such that of outputs n - 1 and n one has its nearer frame after k, one not; or None.
 
         A cut between source frames k and k + 1 lies between output frames n - 1 and n.
         """
         if not 0 < n < self.num_frames:
             return None
         before, after = self[n - 1].near, self[n].near
-        return after - 1 if after > before else None
+        if after == before:
+            return None
+        return after - 1 if after > before else after  # a speed ramp may go backwards
 
     def next_computed(self, n: int) -> int | None:
         """The first output frame after n that is not a source frame, or None."""
@@ -141,17 +147,7 @@ def by_timestamps(times: Sequence[Fraction], source_frames: int, fps: Fraction) 
     Raises:
         OptionError: wrong number of times, not increasing, or so far apart that no table would hold the result.
     """
-    if len(times) not in (source_frames, source_frames + 1):
-        raise OptionError(
-            f"timestamps must give a time for each of the clip's {source_frames} frames, got {len(times)}; "
-            "one more, the end of the last frame, is allowed"
-        )
-    for i in range(1, len(times)):
-        if times[i] <= times[i - 1]:
-            raise OptionError(
-                f"timestamps must increase, got {float(times[i])} s for frame {i} after {float(times[i - 1])} s; "
-                "sort them or drop the frame"
-            )
+    check_timestamps(times, source_frames)
     if len(times) > source_frames:
         *starts, end = times
     else:
@@ -163,6 +159,25 @@ def by_timestamps(times: Sequence[Fraction], source_frames: int, fps: Fraction) 
             f"timestamps and fps must give at most {MAX_TABLE} frames, got {count}; check the last time and the rate"
         )
     return Schedule(source_frames, source_frames, tuple(_at_rate(starts, fps, count)), count, None)
+
+
+def check_timestamps(times: Sequence[Fraction], source_frames: int) -> None:
+    """Whether there is a time for each source frame, increasing, and possibly the end of the last.
+
+    Raises:
+        OptionError: no.
+    """
+    if len(times) not in (source_frames, source_frames + 1):
+        raise OptionError(
+            f"timestamps must give a time for each of the clip's {source_frames} frames, got {len(times)}; "
+            "one more, the end of the last frame, is allowed"
+        )
+    for i in range(1, len(times)):
+        if times[i] <= times[i - 1]:
+            raise OptionError(
+                f"timestamps must increase, got {float(times[i])} s for frame {i} after {float(times[i - 1])} s; "
+                "sort them or drop the frame"
+            )
 
 
 def _at_rate(starts: Sequence[Fraction], fps: Fraction, count: int) -> Iterator[Position]:
@@ -183,6 +198,55 @@ def _at_rate(starts: Sequence[Fraction], fps: Fraction, count: int) -> Iterator[
             yield Position(left, Fraction(time - times[left], times[left + 1] - times[left]))
 
 
+def by_positions(positions: Iterable[Fraction], source_frames: int) -> Schedule:
+    """Any times in any order: output frame n lies at source position n of `positions`.
+
+    Args:
+        positions: in source frames, at least 0; the last source frame is shown from its position on.
+        source_frames: length of the source.
+
+    Raises:
+        OptionError: none, or more than memory holds.
+    """
+    table = tuple(_snapped(position, source_frames - 1) for position in islice(positions, MAX_TABLE + 1))
+    if not 1 <= len(table) <= MAX_TABLE:
+        raise OptionError(f"times must give 1 to {MAX_TABLE} output frames, got {len(table)}; check the last time")
+    return Schedule(source_frames, source_frames, table, len(table), None)
+
+
+def _snapped(position: Fraction, last: int) -> Position:
+    left, t = divmod(position, 1)
+    if t <= SNAP_FRAMES or left >= last:
+        return Position(min(left, last), Fraction(0))
+    return Position(left + 1, Fraction(0)) if 1 - t <= SNAP_FRAMES else Position(left, t)
+
+
+def along_curve(points: Sequence[tuple[Fraction, Fraction]], fps: Fraction) -> Iterator[Fraction]:
+    """Source times of the frames of a curve, which runs straight from point to point.
+
+    Args:
+        points: (output time in seconds, source time in any unit), at least two, output times increasing.
+        fps: output rate.
+
+    Returns:
+        The source time of output frame n, at output time points[0] + n / fps, before the last point's.
+    """
+    n = 0
+    for (begin, first), (end, last) in pairwise(points):
+        while (time := points[0][0] + n / fps) < end:
+            yield first + (last - first) * (time - begin) / (end - begin)
+            n += 1
+
+
+def source_position(seconds: Fraction, starts: Sequence[Fraction]) -> Fraction:
+    """The position, in source frames, of a time after the first frame's, given the times of all frames."""
+    time = starts[0] + seconds
+    left = max(0, bisect_right(starts, time) - 1)
+    if left >= len(starts) - 1:
+        return Fraction(len(starts) - 1)
+    return left + (time - starts[left]) / (starts[left + 1] - starts[left])
+
+
 def read_timecodes(path: Path) -> list[Fraction]:
     """Read a timecodes v2 file: a comment line, then milliseconds, one frame a line.
 
@@ -200,6 +264,33 @@ def read_timecodes(path: Path) -> list[Fraction]:
     if header.startswith("#") and "format" in header and "v2" not in header:
         raise OptionError(f"timestamps file must be timecodes v2, got {header!r} in {path.name}; convert it to v2")
     return list(_milliseconds(path, text))
+
+
+def read_curve(path: Path) -> list[tuple[Fraction, Fraction]]:
+    """Read the points of a speed ramp: a CSV file, output seconds and source time a line; # begins a comment.
+
+    Raises:
+        OptionError: the file is absent, or a line is not two numbers; names file and line.
+    """
+    try:
+        rows = list(csv.reader(path.read_text(encoding="utf-8-sig").splitlines()))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise OptionError(f"times file cannot be read, got {str(path)!r} ({error}); check the path") from error
+    points = []
+    for number, row in enumerate(rows, 1):
+        if not row or row[0].lstrip().startswith("#"):
+            continue
+        try:
+            output, source = map(Fraction, map(str.strip, row))
+        except (ValueError, ZeroDivisionError) as error:
+            if number == 1:
+                continue  # the columns' names
+            raise OptionError(
+                f"times file must hold output and source time, got {','.join(row)!r} in line {number} of {path.name}; "
+                "write two numbers a line, such as 1.5,0.75"
+            ) from error
+        points.append((output, source))
+    return points
 
 
 def _milliseconds(path: Path, text: str) -> Iterator[Fraction]:
