@@ -36,7 +36,3 @@ class DeviceError(RifeError, RuntimeError):
 
 class MediaError(RifeError, OSError):
     """A media file cannot be read, encoded or written."""
-
-
-class MediaError(RifeError, OSError):
-    """A picture, video or sound file is missing or damaged, or cannot be written."""
