@@ -203,9 +203,10 @@ def search_directories() -> tuple[Path, Path]:
 
 def installed_names() -> list[str]:
     """Names of the models in `search_directories` that are no published versions; `model=` takes each of them."""
-    published = {spec.filename for spec in MODELS.values()}
+    published = {Path(spec.filename).stem for spec in MODELS.values()}
     found = [path for folder in search_directories() if folder.is_dir() for path in folder.iterdir()]
-    return sorted({path.stem for path in found if path.suffix in SUFFIXES and path.name not in published})
+    names = {path.stem for path in found if path.suffix in SUFFIXES and not path.name.startswith(".")}
+    return sorted(names - published)
 
 
 def sidecar_path(path: Path) -> Path:
@@ -229,7 +230,8 @@ def _suggestion(version: str) -> str:
 
 
 def _find_version(spec: ModelSpec) -> Path:
-    found = [path for directory in search_directories() if (path := directory / spec.filename).is_file()]
+    files = [directory / spec.filename for directory in search_directories()]
+    found = [path for file in files for suffix in SUFFIXES if (path := file.with_suffix(suffix)).is_file()]
     for path in found:
         if path.stat().st_size > 0:
             return path
