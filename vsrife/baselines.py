@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from vsrife.metrics import Image8
 
-Flow = NDArray[np.float32]
+Flow = NDArray[np.floating]
 # Two pictures and times between them, 0..1; gives the picture at each time. All are (H, W, 3) RGB of 8 bits.
 Interpolator = Callable[[Image8, Image8, Sequence[float]], Iterator[Image8]]
 
@@ -58,7 +58,7 @@ def _dis_flow(first: Image8, last: Image8) -> Flow:
     import cv2
 
     grey = (cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY) for image in (first, last))
-    flow: Flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM).calc(*grey, None)  # type: ignore[call-overload, assignment]
+    flow: Flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM).calc(*grey, None)  # type: ignore[call-overload]
     return flow
 
 

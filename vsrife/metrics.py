@@ -77,7 +77,13 @@ def ssimulacra2(picture: Image8, truth: Image8) -> float:
 
 # What a table of scores shows beside PSNR, in its order.
 METRICS: Mapping[str, Callable[[Image8, Image8], float]] = MappingProxyType(
-    {"psnr_db": psnr_db, "ssim": ssim, "ie": interpolation_error, "ssimulacra2": ssimulacra2}
+    {
+        "psnr_db": psnr_db,
+        "luma_psnr_db": luma_psnr_db,
+        "ssim": ssim,
+        "ie": interpolation_error,
+        "ssimulacra2": ssimulacra2,
+    }
 )
 
 
