@@ -8,7 +8,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from vsrife.errors import ClipError, DeviceError, OptionError, RifeError, WeightsError
+from vsrife.errors import ClipError, DeviceError, MediaError, OptionError, RifeError, WeightsError
 
 if TYPE_CHECKING:
     from vsrife.arrays import interpolate
@@ -20,6 +20,7 @@ __all__ = [
     "RIFE",
     "ClipError",
     "DeviceError",
+    "MediaError",
     "OptionError",
     "RifeError",
     "WeightsError",
