@@ -61,6 +61,11 @@ class Field:
     _full: Tensor | None = None  # the sum of the first _summed flows, enlarged
     _summed: int = 0
 
+    def add(self, flow: Tensor, mask: Tensor, accumulates: bool) -> None:
+        """The maps of one more block; its mask comes in addition to the others' or replaces them."""
+        self.flows.append(flow)
+        self.masks = [*self.masks, mask] if accumulates else [mask]
+
     def flow(self) -> Tensor:
         """(1, 4, H, W) at every pixel. Each map is enlarged once; the sum so far is kept for the next block."""
         while self._summed < len(self.flows):
@@ -169,18 +174,17 @@ def estimate(
     """
     blocks = net.blocks
     result = Field(source0.size, net.ops)
-    carried = _apply(net, blocks[0], result, _first_of_pair(net, blocks[0], source0, source1, timestep), net.ensemble)
+    carried = _apply(net, blocks[0], result, first_of_pair(net, blocks[0], source0, source1, timestep), net.ensemble)
     index = 1
     while index < len(blocks):
         interrupt()
-        stack = _block_input(blocks[index], source0, source1, result, carried)
-        x = _first(net, blocks[index], stack, timestep)
+        x = first_of_block(net, blocks[index], source0, source1, result, carried, timestep)
         if index == 1 and net.retry and blocks is net.blocks and _moves_far(net.ops, blocks[index], x, result.size):
             # Second try of 4.0 and 4.1: from block 0 on once more with doubled scales, block 0 in one direction only.
             blocks = net.retry
             result = Field(source0.size, net.ops)
             coarse0, coarse1 = (Source(s.stack, _first_parts(blocks[0], s.stack)) for s in (source0, source1))
-            x = _first_of_pair(net, blocks[0], coarse0, coarse1, timestep)[:1]
+            x = first_of_pair(net, blocks[0], coarse0, coarse1, timestep)[:1]
             carried = _apply(net, blocks[0], result, x, False)
             continue
         carried = _apply(net, blocks[index], result, x, net.ensemble)
@@ -188,7 +192,7 @@ def estimate(
     return result
 
 
-def _first_of_pair(net: FoldedNet, block: FoldedBlock, source0: Source, source1: Source, timestep: float) -> Tensor:
+def first_of_pair(net: FoldedNet, block: FoldedBlock, source0: Source, source1: Source, timestep: float) -> Tensor:
     """Block 0's first layer from the parts of both frames: (passes, c/2, h, w), activated."""
     left0, right0 = source0.parts.chunk(2, dim=1)
     left1, right1 = source1.parts.chunk(2, dim=1)
@@ -212,8 +216,22 @@ def _block_input(block: FoldedBlock, source0: Source, source1: Source, result: F
     return resize(stack, *small) if block.scale < 1 else stack
 
 
-def _first(net: FoldedNet, block: FoldedBlock, stack: Tensor, timestep: float) -> Tensor:
-    """A later block's first layer: (passes, c/2, h, w), activated."""
+def first_of_block(
+    net: FoldedNet,
+    block: FoldedBlock,
+    source0: Source,
+    source1: Source,
+    result: Field,
+    carried: Tensor,
+    timestep: float,
+) -> Tensor:
+    """A later block's first layer: (passes, c/2, h, w), activated.
+
+    Args:
+        result: of the blocks before.
+        carried: features that the block before hands on.
+    """
+    stack = _block_input(block, source0, source1, result, carried)
     y = F.conv2d(stack.to(block.first.dtype), block.first, stride=2, padding=1)
     if not net.ensemble:
         return activate(block.time.add_to(y, timestep, block.first_bias), block.first_slopes)
@@ -237,14 +255,23 @@ def _maps(ops: Ops, block: FoldedBlock, x: Tensor) -> Tensor:
 
 def _apply(net: FoldedNet, block: FoldedBlock, result: Field, x: Tensor, ensemble: bool) -> Tensor:
     """Evaluate the rest of a block, add its maps to the field and return the carried features."""
+    flow, mask, carried = outputs(net, block, x)
+    if ensemble:
+        flow, mask, carried = (flow[:1] + exchanged(flow[1:])) / 2, (mask[:1] - mask[1:]) / 2, carried[:1]
+    result.add(flow, mask, net.layout.mask_accumulates)
+    return carried
+
+
+def outputs(net: FoldedNet, block: FoldedBlock, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The rest of a block: small maps of flow in pixels of the frame, of the mask, and of the carried features."""
     y = _maps(net.ops, block, x).to(net.exact)
     flow, mask, carried = y[:, :FLOW_CHANNELS], y[:, FLOW_CHANNELS : FLOW_CHANNELS + 1], y[:, FLOW_CHANNELS + 1 :]
-    if ensemble:
-        exchanged = torch.cat((flow[1:, 2:], flow[1:, :2]), dim=1)
-        flow, mask, carried = (flow[:1] + exchanged) / 2, (mask[:1] - mask[1:]) / 2, carried[:1]
-    result.flows.append(flow * block.gain)
-    result.masks = [*result.masks, mask] if net.layout.mask_accumulates else [mask]
-    return carried
+    return flow * block.gain, mask, carried
+
+
+def exchanged(flow: Tensor) -> Tensor:
+    """The flow of the frames in the other order."""
+    return torch.cat((flow[:, 2:], flow[:, :2]), dim=1)
 
 
 def _moves_far(ops: Ops, block: FoldedBlock, x: Tensor, size: tuple[int, int]) -> bool:
