@@ -18,6 +18,7 @@ import click
 from vsrife import __version__
 from vsrife.cli.completion import completion
 from vsrife.cli.models import models
+from vsrife.cli.video import video
 from vsrife.errors import OptionError, RifeError
 
 DONE, FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
@@ -29,7 +30,7 @@ def commands() -> None:
     """Frame interpolation with RIFE."""
 
 
-for command in (models, completion):
+for command in (video, models, completion):
     commands.add_command(command)
 
 

@@ -5,13 +5,21 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Protocol
 
 _JSON_SECONDS = 1.0  # between two progress lines for machines
 
-Advance = Callable[[int], None]  # call with the number of frames done so far
+
+class Advance(Protocol):
+    """Call with the frames done so far, with how many there will be once that is known, and with more to show.
+
+    Rates count from the first call: what was done by then was done by an earlier run.
+    """
+
+    def __call__(self, done: int, total: int | None = None, **more: object) -> None: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,22 +52,36 @@ class Console:
         if self.json:
             yield self._json_progress(description, total)
         elif self.quiet:
-            yield lambda _: None
+            yield lambda done, total=None, **more: None  # noqa: ARG005
         else:
             with _bar(description, total) as advance:
                 yield advance
 
     def _json_progress(self, description: str, total: int | None) -> Advance:
-        start, last = time.monotonic(), 0.0
+        rate, last = _Rate(), 0.0
 
-        def advance(done: int) -> None:
+        def advance(done: int, total: int | None = total, **more: object) -> None:
             nonlocal last
-            now = time.monotonic()
+            fps, now = rate(done), time.monotonic()
             if now - last >= _JSON_SECONDS or done == total:
                 last = now
-                self.event("progress", task=description, done=done, total=total, fps=round(done / (now - start), 2))
+                self.event("progress", task=description, done=done, total=total, fps=round(fps, 2), **more)
 
         return advance
+
+
+class _Rate:
+    """Frames a second since the first call."""
+
+    def __init__(self) -> None:
+        self._first: tuple[float, int] | None = None
+
+    def __call__(self, done: int) -> float:
+        now = time.monotonic()
+        if self._first is None:
+            self._first = now, done
+        start, before = self._first
+        return (done - before) / max(now - start, 1e-9)
 
 
 @contextmanager
@@ -76,14 +98,18 @@ def _bar(description: str, total: int | None) -> Iterator[Advance]:
 
     columns = (
         TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"), TimeRemainingColumn(),
+        TextColumn("{task.fields[rate]}"), TimeRemainingColumn(), TextColumn("{task.fields[more]}"),
     )  # fmt: skip
-    start = time.monotonic()
+    rate, first = _Rate(), True
     with Progress(*columns, console=Terminal(stderr=True)) as bar:
-        task = bar.add_task(description, total=total, rate="")
+        task = bar.add_task(description, total=total, rate="", more="")
 
-        def advance(done: int) -> None:
-            rate = done / max(time.monotonic() - start, 1e-9)
-            bar.update(task, completed=done, rate=f"{rate:.1f} frames/s")
+        def advance(done: int, total: int | None = total, **more: object) -> None:
+            nonlocal first
+            if first:
+                bar.reset(task, completed=done, total=total)
+                first = False
+            shown = ", ".join(f"{value} {name}" for name, value in more.items())
+            bar.update(task, completed=done, total=total, rate=f"{rate(done):.1f} frames/s", more=shown)
 
         yield advance

@@ -6,7 +6,7 @@ The one place that knows this: `vsrife video` runs a plan, `vsrife script` print
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
@@ -233,11 +233,13 @@ def prepare(clip: Any, plan: Plan) -> Any:
     return clip
 
 
-def apply(clip: Any, plan: Plan) -> Any:
-    """The output of a plan for the opened source."""
+def apply(clip: Any, plan: Plan, carry: Sequence[Any] = ()) -> Any:
+    """The output of a plan for the opened source; with `carry`, such as alpha, a list as `RIFE` gives it."""
     import vsrife
 
     extra: dict[str, Any] = {}
     if plan.timestamps:
         extra["timestamps"] = [plan.timeline[n] for n in range(plan.timeline.frames + 1)]
+    if carry:
+        extra["carry"] = [prepare(each, plan) for each in carry]
     return vsrife.RIFE(prepare(clip, plan), **plan.rife, **extra)
