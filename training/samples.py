@@ -1,0 +1,259 @@
+"""Which pixels make a sample, and how they are changed: drawn on the CPU, carried out on the training device.
+
+Everything random comes from one generator for each step, drawn for the whole batch of all ranks; a rank keeps its part.
+So a run is repeatable, can go on after a kill at any step, and does not depend on the number of ranks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from training.pack import CELL_PX, STILL_DIFFERENCE, ClipEntry, Pack, find_cuts
+from vsrife.errors import ClipError
+
+STRIDE_SHARES = (0.5, 0.25, 0.15, 0.1)  # of strides 1 to 4 between the frames of a sample
+HALFWAY_SHARE = 0.6  # of samples at timestep 1/2; the others lie anywhere between their frames
+CANDIDATES = 4  # places looked at before a crop is cut where the most moves
+MOVING_SHARE = 0.7  # of crops taken at the liveliest of them; the others are cut blindly
+REDUCED_SHARE = 0.25  # of steps whose crops are cut twice as large and halved: sharper pictures, smaller motion
+TEXTURE_MARGIN_PX = 32  # around a crop that becomes a layer of synthetic motion
+PERMUTATIONS = np.array([(0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0)])
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Mix:
+    """What a run draws its samples from."""
+
+    crop_px: int
+    batch: int  # samples of a step, over all ranks
+    synthetic_share: float = 0.25
+    degraded_share: float = 0.3  # of samples that get noise, blur or compression
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Draws:
+    """What was drawn for each sample of a step, N of them. Positions in pixels."""
+
+    first: Ints  # (N, 3): first pixel of frame 0, the frame between, frame 1
+    timestep: Floats  # (N,)
+    y: Ints  # of the crop's upper left corner
+    x: Ints
+    height: Ints  # of the clip's frames
+    width: Ints
+    texture: Ints  # (N,): first pixel of another frame, whose parts become layers
+    texture_height: Ints
+    texture_width: Ints
+    texture_y: Ints
+    texture_x: Ints
+    orientation: Ints  # 0..7: bit 0 mirrors x, bit 1 mirrors y, bit 2 exchanges the axes
+    channels: Ints  # (N, 3), order of the colour channels
+    gain: Floats
+    gamma: Floats
+    synthetic: NDArray[np.bool_]
+    noise: Floats  # standard deviation, 0..1 scale; 0 for most samples
+    blur: Floats  # standard deviation in pixels
+    quantiser: Floats  # step of the cosine coefficients, 0..1 scale
+    seed: Ints  # for noise and synthetic motion
+
+    def part(self, rank: int, ranks: int) -> Draws:
+        """The share of one of `ranks` equal processes, a contiguous piece."""
+        size = len(self.timestep) // ranks
+        piece = slice(rank * size, (rank + 1) * size)
+        return Draws(**{f.name: getattr(self, f.name)[piece] for f in fields(self)})
+
+    def where(self, chosen: NDArray[np.bool_]) -> Draws:
+        """The samples that are chosen, (N,) bool."""
+        return Draws(**{f.name: getattr(self, f.name)[chosen] for f in fields(self)})
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FrameTable:
+    """All frames that a sample may start at, over all clips."""
+
+    clip: Ints  # index of the clip
+    first: Ints  # first pixel of the frame
+    reach: Ints  # frames that follow before a cut or the clip's end
+    height: Ints
+    width: Ints
+    motion: tuple[Map, ...]  # for each clip (frames - 1, rows, columns), mean absolute difference to the next frame
+    number: Ints  # of the frame in its clip
+    weight: NDArray[np.float64]  # chance of each, sums to 1
+
+
+Map = Floats
+
+
+def list_frames(pack: Pack) -> FrameTable:
+    """Find the frames to start at: two more follow without a cut, and all three differ.
+
+    Raises:
+        ClipError: there is none in the whole pack.
+    """
+    rows: list[tuple[int, int, int, int, int, int]] = []
+    weights: list[float] = []
+    for number, entry in enumerate(pack.entries):
+        usable = _usable_frames(entry)
+        share = len(usable) ** -0.5 if usable else 0.0  # long clips count more, but not in proportion
+        for frame, reach in usable:
+            first = entry.first_pixel + frame * entry.height * entry.width
+            rows.append((number, first, reach, entry.height, entry.width, frame))
+            weights.append(share)
+    if not rows:
+        names = ", ".join(entry.name for entry in pack.entries[:4])
+        raise ClipError(f"nothing moves in the clips, got {names}; give clips with two moving frames between cuts")
+    clip, first_pixel, reach_, height, width, frames = np.array(rows, np.int64).T
+    chance = np.array(weights) / np.sum(weights)
+    return FrameTable(clip, first_pixel, reach_, height, width, _motion_maps(pack), frames, chance)
+
+
+def _usable_frames(entry: ClipEntry) -> list[tuple[int, int]]:
+    """(frame, frames that follow it before a cut, a repeated frame or the end) of a clip."""
+    differences = np.array(entry.differences)
+    stops = [*np.flatnonzero(find_cuts(differences) | (differences < STILL_DIFFERENCE)), entry.frames - 1]
+    reaches = ((frame, int(next(stop for stop in stops if stop >= frame)) - frame) for frame in range(entry.frames))
+    return [(frame, reach) for frame, reach in reaches if reach >= 2]
+
+
+def _motion_maps(pack: Pack) -> tuple[Map, ...]:
+    return tuple(
+        np.array(e.motion, np.float32).reshape(e.frames - 1, e.height // CELL_PX, e.width // CELL_PX)
+        for e in pack.entries
+    )
+
+
+class Sampler:
+    """Draws the samples of any step.
+
+    Args:
+        pack: Where they come from.
+        mix: Sizes and shares.
+        seed: Runs with the same seed, pack and mix see the same samples.
+    """
+
+    def __init__(self, pack: Pack, mix: Mix, seed: int) -> None:
+        self.table, self.mix, self.seed = list_frames(pack), mix, seed
+
+    def factor(self, step: int) -> int:
+        """How far the crops of a step are reduced, 1 or 2."""
+        return 2 if np.random.default_rng((self.seed, step, 1)).random() < REDUCED_SHARE else 1
+
+    def draw(self, step: int) -> Draws:
+        """The samples of a step, for all ranks."""
+        rng = np.random.default_rng((self.seed, step))
+        table, size = self.table, self.mix.batch
+        at = rng.choice(len(table.weight), size=size, p=table.weight)
+        other = rng.choice(len(table.weight), size=size, p=table.weight)
+        first, timestep = self._choose_frames(rng, at)
+        extent = self.mix.crop_px * self.factor(step)
+        y, x = self._choose_places(rng, at, extent)
+        texture_y, texture_x = (
+            (rng.random(size) * np.maximum(side - extent + 1, 1)).astype(np.int64)
+            for side in (table.height[other], table.width[other])
+        )
+        colour = rng.random((5, size)).astype(np.float32)
+        degraded = rng.random(size) < self.mix.degraded_share
+        zero = np.zeros(size, np.float32)
+        return Draws(
+            first, timestep, y, x, table.height[at], table.width[at],
+            table.first[other], table.height[other], table.width[other], texture_y, texture_x,
+            orientation=rng.integers(0, 8, size),
+            channels=PERMUTATIONS[rng.integers(0, 6, size)],
+            gain=0.85 + 0.3 * colour[0],
+            gamma=0.85 + 0.3 * colour[1],
+            synthetic=rng.permutation(size) < round(self.mix.synthetic_share * size),
+            noise=np.where(degraded, 0.015 * colour[2] ** 2, zero),
+            blur=np.where(degraded, np.maximum(0, 2.0 * colour[3] - 1), zero),
+            quantiser=np.where(degraded, 0.06 * colour[4] ** 2, zero),
+            seed=rng.integers(0, 2**31, size),
+        )  # fmt: skip
+
+    def _choose_frames(self, rng: np.random.Generator, at: Ints) -> tuple[Ints, Floats]:
+        """First pixels (N, 3) of the frames of samples that start at `at`, and the timestep between them."""
+        table, size = self.table, len(at)
+        stride = 1 + rng.choice(len(STRIDE_SHARES), size=size, p=STRIDE_SHARES)
+        halfway = rng.random(size) < HALFWAY_SHARE
+        span = np.where(halfway, 2 * stride, rng.integers(2, 2 * stride + 1))
+        span = np.minimum(span, table.reach[at])
+        span -= np.where(halfway, span % 2, 0)
+        between = np.where(halfway, span // 2, 1 + rng.integers(0, np.maximum(span - 1, 1)))
+        swap = rng.random(size) < 0.5
+        area = table.height[at] * table.width[at]
+        begin, end = np.where(swap, span, 0), np.where(swap, 0, span)
+        first = table.first[at][:, None] + area[:, None] * np.stack((begin, between, end), axis=1)
+        timestep = np.where(swap, span - between, between) / span
+        return first, timestep.astype(np.float32)
+
+    def _choose_places(self, rng: np.random.Generator, at: Ints, extent: int) -> tuple[Ints, Ints]:
+        """Upper left corners of the crops, mostly where something moves."""
+        table, size = self.table, len(at)
+        room = (np.maximum(side[at] - extent + 1, 1) for side in (table.height, table.width))
+        ys, xs = ((rng.random((size, CANDIDATES)) * r[:, None]).astype(np.int64) for r in room)
+        best = np.zeros(size, np.int64)
+        for i in np.flatnonzero(rng.random(size) < MOVING_SHARE):
+            cells = table.motion[table.clip[at[i]]][table.number[at[i]]]
+            rows = np.minimum((ys[i] + extent // 2) // CELL_PX, cells.shape[0] - 1)
+            columns = np.minimum((xs[i] + extent // 2) // CELL_PX, cells.shape[1] - 1)
+            best[i] = int(cells[rows, columns].argmax())
+        pick = np.arange(size)
+        return ys[pick, best], xs[pick, best]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Samples on the training device."""
+
+    frame0: Tensor  # (N, 3, H, W), float32, 0..1
+    truth: Tensor  # the frame at `timestep`
+    frame1: Tensor
+    timestep: Tensor  # (N,)
+    flow: Tensor  # (N, 4, H, W), pixels from the truth to frame 0 and to frame 1, x before y
+    known: Tensor  # (N,), 1 where `flow` is known, else 0
+
+
+def gather(pixels: Tensor, first: Tensor, geometry: Tensor, size: int, orientation: Tensor) -> Tensor:
+    """Cut square crops out of a pack.
+
+    Args:
+        pixels: (P, 3) uint8.
+        first: (N, K), first pixel of each frame.
+        geometry: (4, N), y, x of the crop's corner (it may lie outside), height and width of the frames.
+        size: side of the crops.
+        orientation: (N,), 0..7, see `Draws`.
+
+    Returns:
+        (N, K, 3, size, size) uint8; outside the frame its border counts.
+    """
+    y, x, height, width = geometry[:, :, None, None]
+    turn = orientation[:, None, None]
+    ramp = torch.arange(size, device=pixels.device)
+    down, right = ramp[:, None].expand(size, size)[None], ramp[None].expand(size, size)[None]
+    exchanged = (turn & 4) > 0
+    rows, columns = torch.where(exchanged, right, down), torch.where(exchanged, down, right)
+    rows = torch.where((turn & 2) > 0, size - 1 - rows, rows)
+    columns = torch.where((turn & 1) > 0, size - 1 - columns, columns)
+    rows = torch.minimum((rows + y).clamp_min(0), height - 1)
+    columns = torch.minimum((columns + x).clamp_min(0), width - 1)
+    index = first[:, :, None, None] + (rows * width + columns)[:, None]
+    return pixels.index_select(0, index.flatten()).view(*index.shape, 3).permute(0, 1, 4, 2, 3)
+
+
+def colour(frames: Tensor, channels: Tensor, gain: Tensor, gamma: Tensor) -> Tensor:
+    """Exchange channels, then gain and gamma: (N, K, 3, H, W) uint8 to float32 0..1."""
+    order = channels[:, None, :, None, None].expand(-1, frames.shape[1], -1, *frames.shape[-2:])
+    values = frames.gather(2, order).float() / 255
+    shape = (-1, 1, 1, 1, 1)
+    return ((values * gain.view(shape)).clamp(1e-4, 1)) ** gamma.view(shape)
+
+
+def halve(frames: Tensor) -> Tensor:
+    """(N, K, 3, 2H, 2W) to half the size, each pixel the mean of four."""
+    return F.avg_pool2d(frames.flatten(0, 1), 2).unflatten(0, frames.shape[:2])
