@@ -1,7 +1,8 @@
-"""The published RIFE 4.x models as rows of data.
+"""The published RIFE models as rows of data.
 
-36 published versions share 17 parameter layouts. A layout is told by the names and shapes of the tensors in a weights
-file alone, and it decides the whole forward pass; the version is only a label. Nothing here imports torch.
+36 published 4.x versions share 17 parameter layouts. A layout is told by the names and shapes of the tensors in a
+weights file alone, and it decides the whole forward pass; the version is only a label. The models before 4.x are nine
+more rows of another kind. Nothing here imports torch.
 
 Source: the network files of the 4.x releases (Huang et al., "Real-Time Intermediate Flow Estimation for Video Frame
 Interpolation", ECCV 2022, and the Practical-RIFE releases after it).
@@ -208,6 +209,110 @@ _VERSIONS = {
 
 MODELS: Mapping[str, ModelSpec] = MappingProxyType(
     {name: ModelSpec(name, LAYOUTS[layout]) for name, layout in _VERSIONS.items()}
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refiner:
+    """What corrects the blend in models before 4.x: a feature pyramid for each frame, and a U-net that reads both."""
+
+    width: int  # channels of the first level; each further one has twice as many
+    stem: bool = False  # both networks begin with a layer of stride 2 that yields no level
+    attention: bool = False  # layers are residual, weighted by the mean of the whole picture
+    masks: bool = True  # the U-net also yields the mask; otherwise it is the flow network's
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LegacyLayout:
+    """One generation of networks before 4.x. Channel counts and factors as in the releases.
+
+    The flow networks are of four families. "attention": one flow, negated for the second frame, at half resolution;
+    "half": two flows at half resolution; "mirrored": flow and mask, each block run in both time directions;
+    "full": flow and mask, each block also sees the frames as they are.
+    """
+
+    id: str
+    family: Literal["attention", "half", "mirrored", "full"]
+    widths: tuple[int, ...]  # channels inside each block, coarse to fine
+    scales: tuple[int, ...]  # side of the flow network's picture / side each block works at, for scale=1
+    refiner: Refiner | None = None
+    kernel: int = 3  # of the larger convolutions of "attention"
+    pairs: int = 0  # of inner convolutions with a skip; 0: a chain of them
+    takes_time: bool = False  # any timestep in one evaluation; otherwise it knows the middle alone
+    doubled: bool = False  # first strides are 1: everything is done at twice the resolution
+    align_px: int = 32
+
+    def scale_list(self, scale: float) -> tuple[float, ...]:
+        """The factor each block works at where the flow scale is applied to blocks instead of the whole picture."""
+        return tuple(s / scale for s in self.scales)
+
+    def padded(self, width: int, height: int, scale: float) -> tuple[int, int]:
+        """Width and height after padding right and bottom."""
+        multiple = max(self.align_px, int(self.align_px / scale))
+        return math.ceil(width / multiple) * multiple, math.ceil(height / multiple) * multiple
+
+
+_PAPER = (240, 150, 90)
+_PAPER_REFINER = Refiner(width=16, masks=False)
+_HD_REFINER = Refiner(width=32, stem=True)
+
+LEGACY_LAYOUTS: Mapping[str, LegacyLayout] = MappingProxyType(
+    {
+        layout.id: layout
+        for layout in (
+            LegacyLayout(
+                id="E01", family="attention", widths=(192, 128, 64), scales=(4, 2, 1),
+                refiner=Refiner(width=16, attention=True),
+            ),
+            LegacyLayout(
+                id="E02", family="attention", widths=(192, 128, 96, 48), scales=(8, 4, 2, 1), kernel=5,
+                refiner=Refiner(width=32, stem=True, attention=True),
+            ),
+            LegacyLayout(
+                id="E03", family="half", widths=(384, 256, 192, 96), scales=(8, 4, 2, 1), refiner=_HD_REFINER
+            ),
+            LegacyLayout(id="E04", family="half", widths=(160,) * 3, scales=(4, 2, 1), pairs=3, refiner=_HD_REFINER),
+            LegacyLayout(id="E05", family="mirrored", widths=(90,) * 3, scales=(4, 2, 1), pairs=4),
+            LegacyLayout(id="E06", family="full", widths=(100,) * 4, scales=(8, 4, 2, 1), takes_time=True),
+            LegacyLayout(id="E07", family="full", widths=_PAPER, scales=(4, 2, 1), refiner=_PAPER_REFINER),
+            LegacyLayout(
+                id="E08", family="full", widths=_PAPER, scales=(4, 2, 1), refiner=_PAPER_REFINER, takes_time=True
+            ),
+            LegacyLayout(
+                id="E09", family="full", widths=_PAPER, scales=(4, 2, 1), refiner=_PAPER_REFINER, doubled=True
+            ),
+        )
+    }
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class LegacySpec:
+    """One published version before 4.x."""
+
+    name: str  # as `model=` takes it
+    title: str  # as people know it
+    layout: LegacyLayout = field(repr=False)
+
+
+_LEGACY_VERSIONS = {
+    "E01": ("HD v1.2", "1.2"),
+    "E02": ("HD v1.5 and later", "1.5", "1.6", "1.8"),
+    "E03": ("HD v2", "2.0", "2.1", "2.2", "2.3", "2.4"),
+    "E04": ("HD v3.0, v3.1", "3.0", "3.1"),
+    "E05": ("HDv3 of June 2021", "3.8"),
+    "E06": ("v3.9", "3.9"),
+    "E07": ("the paper's model", "RIFE"),
+    "E08": ("the paper's model for any timestep", "RIFE_m"),
+    "E09": ("the paper's large model", "RIFE_2R"),
+}
+
+LEGACY_MODELS: Mapping[str, LegacySpec] = MappingProxyType(
+    {
+        name: LegacySpec(name, title, LEGACY_LAYOUTS[layout])
+        for layout, (title, *names) in _LEGACY_VERSIONS.items()
+        for name in names
+    }
 )
 
 DEFAULT_WEIGHTS = "bootstrap-4.25.safetensors"  # the file in models/ that is used when no model is named
