@@ -157,7 +157,8 @@ def _hd_items(root: Path, videos: Sequence[RawVideo], step: int) -> Iterator[Ite
         yield from dropped(read_raw(root, video, last + 1), step, Path(video.path).stem, group=video.path)
 
 
-def _hd_set(name: str, root: Path, videos: Sequence[RawVideo], step: int) -> EvalSet:
+def hd_set(name: str, root: Path, videos: Sequence[RawVideo], step: int) -> EvalSet:
+    """Luma PSNR on raw files: every `step`th frame is kept."""
     for video in videos:
         if not (root / video.path).is_file():
             raise EvaluationError(f"HD must be whole, got no {root / video.path}; get it anew")
@@ -170,12 +171,12 @@ def _hd_set(name: str, root: Path, videos: Sequence[RawVideo], step: int) -> Eva
 
 
 def _hd(root: Path) -> list[EvalSet]:
-    return [_hd_set("HD", root, HD_FILES, 2)]
+    return [hd_set("HD", root, HD_FILES, 2)]
 
 
 def _hd_4x(root: Path) -> list[EvalSet]:
     sizes = dict.fromkeys(video.size for video in HD_FILES)
-    return [_hd_set(f"HD 4x {size}", root, [video for video in HD_FILES if video.size == size], 4) for size in sizes]
+    return [hd_set(f"HD 4x {size}", root, [video for video in HD_FILES if video.size == size], 4) for size in sizes]
 
 
 _HD_SOURCE = "https://github.com/baowenbo/MEMC-Net"
