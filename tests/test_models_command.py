@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import json
 import re
 import socket
 import subprocess
@@ -22,7 +23,7 @@ import torch
 
 from vsrife import download as transfer
 from vsrife import weights
-from vsrife.catalogue import LAYOUTS, MODELS, Layout
+from vsrife.catalogue import DEFAULT_WEIGHTS, LAYOUTS, MODELS, Layout
 from vsrife.cli import main
 from vsrife.weights import load_weights
 
@@ -133,7 +134,8 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("VSRIFE_MODEL_DIR", str(tmp_path / "cache"))
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     monkeypatch.setattr(transfer, "RETRY_SECONDS", 0.0)
-    monkeypatch.setattr(weights, "package_directory", lambda: tmp_path / "package")
+    for module in ("weights", "store"):
+        monkeypatch.setattr(f"vsrife.{module}.package_directory", lambda: tmp_path / "package")
     return tmp_path / "cache"
 
 
@@ -431,13 +433,40 @@ def test_list_shows_every_model_and_what_is_here(cache: Path, capsys: pytest.Cap
     cache.mkdir()
     (cache / NAME).write_bytes(GOOD)
     assert main(["models", "list"]) == 0
-    rows = [line.split(maxsplit=3) for line in capsys.readouterr().out.splitlines()]
-    assert rows[0] == ["model", "layout", "parameters", "weights"]
-    assert rows[1][:3] == ["default", "L14", "5,664,776"]
-    assert rows[1][3].startswith("bundled: ")
+    rows = [re.split(r"  +", line) for line in capsys.readouterr().out.splitlines()]
+    assert rows[0] == ["model", "layout", "parameters", "size", "licence", "where"]
+    assert rows[1][0] == Path(DEFAULT_WEIGHTS).stem
+    assert rows[1][5] == f"damaged or missing: {cache.parent / 'package' / DEFAULT_WEIGHTS}"
     assert [row[0] for row in rows[2:]] == list(MODELS)
-    assert [row[0] for row in rows[2:] if row[3] != "-"] == [VERSION]
-    assert ["4.25.heavy", "L16", "21,663,528", "-"] in rows
+    assert [row for row in rows[2:] if row[5] != "-"] == [
+        [VERSION, "L10", "2,616,476", f"{len(GOOD) / 1e6:.1f} MB", "its authors' terms", str(cache / NAME)]
+    ]
+    assert ["4.25.heavy", "L16", "21,663,528", "-", "its authors' terms", "-"] in rows
+
+
+def test_the_bundled_model_is_listed_with_its_licence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.undo()
+    assert main(["models", "list", "--json"]) == 0
+    models = json.loads(capsys.readouterr().out)
+    (default,) = (model for model in models if model["default"])
+    bundled = weights.package_directory() / DEFAULT_WEIGHTS
+    layout = load_weights().layout
+    assert default == {
+        "name": bundled.stem, "kind": "bundled", "default": True, "licence": "CC-BY 4.0", "path": str(bundled),
+        "bytes": bundled.stat().st_size, "layout": layout.id, "parameters": layout.parameters(),
+    }  # fmt: skip
+
+
+def test_a_reader_that_goes_away_ends_it_quietly() -> None:
+    command = [sys.executable, "-m", "vsrife", "models", "list"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout
+        assert process.stderr
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 1
 
 
 def test_path_prints_the_directory(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -25,7 +25,8 @@ from urllib.parse import urlsplit
 from vsrife import __version__
 from vsrife.catalogue import ModelSpec
 from vsrife.errors import OptionError, WeightsError
-from vsrife.weights import MAX_BYTES, model_directory, read_weights, sidecar_path
+from vsrife.store import install, locked, writing
+from vsrife.weights import MAX_BYTES, model_directory, read_weights
 
 MIRROR = "https://github.com/HolyWu/vs-rife/releases/download/model"
 MIRROR_VARIABLE = "VSRIFE_MODEL_URL"
@@ -63,18 +64,9 @@ def download(spec: ModelSpec, *, force: bool = False) -> Path:
     """
     url = f"{mirror()}/{spec.filename}"
     target = model_directory() / spec.filename
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(target.parent):
-            if force or not _is_good(target, spec):
-                _fetch(url, target, spec)
-    except WeightsError:
-        raise
-    except OSError as error:
-        raise WeightsError(
-            f"{target} cannot be written, got {error.strerror or error}; make room or choose another directory "
-            f"with VSRIFE_MODEL_DIR"
-        ) from error
+    with writing(target), locked(target.parent, "another download"):
+        if force or not _is_good(target, spec):
+            _fetch(url, target, spec)
     return target
 
 
@@ -109,13 +101,8 @@ def _fetch(url: str, target: Path, spec: ModelSpec) -> None:
         part.discard()
         reason = str(error).replace(str(part.path), "it")
         raise WeightsError(f"{url} gave no weights of {spec.name} and was removed: {reason}") from error
-    sidecar = sidecar_path(target)
-    sidecar.unlink(missing_ok=True)  # first, so that no moment has the new file with the old hash
-    part.path.replace(target)
+    install(part.path, target, sha256)
     part.discard()
-    fresh = sidecar.with_name(f"{sidecar.name}.part")
-    fresh.write_text(f"{sha256}  {target.name}\n", encoding="utf-8", newline="\n")
-    fresh.replace(sidecar)
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,35 +284,6 @@ def _read(response: http.client.HTTPResponse) -> bytes:
 
 
 # --- around it --------------------------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def _locked(directory: Path) -> Iterator[None]:
-    """Holds `directory` against other processes that download; the system lets go when the process ends."""
-    with (directory / ".lock").open("a+b") as file:
-        waiting = False
-        while not _try_lock(file):
-            if not waiting:
-                _say("waiting for another download to finish")
-            waiting = True
-            time.sleep(0.2)
-        yield
-
-
-def _try_lock(file: IO[bytes]) -> bool:
-    try:
-        if sys.platform == "win32":
-            import msvcrt
-
-            file.seek(0)
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        else:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):
-        return False
-    return True
 
 
 @contextlib.contextmanager

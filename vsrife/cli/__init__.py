@@ -22,6 +22,7 @@ from vsrife.cli.video import video
 from vsrife.errors import OptionError, RifeError
 
 DONE, FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
+_EXTRAS = {"onnx": "export"}  # of a package that is not installed, where it is not `cli`
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -66,7 +67,9 @@ def _report(error: Exception) -> int:
     elif isinstance(error, click.ClickException):
         code, text = FAILED, error.format_message()
     elif isinstance(error, ModuleNotFoundError) and not (error.name or "").startswith("vsrife"):
-        code, text = FAILED, f"this needs the package {error.name}; install vsrife with its extra: pip install '.[cli]'"
+        extra = _EXTRAS.get(error.name or "", "cli")
+        code = FAILED
+        text = f"this needs the package {error.name}; install vsrife with its extra: pip install '.[{extra}]'"
     else:
         ours = error if isinstance(error, RifeError) else error.__cause__  # the filter raises vs.Error from ours
         if not isinstance(ours, RifeError):

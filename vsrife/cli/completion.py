@@ -1,18 +1,51 @@
-"""`vsrife completion`: what a shell needs to complete the commands and options of vsrife."""
+"""`vsrife completion`: what a shell needs to complete commands, options and their values."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import click
-from click.shell_completion import get_completion_class
+from click.shell_completion import CompletionItem, get_completion_class
+
+from vsrife.catalogue import MODELS
+from vsrife.weights import installed_names
 
 
-@click.command()
+@click.command(
+    epilog="""\b
+Put into ~/.bashrc:
+  eval "$(vsrife completion bash)"
+into ~/.zshrc, after compinit:
+  eval "$(vsrife completion zsh)"
+into ~/.config/fish/completions/vsrife.fish:
+  vsrife completion fish | source"""
+)
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> None:
-    """Print the completion script of a SHELL.
-
-    For bash, put into ~/.bashrc:  eval "$(vsrife completion bash)"
-    """
+    """Print the completion script of a SHELL."""
     script = get_completion_class(shell)
     assert script is not None
     click.echo(script(click.get_current_context().find_root().command, {}, "vsrife", "_VSRIFE_COMPLETE").source())
+
+
+def complete_version(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:  # noqa: ARG001
+    """Published versions."""
+    return _matching(MODELS, incomplete)
+
+
+def complete_model(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:  # noqa: ARG001
+    """Names of models, or else files."""
+    files = CompletionItem(incomplete, type="file")  # first, because bash's script forgets what came before it
+    return [files, *_matching([*installed_names(), *MODELS], incomplete)]
+
+
+def complete_device(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:  # noqa: ARG001
+    return _matching(("cpu", "cuda", "cuda:0", "cuda:1", "xpu", "mps"), incomplete)
+
+
+def complete_precision(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:  # noqa: ARG001
+    return _matching(("fp32", "fp16", "bf16"), incomplete)
+
+
+def _matching(values: Iterable[str], incomplete: str) -> list[CompletionItem]:
+    return [CompletionItem(value) for value in values if value.startswith(incomplete)]

@@ -1,67 +1,161 @@
-"""`vsrife models`: lists the published weights, downloads them, tells where they are kept."""
+"""`vsrife models`: what models are here; downloads, checks, imports, exports and removes them."""
 
 from __future__ import annotations
 
+import json
 import sys
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any, cast
 
 import click
 
-from vsrife.catalogue import DEFAULT_WEIGHTS, MODELS, Layout, ModelSpec
+from vsrife.catalogue import FLOW_SCALES, MODELS, ModelSpec
+from vsrife.cli.completion import complete_model, complete_version
 from vsrife.download import UnreachableError, download
 from vsrife.errors import OptionError, WeightsError
-from vsrife.weights import (
-    download_command,
-    find_weights,
-    match_layout,
-    model_directory,
-    named_version,
-    package_directory,
-)
+from vsrife.store import StoredModel, import_model, remove, stored_model, stored_models, verify
+from vsrife.weights import download_command, load_weights, model_directory, named_version
+
+_COLUMNS = ("model", "layout", "parameters", "size", "licence", "where")
+_RIGHT = ("parameters", "size")
+
+as_json = click.option("--json", "as_json", is_flag=True, help="One JSON list instead of text.")
 
 
 @click.group()
 def models() -> None:
-    """List, download and locate the published weights."""
+    """List, download, verify, import, export and remove models."""
 
 
-@models.command("list")
-def list_models() -> None:
-    """Every model, its parameters, whether it is here."""
-    rows = [("model", "layout", "parameters", "weights"), _bundled_row()]
-    rows += [(spec.name, spec.layout.id, f"{spec.layout.parameters():,}", _place(spec)) for spec in MODELS.values()]
-    for name, layout, parameters, place in rows:
-        click.echo(f"{name:<11}  {layout:<6}  {parameters:>10}  {place}")
+@models.command("list", epilog="Example:  vsrife models list --json | jq -r '.[] | select(.path) | .name'")
+@as_json
+def list_models(as_json: bool) -> None:
+    """Every model: its layout, parameters, licence, and where it is.
+
+    Bundled models come first, then the published versions, then what was imported. `-` stands for a version that has
+    not been downloaded.
+    """
+    rows = [_row(model) for model in stored_models()]
+    if as_json:
+        click.echo(json.dumps(rows, indent=2))
+        return
+    for line in _table([_cells(row) for row in rows]):
+        click.echo(line)
     print(f"\nget one with: {download_command(MODELS['4.26'])}", file=sys.stderr)
 
 
 @models.command("path")
 def print_path() -> None:
-    """Print the directory that downloads go to."""
+    """Print the directory that downloads and imports go to."""
     click.echo(model_directory())
 
 
-@models.command("download")
-@click.argument("versions", nargs=-1, metavar="[VERSION]...")
+@models.command("download", epilog="Example:  vsrife models download 4.26 4.25.lite")
+@click.argument("versions", nargs=-1, metavar="[VERSION]...", shell_complete=complete_version)
 @click.option("--all", "everything", is_flag=True, help=f"All {len(MODELS)} versions.")
 @click.option("--force", is_flag=True, help="Also where the file is here already.")
 def download_models(versions: tuple[str, ...], everything: bool, force: bool) -> int:
-    """Fetch published weights; a VERSION is such as 4.26 or 4.25.lite."""
+    """Fetch published weights; a VERSION is such as 4.26 or 4.25.lite.
+
+    A broken transfer is taken up again where it stopped. What came is checked before it gets its name.
+    """
     if everything and versions:
         raise OptionError(f"--all is every version, got {' '.join(versions)} as well; give one of both")
     specs = list(MODELS.values()) if everything else [_version(text) for text in versions]
     if not specs:
         raise OptionError("no version given; name one, such as 4.26, or use --all")
-    failed = 0
-    for spec in dict.fromkeys(specs):
-        try:
-            click.echo(download(spec, force=force))
-        except UnreachableError:
-            raise
-        except WeightsError as error:
-            print(f"vsrife: {error}", file=sys.stderr)
-            failed += 1
-    return 1 if failed else 0
+    return _each(dict.fromkeys(specs), lambda spec: click.echo(download(spec, force=force)))
+
+
+@models.command("verify", epilog="Example:  vsrife models verify 4.26 && vsrife video in.mp4 --model 4.26")
+@click.argument("names", nargs=-1, metavar="[MODEL]...", shell_complete=complete_model)
+@as_json
+def verify_models(names: tuple[str, ...], as_json: bool) -> int:
+    """Check the recorded SHA-256 and that the tensors are those of the layout.
+
+    A MODEL is a version or a name of `vsrife models list`; without one, every model that is here is checked. The exit
+    code is 1 if one fails.
+    """
+    chosen = [stored_model(name) for name in names] or [model for model in stored_models() if model.path]
+    results = [_verified(model, quiet=as_json) for model in chosen]
+    if as_json:
+        click.echo(json.dumps(results, indent=2))
+    return 0 if all(result["ok"] for result in results) else 1
+
+
+@models.command("remove")
+@click.argument("names", nargs=-1, required=True, metavar="MODEL...", shell_complete=complete_model)
+def remove_models(names: tuple[str, ...]) -> int:
+    """Delete downloaded and imported models; bundled ones stay."""
+    return _each([stored_model(name) for name in names], lambda model: click.echo(remove(model)))
+
+
+@models.command(
+    "import",
+    epilog="""\b
+Examples:
+  vsrife models import ~/Downloads/flownet_v4.26.pkl
+  vsrife models import Practical-RIFE/train_log --name my-run
+  vsrife video in.mp4 --model my-run""",
+)
+@click.argument("source", metavar="PATH", type=click.Path(path_type=Path))
+@click.option("--name", help="What to call it; needed where the file's name does not tell.")
+@click.option("--force", is_flag=True, help="Replace a model of that name.")
+def import_models(source: Path, name: str | None, force: bool) -> None:
+    """Check a model from elsewhere and copy it to where `--model NAME` finds it.
+
+    PATH is a .pkl, .pth or .safetensors file, or a folder such as train_log. A file whose name holds a published
+    version, or --name 4.26, must have that version's layout.
+    """
+    model = import_model(source, name, force=force)
+    click.echo(model.path)
+    print(f"use it with: --model {model.name}", file=sys.stderr)
+
+
+@models.command(
+    "export",
+    epilog="""\b
+Examples:
+  vsrife models export 4.25 rife-4.25.onnx
+  vsrife models export my-run my-run-half.safetensors --precision fp16""",
+)
+@click.argument("name", metavar="MODEL", shell_complete=complete_model)
+@click.argument("target", metavar="OUT", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--precision", type=click.Choice(["fp32", "fp16"]), default="fp32", show_default=True, help="Of weights.")
+@click.option(
+    "--scale",
+    type=float,
+    help=f"ONNX: estimate the flow at {', '.join(f'{scale:g}' for scale in FLOW_SCALES)} times the size.  [1]",
+)
+@click.option("--overwrite", is_flag=True, help="Replace OUT if it exists.")
+def export_models(name: str, target: Path, precision: str, scale: float | None, overwrite: bool) -> None:
+    """Write MODEL for other programs; OUT ends in .onnx or .safetensors.
+
+    An ONNX graph is the published forward for frames of any size: inputs img0 and img1, (N, 3, H, W) RGB of 0 to 1, and
+    timestep, (1, 1, 1, 1) or (N, 1, 1, 1); output image. It needs opset 16. With fp16 the convolutions run in half
+    precision; inputs, output, flow and blending stay float32.
+    """
+    suffix = target.suffix.lower()
+    if suffix not in (".onnx", ".safetensors"):
+        raise OptionError(f"OUT must end in .onnx or .safetensors, got {target.name!r}; give one of these suffixes")
+    if scale is not None and (suffix != ".onnx" or scale not in FLOW_SCALES):
+        raise OptionError(f"--scale is 0.25, 0.5, 1, 2 or 4 and for .onnx, got {scale:g} for {target.name}; correct it")
+    if target.exists() and not overwrite:
+        raise WeightsError(f"{target} exists already; replace it with --overwrite, or give another name")
+    from vsrife.export import Half, export_onnx, export_safetensors
+
+    weights = load_weights(name)
+    if suffix == ".onnx":
+        export_onnx(weights, target, cast(Half, precision), 1.0 if scale is None else scale)
+        if weights.layout.rescales:
+            print(f"{weights.name} looks twice at large motion; the graph looks once", file=sys.stderr)
+    else:
+        export_safetensors(weights, target, cast(Half, precision))
+    click.echo(target)
+
+
+# --- rows -------------------------------------------------------------------------------------------------------------
 
 
 def _version(text: str) -> ModelSpec:
@@ -71,28 +165,67 @@ def _version(text: str) -> ModelSpec:
     return spec
 
 
-def _bundled_row() -> tuple[str, str, str, str]:
-    path = package_directory() / DEFAULT_WEIGHTS
+def _each[T](things: Iterable[T], work: Callable[[T], None]) -> int:
+    """Do it for each, tell what fails, and give the exit code; without a network nothing more is tried."""
+    failed = 0
+    for thing in things:
+        try:
+            work(thing)
+        except UnreachableError:
+            raise
+        except WeightsError as error:
+            print(f"vsrife: {error}", file=sys.stderr)
+            failed += 1
+    return 1 if failed else 0
+
+
+def _verified(model: StoredModel, quiet: bool) -> dict[str, Any]:
+    """Check one model, say how it went unless `quiet`, and give the same for machines."""
+    result: dict[str, Any] = {"name": model.name, "path": str(model.path) if model.path else None, "ok": False}
     try:
-        layout = _header_layout(path)
-    except WeightsError:
-        return "default", "-", "-", f"damaged or missing: {path}"
-    return "default", layout.id, f"{layout.parameters():,}", f"bundled: {path}"
+        weights = verify(model)
+    except WeightsError as error:
+        if not quiet:
+            print(f"vsrife: {error}", file=sys.stderr)
+        return result | {"error": str(error)}
+    if not quiet:
+        click.echo(f"{model.name}: good, {weights.layout.id}, SHA-256 {weights.sha256}")
+    return result | {"ok": True, "layout": weights.layout.id, "sha256": weights.sha256}
 
 
-def _header_layout(path: Path) -> Layout:
-    """The layout of a safetensors file from its header alone, which needs no torch."""
-    import safetensors
-
+def _row(model: StoredModel) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "name": model.name, "kind": model.kind, "default": model.is_default, "licence": model.licence,
+        "path": str(model.path) if model.path else None, "bytes": None, "layout": None, "parameters": None,
+    }  # fmt: skip
     try:
-        with safetensors.safe_open(path, framework="numpy") as file:
-            return match_layout({name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}, path)  # noqa: SIM118
-    except (OSError, safetensors.SafetensorError) as error:
-        raise WeightsError(f"{path} cannot be read, got {error}; reinstall vsrife") from error
+        layout = model.layout()
+        row["bytes"] = model.path.stat().st_size if model.path else None
+    except (WeightsError, FileNotFoundError):
+        return row | {"damaged": True}
+    return row | {"layout": layout.id, "parameters": layout.parameters()}
 
 
-def _place(spec: ModelSpec) -> str:
-    try:
-        return str(find_weights(spec.name))
-    except WeightsError:
-        return "-"
+def _cells(row: dict[str, Any]) -> tuple[str, ...]:
+    where = row["path"] or "-"
+    notes = [note for note in (row["kind"] != "published" and row["kind"], row["default"] and "default") if note]
+    if row.get("damaged"):
+        notes = ["damaged or missing"]
+    return (
+        row["name"],
+        row["layout"] or "-",
+        f"{row['parameters']:,}" if row["parameters"] else "-",
+        f"{row['bytes'] / 1e6:.1f} MB" if row["bytes"] else "-",
+        row["licence"],
+        f"{', '.join(notes)}: {where}" if notes else where,
+    )
+
+
+def _table(rows: list[tuple[str, ...]]) -> list[str]:
+    lines = [_COLUMNS, *rows]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(_COLUMNS))]
+
+    def cell(text: str, column: int) -> str:
+        return text.rjust(widths[column]) if _COLUMNS[column] in _RIGHT else text.ljust(widths[column])
+
+    return ["  ".join(cell(text, column) for column, text in enumerate(line)).rstrip() for line in lines]
