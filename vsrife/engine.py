@@ -35,6 +35,7 @@ _networks: OrderedDict[Hashable, FoldedNet] = OrderedDict()  # least recently as
 _networks_lock = threading.Lock()
 # Filters share the cores: two engines that compute at once on the CPU only get in each other's way.
 _cpu_lock = threading.Lock()
+CERTAIN_LOGIT = 100.0  # of a mask that takes all from one picture: its share is exactly 1 or as good as 0
 TURN_SECONDS = 0.05  # between two looks at whether waiting for it still makes sense
 
 
@@ -90,12 +91,12 @@ class Picture:
 
     Attributes:
         key: the same for equal pictures of one engine only, e.g. the frame's number.
-        planes: per plane (h, w) in the clip's own samples; only read.
+        planes: per plane (h, w) in the clip's own samples; only read. Tensors may lie on the network's device.
         color: how to read them.
     """
 
     key: Hashable
-    planes: Sequence[NDArray[Any]]
+    planes: Sequence[NDArray[Any] | Tensor]
     color: Colorimetry
     carried: tuple[Picture, ...] = ()  # moved along with it; their keys do not matter
 
@@ -111,8 +112,9 @@ class _Prepared:
     ) -> None:
         self.net, self.fmt, self.color = net, fmt, picture.color
         self.planes: Planes = tuple(
-            torch.from_numpy(np.array(p)).to(net.device)[None, None] for p in picture.planes
-        )  # fmt: skip
+            (p if isinstance(p, Tensor) else torch.from_numpy(np.array(p))).to(net.device)[None, None]
+            for p in picture.planes
+        )
         self.carried = tuple(_Prepared(net, fmt, extra) for fmt, extra in zip(carried, picture.carried, strict=True))
         self._source: pyramid.Source | None = None
 
@@ -151,14 +153,15 @@ class Engine:
         self.prepared: OrderedDict[Hashable, _Prepared] = OrderedDict()
 
     def interpolate(
-        self, left: Picture, right: Picture, timestep: float, interrupt: Callable[[], None] = lambda: None
+        self, left: Picture, right: Picture, timestep: float | Tensor, interrupt: Callable[[], None] = lambda: None
     ) -> Planes | None:
         """The picture at `timestep` between two.
 
         Args:
             left: the picture at time 0.
             right: the picture at time 1.
-            timestep: between 0 and 1.
+            timestep: between 0 and 1; or a time 0..1 for every pixel, (H, W). Pixels at 0 are those of `left`, and at 1
+                those of `right`.
             interrupt: called between steps; may raise to give up.
 
         Returns:
@@ -168,9 +171,33 @@ class Engine:
         Raises:
             DeviceError: out of memory.
         """
+        planes = self.compute(left, right, timestep, interrupt)
+        return None if planes is None else tuple(plane.cpu() for plane in planes)
+
+    def compute(
+        self, left: Picture, right: Picture, timestep: float | Tensor, interrupt: Callable[[], None] = lambda: None
+    ) -> Planes | None:
+        """What `interpolate` gives, on the network's device."""
+        with self._run(interrupt):
+            return self._interpolate(left, right, timestep, interrupt)
+
+    def motion(self, left: Picture, right: Picture, timestep: float | Tensor) -> tuple[Tensor, Tensor]:
+        """What the picture at `timestep` is made with; arguments as for `interpolate`.
+
+        Returns:
+            On the network's device: the flow, (4, H, W) in pixels, from a pixel of the picture in between to where it
+            is in the left picture, x then y, then to where it is in the right one; and how much of it comes from the
+            left picture, (H, W), 0..1.
+        """
+        with self._run(lambda: None):
+            flow, mask = self._between(self._prepare(left), self._prepare(right), timestep, lambda: None)
+            return flow[0], torch.sigmoid(mask)[0, 0]
+
+    @contextmanager
+    def _run(self, interrupt: Callable[[], None]) -> Iterator[None]:
         try:
             with torch.inference_mode(), self._turn(interrupt):
-                return self._interpolate(left, right, timestep, interrupt)
+                yield
         except torch.OutOfMemoryError as error:
             self.prepared.clear()
             size = f"{self.fmt.width}x{self.fmt.height}"
@@ -192,25 +219,36 @@ class Engine:
             _cpu_lock.release()
 
     def _interpolate(
-        self, left: Picture, right: Picture, timestep: float, interrupt: Callable[[], None]
+        self, left: Picture, right: Picture, timestep: float | Tensor, interrupt: Callable[[], None]
     ) -> Planes | None:
         a, b = self._prepare(left), self._prepare(right)
         equal = a.equals(b)
         if equal and all(x.equals(y) for x, y in zip(a.carried, b.carried, strict=True)):
             return None
         interrupt()
-        if equal:  # only what is carried differs: nothing tells how it moves
-            flow = torch.zeros(1, 4, self.fmt.height, self.fmt.width, dtype=self.net.exact, device=self.net.device)
-            view = flow, torch.logit(torch.full_like(flow[:, :1], 1 - timestep))
-        else:
-            source_a, source_b = a.source, b.source
-            field = pyramid.estimate(self.net, source_a, source_b, timestep, interrupt)
-            view = self._view(field)
+        view = self._between(a, b, timestep, interrupt)
         interrupt()
         planes = list(a.planes) if equal else [*self._picture(a, b, view)]
         for x, y in zip(a.carried, b.carried, strict=True):
             planes += self._native(x, y, self._resized(view, x.fmt))
-        return tuple(plane[0, 0].cpu() for plane in planes)
+        return tuple(plane[0, 0] for plane in planes)
+
+    def _between(self, a: _Prepared, b: _Prepared, timestep: float | Tensor, interrupt: Callable[[], None]) -> View:
+        """Flow and mask at the pixels of the picture."""
+        if isinstance(timestep, Tensor):
+            timestep = timestep.to(self.net.device, self.net.exact)[None, None]
+        if a.equals(b):  # nothing tells how what is carried moves
+            flow = torch.zeros(1, 4, self.fmt.height, self.fmt.width, dtype=self.net.exact, device=self.net.device)
+            return flow, torch.logit(flow[:, :1] + (1 - timestep)).clamp_(-CERTAIN_LOGIT, CERTAIN_LOGIT)
+        source_a, source_b = a.source, b.source
+        if not isinstance(timestep, Tensor):
+            return self._view(pyramid.estimate(self.net, source_a, source_b, timestep, interrupt))
+        height, width = source_a.size
+        padding = (0, width - self.fmt.width, 0, height - self.fmt.height)
+        padded = F.pad(timestep, padding, mode="replicate")
+        flow, mask = self._view(pyramid.estimate(self.net, source_a, source_b, padded, interrupt))
+        source = (timestep == 0) | (timestep == 1)
+        return flow.masked_fill(source, 0), torch.where(source, CERTAIN_LOGIT * (1 - 2 * timestep), mask)
 
     def _prepare(self, picture: Picture) -> _Prepared:
         prepared = self.prepared.pop(picture.key, None) or _Prepared(self.net, self.fmt, picture, self.carried)

@@ -157,14 +157,21 @@ class IFNet(nn.Module):
             self.add_module(f"block{i}", IFBlock(layout, i))
 
     def forward(
-        self, frame0: Tensor, frame1: Tensor, timestep: float = 0.5, *, scale: float = 1.0, ensemble: bool = False
+        self,
+        frame0: Tensor,
+        frame1: Tensor,
+        timestep: float | Tensor = 0.5,
+        *,
+        scale: float = 1.0,
+        ensemble: bool = False,
     ) -> Interpolation:
         """Interpolate between two frames of any size.
 
         Args:
             frame0: (N, 3, H, W), nominally 0..1.
             frame1: the next frame, same shape.
-            timestep: 0..1, 0 is the time of `frame0`.
+            timestep: 0..1, 0 is the time of `frame0`; or a time for every pixel, (N, 1, H, W), whose border is repeated
+                into the padding.
             scale: flow scale, 0.25, 0.5, 1, 2 or 4; below 1 looks for larger motion.
             ensemble: average with the pass in the other time direction; layouts with carried features reject it.
 
@@ -179,6 +186,8 @@ class IFNet(nn.Module):
         height, width = frame0.shape[-2:]
         padded_width, padded_height = self.layout.padded(width, height, scale)
         pad = (0, padded_width - width, 0, padded_height - height)
+        if isinstance(timestep, Tensor):
+            timestep = F.pad(timestep, pad, mode="replicate")
         result = self._forward(F.pad(frame0, pad), F.pad(frame1, pad), timestep, scale, ensemble)
 
         def crop(maps: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -187,10 +196,12 @@ class IFNet(nn.Module):
         image = result.image[..., :height, :width]
         return Interpolation(image, crop(result.flows), crop(result.masks), crop(result.blends))
 
-    def _forward(self, frame0: Tensor, frame1: Tensor, timestep: float, scale: float, ensemble: bool) -> Interpolation:
+    def _forward(
+        self, frame0: Tensor, frame1: Tensor, timestep: float | Tensor, scale: float, ensemble: bool
+    ) -> Interpolation:
         head0, head1 = (self.encode(f) for f in (frame0, frame1)) if self.layout.head else (frame0[:, :0],) * 2
         frame0, frame1 = frame0.clamp(0, 1), frame1.clamp(0, 1)
-        time = torch.full_like(frame0[:, :1], timestep)
+        time = timestep if isinstance(timestep, Tensor) else torch.full_like(frame0[:, :1], timestep)
         scales = list(self.layout.scale_list(scale))
         may_rescale = self.layout.rescales
 
