@@ -4,14 +4,51 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, fields
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from vsrife.catalogue import FLOW_SCALES
+from vsrife.cli.completion import complete_device, complete_model, complete_precision
 from vsrife.cli.console import Console
 from vsrife.errors import OptionError
+
+if TYPE_CHECKING:
+    from vsrife.media.plan import VideoOptions
+
+
+class SectionedOption(click.Option):
+    """An option that stands under a heading of its own in the help."""
+
+    def __init__(self, *args: Any, section: str, **rest: Any) -> None:
+        super().__init__(*args, **rest)
+        self.section = section
+
+
+class SectionedCommand(click.Command):
+    """A command whose help lists its options under their headings."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        for title, options in sections_of(self, ctx).items():
+            with formatter.section(title):
+                formatter.write_dl([record for option in options if (record := option.get_help_record(ctx))])
+
+
+def sections_of(command: click.Command, ctx: click.Context) -> dict[str, list[click.Option]]:
+    """A command's options by the headings of its help; those without one come last."""
+    options = [parameter for parameter in command.get_params(ctx) if isinstance(parameter, click.Option)]
+    sections: dict[str, list[click.Option]] = {}
+    for option in sorted(options, key=lambda option: not isinstance(option, SectionedOption)):
+        title = option.section if isinstance(option, SectionedOption) else "Other options" if sections else "Options"
+        sections.setdefault(title, []).append(option)
+    return sections
+
+
+def option(*names: str, section: str, **rest: Any) -> Callable[[Any], Any]:
+    """`click.option` under a heading."""
+    return click.option(*names, cls=SectionedOption, section=section, **rest)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,17 +66,94 @@ class NetworkArguments:
         return asdict(self)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClipArguments:
+    """What is wanted of a clip, as given."""
+
+    multi: str | None
+    exp: int | None
+    fps: str | None
+    slow_motion: str | None
+    start: str | None
+    end: str | None
+    deinterlace: bool
+    sc_threshold: float
+
+    def options(self, network: NetworkArguments) -> VideoOptions:
+        """The same with numbers read and checked.
+
+        Raises:
+            OptionError: one of them is none, or two contradict each other.
+        """
+        from vsrife.media.plan import VideoOptions, parse_mark
+        from vsrife.options import parse_fps, parse_multi
+
+        if sum(value is not None for value in (self.multi, self.exp, self.fps)) > 1:
+            raise OptionError("--multi, --exp and --fps say the same in different ways; give one of them")
+        multi = Fraction(2**self.exp) if self.exp else parse_multi(self.multi) if self.multi else None
+        return VideoOptions(
+            multi=multi,
+            fps=parse_fps(self.fps) if self.fps else None,
+            slow_motion=parse_multi(self.slow_motion) if self.slow_motion else Fraction(1),
+            start=parse_mark("--start", self.start) if self.start else None,
+            end=parse_mark("--end", self.end) if self.end else None,
+            deinterlace=self.deinterlace,
+            sc_threshold=self.sc_threshold,
+            network=network.keywords(),
+        )
+
+
+def clip_options[R](function: Callable[..., R]) -> Callable[..., R]:
+    """Adds the options that shape a clip; the command gets them as `clip`, a `ClipArguments`."""
+    rate, part = (functools.partial(option, section=section) for section in ("Frame rate", "Source"))
+
+    @rate("--multi", metavar="MULTI", help="Output frames per source frame, such as 2, 2.5 or 5/2.  [2]")
+    @rate("--exp", type=click.IntRange(1, 8), metavar="N", help="The same as --multi 2^N.")
+    @rate("--fps", metavar="FPS", help="Constant output rate instead, such as 60 or 60000/1001.")
+    @rate("--slow-motion", metavar="K", help="K times as long, at the source's rate.")
+    @part("--start", metavar="TIME", help="Begin there: 90, 1:30, 00:01:30.5, or a frame as 100f.")
+    @part("--end", metavar="TIME", help="End there, without the frame at that time.")
+    @part("--deinterlace", is_flag=True, help="Make a frame of each field of an interlaced source first.")
+    @part(
+        "--sc-threshold",
+        type=click.FloatRange(0, 1),
+        default=0.15,
+        show_default=True,
+        metavar="X",
+        help="Difference of two frames that counts as a scene change; 1: never.",
+    )
+    @functools.wraps(function)
+    def command(*args: Any, **options: Any) -> R:
+        own = {field.name: options.pop(field.name) for field in fields(ClipArguments)}
+        return function(*args, clip=ClipArguments(**own), **options)
+
+    return command
+
+
 def network_options[R](function: Callable[..., R]) -> Callable[..., R]:
     """Adds the options of the network; the command gets them as `network`, a `NetworkArguments`."""
 
-    @click.option("-m", "--model", metavar="MODEL", help="Published version such as 4.26, or a weights file or folder.")
-    @click.option(
-        "--scale", type=float, metavar="SCALE", help="Estimate the flow at 0.25, 0.5, 1, 2 or 4 times the size.  [1]"
+    network = functools.partial(option, section="Network")
+
+    @network(
+        "-m",
+        "--model",
+        metavar="MODEL",
+        shell_complete=complete_model,
+        help="Published version such as 4.26, a name of `vsrife models list`, or a weights file.  [bundled]",
     )
-    @click.option("--uhd", is_flag=True, help="The same as --scale 0.5, for 4K.")
-    @click.option("--ensemble", is_flag=True, help="Estimate in both directions and average; twice the work.")
-    @click.option("--device", metavar="DEVICE", help="cpu, cuda, cuda:1, …  [best present]")
-    @click.option("--precision", metavar="PRECISION", help="fp32, fp16 or bf16.  [best that is safe on the device]")
+    @network(
+        "--scale", type=float, metavar="SCALE", help="Look for motion at 0.25, 0.5, 1, 2 or 4 times the size.  [1]"
+    )
+    @network("--uhd", is_flag=True, help="The same as --scale 0.5, for 4K.")
+    @network("--ensemble", is_flag=True, help="Estimate in both directions and average; twice the work.")
+    @network("--device", metavar="DEVICE", shell_complete=complete_device, help="cpu, cuda, cuda:1, …  [best present]")
+    @network(
+        "--precision",
+        metavar="PRECISION",
+        shell_complete=complete_precision,
+        help="fp32, fp16 or bf16.  [best that is safe on the device]",
+    )
     @functools.wraps(function)
     def command(
         *args: Any,
@@ -65,8 +179,10 @@ def network_options[R](function: Callable[..., R]) -> Callable[..., R]:
 def console_options[R](function: Callable[..., R]) -> Callable[..., R]:
     """Adds --quiet and --json; the command gets a `Console` as `console`."""
 
-    @click.option("-q", "--quiet", is_flag=True, help="No progress and no messages except errors.")
-    @click.option("--json", "as_json", is_flag=True, help="One JSON object a line on stdout instead of text.")
+    @option("-q", "--quiet", section="Messages", is_flag=True, help="No progress and no messages except errors.")
+    @option(
+        "--json", "as_json", section="Messages", is_flag=True, help="One JSON object a line on stdout instead of text."
+    )
     @functools.wraps(function)
     def command(*args: Any, quiet: bool, as_json: bool, **rest: Any) -> R:
         return function(*args, console=Console(quiet=quiet, json=as_json), **rest)
