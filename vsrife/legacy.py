@@ -73,7 +73,10 @@ class DoubleConv(nn.Module):
 
 
 class AttentionBlock(nn.Module):
-    """Two convolutions with a skip, whose channels are weighted by the mean of the whole map."""
+    """Two convolutions with a skip, whose channels are weighted by the mean of the whole map.
+
+    Here and below layers are registered in the order of their evaluation: `ncnn` relies on it.
+    """
 
     def __init__(
         self, inputs: int, outputs: int, stride: int = 1, kernel: int = 3, *, normalised: bool = False
@@ -87,10 +90,10 @@ class AttentionBlock(nn.Module):
         else:
             self.conv1 = conv_prelu(inputs, outputs, stride, kernel)
             self.conv2 = nn.Sequential(nn.Conv2d(outputs, outputs, 3, padding=1))
-        self.relu1 = nn.PReLU(1)
-        self.relu2 = nn.PReLU(outputs)
         self.fc1 = nn.Conv2d(outputs, _ATTENTION_CHANNELS, 1, bias=False)
+        self.relu1 = nn.PReLU(1)
         self.fc2 = nn.Conv2d(_ATTENTION_CHANNELS, outputs, 1, bias=False)
+        self.relu2 = nn.PReLU(outputs)
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.conv2(self.conv1(x))

@@ -1,4 +1,4 @@
-"""Finds, reads and checks weights files.
+"""Finds, reads and checks weights files of RIFE 4.x; `generations` adds those of older models and other programs.
 
 A file is a PyTorch state dict (.pkl, .pth) or a .safetensors file. Neither is ever unpickled: `torch.load` runs with
 `weights_only=True`, and a file that it refuses is refused here. Names and shapes of the tensors alone tell the layout,
@@ -20,11 +20,11 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import platformdirs
 
-from vsrife.catalogue import DEFAULT_WEIGHTS, LAYOUTS, MODELS, Layout, ModelSpec, Shape
+from vsrife.catalogue import DEFAULT_WEIGHTS, LAYOUTS, LEGACY_MODELS, MODELS, Layout, LegacySpec, ModelSpec, Shape
 from vsrife.errors import OptionError, WeightsError
 
 if TYPE_CHECKING:
@@ -39,6 +39,8 @@ MAX_BYTES = 512 * 2**20  # the largest published file has 87 MB; more than this 
 # Parts of published files that only training uses: refiners of older generations, teachers, time calibration.
 UNUSED_FAMILIES = ("contextnet.", "unet.", "block_tea.", "teacher.", "caltime.")
 PARALLEL_PREFIX = "module."  # put before every name by torch's DataParallel
+COUNTER_SUFFIX = ".num_batches_tracked"  # of batch normalisation in older generations: only training counts
+FOLDER_FILES = ("flownet.param", *(f"flownet{suffix}" for suffix in SUFFIXES))  # one of them makes a folder a model
 
 # First bytes of what a browser, a captive portal or a bare git clone leaves in place of the file.
 _FOREIGN = ((b"<", "a web page"), (b"version https://git-lfs", "a Git LFS pointer"))
@@ -57,8 +59,17 @@ class Weights:
     sha256: str  # of the file, in lower-case hex: its identity for caches
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class StoredFile:
+    """What one weights file holds, before anything is known of its layout."""
+
+    path: Path
+    tensors: Mapping[str, Tensor]  # as stored, names without prefix, counters of training left out
+    sha256: str  # of the file, in lower-case hex
+
+
 def load_weights(model: str | Path | None = None) -> Weights:
-    """Find, read and check the weights of `model`.
+    """Find, read and check the weights of a 4.x `model`.
 
     Args:
         model: A version such as "4.26", the name of an installed model, the path of a weights file, or None for the
@@ -74,6 +85,9 @@ def load_weights(model: str | Path | None = None) -> Weights:
 def find_weights(model: str | Path | None = None) -> Path:
     """Where the weights of `model` are: a path is itself; a name is looked for in each of `search_directories`.
 
+    Returns:
+        A weights file, or a folder that holds several.
+
     Raises:
         OptionError: `model` is neither a known version, nor an installed name, nor a path.
         WeightsError: there is no such file; for a version, the text holds the command that downloads it.
@@ -83,7 +97,11 @@ def find_weights(model: str | Path | None = None) -> Path:
         return _find_version(spec)
     if model is None or model == "default":
         return _find_bundled()
-    return _installed(model) or _find_file(Path(model).expanduser())
+    legacy, path = split_legacy(model)
+    if legacy and path is None:
+        return _installed(legacy.name) or _missing_legacy(legacy)
+    path = path or Path(model)
+    return _installed(model) or _find_file(path.expanduser())
 
 
 def read_weights(path: Path, spec: ModelSpec | None = None) -> Weights:
@@ -95,10 +113,13 @@ def read_weights(path: Path, spec: ModelSpec | None = None) -> Weights:
     Raises:
         WeightsError: the file is missing, damaged, of no layout or of another one than `spec`'s.
     """
-    data = _read_bytes(path)
-    sha256 = hashlib.sha256(data).hexdigest()
-    _check_recorded_hash(path, sha256)
-    tensors = _parse(data, path)
+    return check_weights(read_file(path), spec)
+
+
+def check_weights(stored: StoredFile, spec: ModelSpec | None = None) -> Weights:
+    """The contents of a file as weights of a 4.x layout. Raises as `read_weights`."""
+    path = stored.path
+    tensors = _without_training(stored.tensors, path)
     layout = recognise_layout(tensors, path)
     if spec and layout.id != spec.layout.id:
         raise WeightsError(
@@ -109,9 +130,21 @@ def read_weights(path: Path, spec: ModelSpec | None = None) -> Weights:
         name=spec.name if spec else path.stem,
         path=path,
         layout=layout,
-        tensors=MappingProxyType(_float32(tensors, path)),
-        sha256=sha256,
+        tensors=MappingProxyType(to_float32(tensors, path)),
+        sha256=stored.sha256,
     )
+
+
+def read_file(path: Path) -> StoredFile:
+    """The tensors of one file of any layout. If its hash was recorded beside it (`sidecar_path`), it must match.
+
+    Raises:
+        WeightsError: the file is missing, damaged, or holds anything but named floating-point tensors.
+    """
+    data = read_bytes(path)
+    sha256 = hashlib.sha256(data).hexdigest()
+    _check_recorded_hash(path, sha256)
+    return StoredFile(path, _parse(data, path), sha256)
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -120,7 +153,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     Raises:
         WeightsError: the file is missing, damaged, or holds anything but named floating-point tensors.
     """
-    return _parse(_read_bytes(path), path)
+    return _without_training(_parse(read_bytes(path), path), path)
 
 
 def recognise_layout(tensors: Mapping[str, Tensor], path: Path) -> Layout:
@@ -152,7 +185,8 @@ def match_layout(shapes: Mapping[str, Shape], path: Path) -> Layout:
             f"version has, {_some([name for name in shapes if name in more])}; it may be of a newer version: update "
             f"vsrife, or save it without them"
         )
-    raise WeightsError(f"{path} fits no RIFE 4.x layout, {_difference(shapes, nearest)}; {_remedy(path)}")
+    difference = describe_difference(shapes, nearest.tensor_shapes(), _versions_of(nearest))
+    raise WeightsError(f"{path} fits no RIFE 4.x layout, {difference}; {_remedy(path)}")
 
 
 def named_version(model: str | Path | None) -> ModelSpec | None:
@@ -168,6 +202,8 @@ def named_version(model: str | Path | None) -> ModelSpec | None:
         )
     if model is None or model == "default" or isinstance(model, Path) or _looks_like_path(model):
         return None
+    if split_legacy(model)[0]:
+        return None
     version = model.strip().lower().removeprefix("v")
     if version not in MODELS:
         if _installed(model):
@@ -175,10 +211,22 @@ def named_version(model: str | Path | None) -> ModelSpec | None:
         others = installed_names()
         raise OptionError(
             f"model must be a version, the path of a {', '.join(SUFFIXES)} file or nothing, got {model!r}; "
-            f"{_suggestion(version)}known versions are {', '.join(MODELS)}"
+            f"{_suggestion(version)}known versions are {', '.join(MODELS)} and before 4.x {', '.join(LEGACY_MODELS)}"
             + (f"; other models here are {', '.join(others)}" if others else "")
         )
     return MODELS[version]
+
+
+def split_legacy(model: str | Path | None) -> tuple[LegacySpec | None, Path | None]:
+    """The row before 4.x that `model` names, as "2.3" or, for what lies elsewhere, as "RIFE_2R:path"; and the path."""
+    if not isinstance(model, str):
+        return None, None
+    name, colon, path = model.partition(":")
+    rows = {spec.name.lower(): spec for spec in LEGACY_MODELS.values()}
+    spec = rows.get(name.strip().lower().removeprefix("v"))
+    if spec is None or (colon and not path):
+        return None, None
+    return spec, Path(path) if colon else None
 
 
 def model_directory() -> Path:
@@ -205,7 +253,8 @@ def installed_names() -> list[str]:
     """Names of the models in `search_directories` that are no published versions; `model=` takes each of them."""
     published = {Path(spec.filename).stem for spec in MODELS.values()}
     found = [path for folder in search_directories() if folder.is_dir() for path in folder.iterdir()]
-    names = {path.stem for path in found if path.suffix in SUFFIXES and not path.name.startswith(".")}
+    visible = [path for path in found if not path.name.startswith(".")]
+    names = {path.stem for path in visible if path.suffix in SUFFIXES} | set(map(_folder_name, visible)) - {""}
     return sorted(names - published)
 
 
@@ -219,8 +268,19 @@ def download_command(spec: ModelSpec) -> str:
     return f"python -m vsrife models download {spec.name}"
 
 
+def is_model_folder(path: Path) -> bool:
+    """Whether `path` is a folder that a model can be read from, such as the releases' `train_log`."""
+    return any((path / name).is_file() for name in FOLDER_FILES)
+
+
+def _folder_name(path: Path) -> str:
+    return path.name if is_model_folder(path) else ""
+
+
 def _looks_like_path(model: str) -> bool:
-    return model.lower().endswith(SUFFIXES) or any(mark in model for mark in ("/", "\\"))
+    if model.lower().endswith((*SUFFIXES, ".param")) or any(mark in model for mark in ("/", "\\")):
+        return True
+    return is_model_folder(Path(model))
 
 
 def _suggestion(version: str) -> str:
@@ -245,8 +305,17 @@ def _installed(model: str | Path) -> Path | None:
     """The file of a model that is known by its name alone, such as `vsrife models import` puts here."""
     if isinstance(model, Path) or _looks_like_path(model):
         return None
-    candidates = (folder / f"{model}{suffix}" for folder in search_directories() for suffix in SUFFIXES)
-    return next((path for path in candidates if path.is_file()), None)
+    candidates = [folder / f"{model}{suffix}" for folder in search_directories() for suffix in SUFFIXES]
+    folders = [folder / model for folder in search_directories()]
+    found = [path for path in candidates if path.is_file()] + [path for path in folders if is_model_folder(path)]
+    return found[0] if found else None
+
+
+def _missing_legacy(spec: LegacySpec) -> NoReturn:
+    raise WeightsError(
+        f"{spec.name} ({spec.title}) is not in {' and '.join(map(str, search_directories()))}; put the files of its "
+        f"release into a folder {spec.name} there, or give the path of their folder"
+    )
 
 
 def _find_bundled() -> Path:
@@ -257,6 +326,12 @@ def _find_bundled() -> Path:
 
 
 def _find_file(path: Path) -> Path:
+    if is_model_folder(path) or (path.suffix.lower() == ".param" and path.is_file()):
+        return path
+    if path.is_dir() and path.suffix.lower() not in SUFFIXES:
+        raise WeightsError(
+            f"{path} is a folder without a model, got none of {', '.join(FOLDER_FILES)}; give the folder that holds one"
+        )
     if path.suffix.lower() not in SUFFIXES:
         raise WeightsError(
             f"{path} has no suffix of a weights file, got {path.suffix!r}; "
@@ -279,7 +354,7 @@ def _remedy(path: Path) -> str:
     return "get the file again"
 
 
-def _read_bytes(path: Path) -> bytes:
+def read_bytes(path: Path) -> bytes:
     try:
         size = path.stat().st_size
         if size > MAX_BYTES:
@@ -320,7 +395,7 @@ def _parse(data: bytes, path: Path) -> dict[str, Tensor]:
         if head.startswith(start):
             raise WeightsError(f"{path} is {what}, not a weights file, got {head[:24]!r}; {_remedy(path)}")
     stored = _parse_safetensors(data, path) if path.suffix.lower() == ".safetensors" else _parse_torch(data, path)
-    return _clean(_checked_tensors(stored, path), path)
+    return _bare_names(_checked_tensors(stored, path), path)
 
 
 def _parse_safetensors(data: bytes, path: Path) -> dict[str, Tensor]:
@@ -371,34 +446,39 @@ def _checked_tensors(stored: Any, path: Path) -> dict[str, Tensor]:
     for name, tensor in stored.items():
         if not isinstance(name, str) or not isinstance(tensor, torch.Tensor):
             raise WeightsError(f"{path} is no flat state dict, got {type(tensor).__name__} under {name!r}; {expected}")
+        if name.endswith(COUNTER_SUFFIX):
+            continue
         if not tensor.is_floating_point() or tensor.layout != torch.strided or tensor.device.type != "cpu":
             raise WeightsError(
                 f"{path} has a tensor {name} of no use, got {tensor.dtype}, {tensor.layout}; expected dense "
                 f"floating-point values; {_remedy(path)}"
             )
-    return dict(stored)
+    return {name: tensor for name, tensor in stored.items() if not name.endswith(COUNTER_SUFFIX)}
 
 
-def _clean(stored: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
-    """`stored` without the `module.` prefix and the training-only parts."""
+def _bare_names(stored: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """`stored` without the `module.` prefix."""
     tensors: dict[str, Tensor] = {}
-    dropped = []
     for name, tensor in stored.items():
         bare = name.removeprefix(PARALLEL_PREFIX)
-        if bare.startswith(UNUSED_FAMILIES):
-            dropped.append(bare)
-        elif bare in tensors:
+        if bare in tensors:
             raise WeightsError(
                 f"{path} holds {bare} twice, got it with and without {PARALLEL_PREFIX!r}; {_remedy(path)}"
             )
-        else:
-            tensors[bare] = tensor
-    if dropped:
-        logger.debug("%s: dropped %d tensors that only training uses: %s", path.name, len(dropped), _some(dropped))
+        tensors[bare] = tensor
     return tensors
 
 
-def _float32(tensors: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
+def _without_training(tensors: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """`tensors` without the parts that 4.x needs for training alone."""
+    dropped = [name for name in tensors if name.startswith(UNUSED_FAMILIES)]
+    if dropped:
+        logger.debug("%s: dropped %d tensors that only training uses: %s", path.name, len(dropped), _some(dropped))
+    return {name: tensor for name, tensor in tensors.items() if not name.startswith(UNUSED_FAMILIES)}
+
+
+def to_float32(tensors: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """The same in float32, refused where a value is not finite."""
     import torch
 
     converted = {name: tensor.detach().to(torch.float32).contiguous() for name, tensor in tensors.items()}
@@ -408,9 +488,8 @@ def _float32(tensors: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
     return converted
 
 
-def _difference(shapes: Mapping[str, Shape], nearest: Layout) -> str:
-    """How `shapes` differs from a layout, in words."""
-    expected = nearest.tensor_shapes()
+def describe_difference(shapes: Mapping[str, Shape], expected: Mapping[str, Shape], nearest: str) -> str:
+    """How `shapes` differs from those of the nearest layout, in words."""
     if not expected.keys() & shapes.keys():
         return f"got {len(shapes)} tensors ({_some(shapes)}); expected names such as {_some(list(expected)[:2])}"
     wrong = [
@@ -422,12 +501,12 @@ def _difference(shapes: Mapping[str, Shape], nearest: Layout) -> str:
     unknown = [f"{name} {_text(shape)}" for name, shape in shapes.items() if name not in expected]
     groups = {"other shapes": wrong, "missing": missing, "unknown": unknown}
     parts = [f"{what}: {_some(names)}" for what, names in groups.items() if names]
-    return f"nearest is that of {_versions_of(nearest)}, but got {'; '.join(parts)}"
+    return f"nearest is that of {nearest}, but got {'; '.join(parts)}"
 
 
 def _versions_of(layout: Layout) -> str:
     names = [spec.name for spec in MODELS.values() if spec.layout.id == layout.id]
-    return f"{', '.join(names)} ({layout.id})"
+    return f"{', '.join(names) or 'our own models'} ({layout.id})"
 
 
 def _some(names: Collection[str]) -> str:
