@@ -35,8 +35,8 @@ from vsrife.metrics import METRICS, Image8
 from vsrife.network import IFNet
 from vsrife.report.pictures import Panel, method_row, save_png, strip
 from vsrife.report.plots import plot_sets
-from vsrife.report.tables import MEASURES, number, score_table, write_csv
-from vsrife.weights import find_weights, load_weights, named_version
+from vsrife.report.tables import MEASURES, model_labels, number, score_table, write_csv
+from vsrife.weights import load_weights
 
 RANKING = ("psnr_db", "luma_psnr_db")  # what tells the worst cases
 
@@ -109,17 +109,12 @@ def published_interpolator(model: str | None, device: str | None, scale: float, 
     return interpolate
 
 
-def model_names(models: Sequence[str | None]) -> dict[str, str | None]:
-    """A short name for each model: its version or file name; the path where two would be alike."""
-    short = [spec.name if (spec := named_version(model)) else find_weights(model).stem for model in models]
-    return {name if short.count(name) == 1 else str(model): model for name, model in zip(short, models, strict=True)}
-
-
 def chosen_methods(arguments: argparse.Namespace) -> list[Method]:
     """Models first, then the baselines."""
     published = arguments.forward == "published"
     methods = []
-    for name, model in model_names(arguments.model or [None]).items():
+    models = list(dict.fromkeys(arguments.model or [None]))
+    for name, model in zip(model_labels(models), models, strict=True):
         if published:
             run = published_interpolator(model, arguments.device, arguments.scale, arguments.ensemble)
         else:

@@ -130,8 +130,11 @@ def clip_options[R](function: Callable[..., R]) -> Callable[..., R]:
     return command
 
 
-def network_options[R](function: Callable[..., R]) -> Callable[..., R]:
-    """Adds the options of the network; the command gets them as `network`, a `NetworkArguments`."""
+def network_options[R](function: Callable[..., R], *, several: bool = False) -> Callable[..., R]:
+    """Adds the options of the network; the command gets them as `network`, a `NetworkArguments`.
+
+    With `several`, --model may be repeated, and `network` is a list with one for each.
+    """
 
     network = functools.partial(option, section="Network")
 
@@ -139,8 +142,10 @@ def network_options[R](function: Callable[..., R]) -> Callable[..., R]:
         "-m",
         "--model",
         metavar="MODEL",
+        multiple=several,
         shell_complete=complete_model,
-        help="Published version such as 4.26, a name of `vsrife models list`, or a weights file.  [bundled]",
+        help="Published version such as 4.26, a name of `vsrife models list`, or a weights file"
+        f"{'; may be repeated' if several else ''}.  [bundled]",
     )
     @network(
         "--scale", type=float, metavar="SCALE", help="Look for motion at 0.25, 0.5, 1, 2 or 4 times the size.  [1]"
@@ -157,7 +162,7 @@ def network_options[R](function: Callable[..., R]) -> Callable[..., R]:
     @functools.wraps(function)
     def command(
         *args: Any,
-        model: str | None,
+        model: str | tuple[str, ...] | None,
         scale: float | None,
         uhd: bool,
         ensemble: bool,
@@ -170,8 +175,12 @@ def network_options[R](function: Callable[..., R]) -> Callable[..., R]:
         chosen = 0.5 if uhd else 1.0 if scale is None else scale
         if chosen not in FLOW_SCALES:
             raise OptionError(f"--scale must be 0.25, 0.5, 1, 2 or 4, got {chosen:g}; for 4K sources try 0.5")
-        network = NetworkArguments(model=model, scale=chosen, ensemble=ensemble, device=device, precision=precision)
-        return function(*args, network=network, **rest)
+        models = (model or [None]) if isinstance(model, tuple) else [model]
+        networks = [
+            NetworkArguments(model=each, scale=chosen, ensemble=ensemble, device=device, precision=precision)
+            for each in models
+        ]
+        return function(*args, network=networks if several else networks[0], **rest)
 
     return command
 
