@@ -1,8 +1,8 @@
 """The published RIFE models as rows of data.
 
-36 published 4.x versions share 17 parameter layouts. A layout is told by the names and shapes of the tensors in a
-weights file alone, and it decides the whole forward pass; the version is only a label. The models before 4.x are nine
-more rows of another kind. Nothing here imports torch.
+36 published 4.x versions share 17 parameter layouts; an 18th is that of our own `lite` weights. A layout is told by the
+names and shapes of the tensors in a weights file alone, and it decides the whole forward pass; the version is only a
+label. The models before 4.x are nine more rows of another kind. Nothing here imports torch.
 
 Source: the network files of the 4.x releases (Huang et al., "Real-Time Intermediate Flow Estimation for Video Frame
 Interpolation", ECCV 2022, and the Practical-RIFE releases after it).
@@ -178,6 +178,11 @@ LAYOUTS: Mapping[str, Layout] = MappingProxyType(
             ),
             Layout(
                 id="L17", widths=(192, 128, 96, 64, 32), scales=_DEEP, head=_head(16, 16), outputs=13, ensemble=False,
+                align_px=64,
+            ),
+            # Our own, of no published version: L14 without the block at full size, its finest two halved in width.
+            Layout(
+                id="L18", widths=(192, 128, 48, 32), scales=_DEEP[:4], head=_head(16, 4), outputs=13, ensemble=False,
                 align_px=64,
             ),
         )
