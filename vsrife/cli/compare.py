@@ -1,0 +1,229 @@
+"""`vsrife compare`: which model is best on one's own footage."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from vsrife.cli.console import Console
+from vsrife.cli.options import NetworkArguments, SectionedCommand, console_options, network_options, option
+from vsrife.errors import ClipError, MediaError, OptionError
+
+if TYPE_CHECKING:
+    import vapoursynth as vs
+
+    from vsrife.comparison import Result
+    from vsrife.media.source import Source
+    from vsrife.media.timeline import Timeline
+
+_BASELINES = ("repeat", "blend", "dis")  # as in `vsrife.baselines`, which is slow to import
+_MEASURES = ("psnr_db", "ssim", "ssimulacra2")
+_CUTS_SHOWN = 5
+
+
+_rebuild, _source, _output = (functools.partial(option, section=name) for name in ("Comparison", "Source", "Output"))
+
+
+@click.command(cls=SectionedCommand)
+@click.argument("file", metavar="IN", type=click.Path(path_type=Path))
+@_rebuild(
+    "--drop",
+    type=click.IntRange(2, 16),
+    default=2,
+    show_default=True,
+    metavar="N",
+    help="Keep every Nth frame and rebuild the others.",
+)
+@_rebuild(
+    "--baseline",
+    "baselines",
+    multiple=True,
+    type=click.Choice([*_BASELINES, "none"]),
+    help="May be repeated: the frame before again, a blend of both, OpenCV's DIS flow.  [all]",
+)
+@_source("--start", metavar="TIME", help="Begin there: 90, 1:30, 00:01:30.5, or a frame as 100f.")
+@_source("--end", metavar="TIME", help="End there, without the frame at that time.")
+@_source("--frames", type=click.IntRange(min=3), metavar="COUNT", help="End after this many frames.")
+@_source("--deinterlace", is_flag=True, help="Make a frame of each field of an interlaced source first.")
+@_source(
+    "--sc-threshold",
+    type=click.FloatRange(0, 1),
+    default=0.15,
+    show_default=True,
+    metavar="X",
+    help="Difference of two frames that counts as a scene change; 1: never.",
+)
+@_output(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Folder for what is written.  [the name of IN and -compare]",
+)
+@_output(
+    "--worst",
+    type=click.IntRange(0, 50),
+    default=4,
+    show_default=True,
+    metavar="COUNT",
+    help="Strips and pictures of this many of the worst frames.",
+)
+@_output("--html", is_flag=True, help="Also write a page that opens without a network.")
+@_output("--overwrite", is_flag=True, help="Write into a folder that is not empty.")
+@functools.partial(network_options, several=True)
+@console_options
+def compare(file: Path, console: Console, html: bool, output: Path | None, overwrite: bool, **options: Any) -> int:
+    """Find out which model is best on your own video.
+
+    Drops frames of IN, rebuilds them with each --model and with simple baselines, and says how near each comes to the
+    dropped frames: PSNR, SSIM, and SSIMULACRA2 as a perceptual score. Frames across a scene change and repeated
+    frames are left out. Writes a plot over time, strips of the worst frames and the scores of every frame.
+    """
+    folder = _output_folder(output or Path(f"{file.stem}-compare"), overwrite)
+    title, clip, timeline, result = _run(file, console, **options)
+    means = result.means()
+    if not means:
+        raise ClipError(
+            f"{file} has no frame that can be rebuilt, got {clip.num_frames} frames, {_left_out(result)}; give a "
+            "longer part, or --sc-threshold 1 where cuts are seen that are none"
+        )
+    _say(console, means, result)
+    _write(folder, title, timeline, result, html=html)
+    console.event("done", output=folder, frames=len(result.numbers), left_out=len(result.left_out()))
+    console.say(f"wrote {folder}")
+    return 0
+
+
+def _run(
+    file: Path, console: Console, *, drop: int, network: Sequence[NetworkArguments], baselines: Sequence[str],
+    start: str | None, end: str | None, frames: int | None, deinterlace: bool, sc_threshold: float, worst: int,
+) -> tuple[str, vs.VideoNode, Timeline, Result]:  # fmt: skip
+    from vsrife.comparison import compare as compare_clip
+    from vsrife.comparison import plan_dropping
+    from vsrife.media.source import explained, open_source
+
+    models = _models(network)
+    source = open_source(file, upright=True)
+    clip, timeline = _part(source, start, end, frames, deinterlace)
+    time_of = None if timeline.rate is not None else timeline.__getitem__
+    with explained(file):
+        with console.progress("looking for cuts", clip.num_frames) as advance:
+            dropping = plan_dropping(clip, drop, sc_threshold, time_of, advance)
+        with console.progress("rebuilding", len(dropping.targets)) as advance:
+            chosen = [name for name in baselines or _BASELINES if name != "none"]
+            result = compare_clip(clip, dropping, models, chosen, _MEASURES, worst, advance)
+    return f"{file.name}, every {_ordinal(drop)} frame kept", clip, timeline, result
+
+
+def _models(network: Sequence[NetworkArguments]) -> dict[str, dict[str, Any]]:
+    """A short name and the filter's keywords of each model."""
+    from vsrife.report.tables import model_labels
+
+    chosen = list({arguments.model: arguments for arguments in network}.values())
+    names = model_labels([arguments.model for arguments in chosen])
+    return {name: arguments.keywords() for name, arguments in zip(names, chosen, strict=True)}
+
+
+def _part(
+    source: Source, start: str | None, end: str | None, frames: int | None, deinterlace: bool
+) -> tuple[vs.VideoNode, Timeline]:
+    """The frames to compare on, at a known rate, and their times."""
+    from vsrife.media.plan import VideoOptions, make_plan, parse_mark, prepare
+
+    marks = {name: parse_mark(f"--{name}", text) if text else None for name, text in (("start", start), ("end", end))}
+    plan = make_plan(
+        VideoOptions(deinterlace=deinterlace, **marks), source.timeline, source.field_based, source.keywords
+    )
+    clip, timeline = prepare(source.clip, plan), plan.timeline
+    if frames is not None and frames < timeline.frames:
+        clip, timeline = clip[:frames], timeline.part(0, frames)
+    if timeline.rate is None:  # positions between frames are given by their times; the filter wants some rate
+        mean = timeline.mean_rate
+        clip = clip.std.AssumeFPS(fpsnum=mean.numerator, fpsden=mean.denominator)
+    return clip, timeline
+
+
+def _output_folder(folder: Path, overwrite: bool) -> Path:
+    """Refuses a folder with files in it before anything is computed."""
+    if folder.is_file():
+        raise OptionError(f"--output must be a folder, got the file {folder}; give another name")
+    if folder.is_dir() and any(folder.iterdir()) and not overwrite:
+        raise OptionError(
+            f"--output must be empty, got {folder} with files in it; add --overwrite or give another name"
+        )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise MediaError(f"{folder} cannot be made, got: {error.strerror}; give another --output") from error
+    return folder
+
+
+def _say(console: Console, means: Mapping[str, Mapping[str, float]], result: Result) -> None:
+    from vsrife.report.tables import score_table
+
+    for method, values in means.items():
+        console.event("score", method=method, frames=len(result.numbers), **values)
+    if not console.json:
+        click.echo(score_table(means))
+    console.say(f"{len(result.numbers)} frames scored; {_left_out(result)}")
+
+
+def _left_out(result: Result) -> str:
+    """What was not scored, and why."""
+    dropping = result.dropping
+    cuts = ", ".join(str(cut) for cut in dropping.cuts[:_CUTS_SHOWN])
+    more = ", …" if len(dropping.cuts) > _CUTS_SHOWN else ""
+    reasons = (
+        (len(dropping.across_cuts), f"across scene changes (before frame {cuts}{more})"),
+        (len(result.repeated), "that repeat a neighbour"),
+        (len(dropping.rest), "at the end without a kept frame after them"),
+    )
+    parts = [f"{count} {reason}" for count, reason in reasons if count]
+    return f"left out: {'; '.join(parts)}" if parts else "nothing left out"
+
+
+def _ordinal(n: int) -> str:
+    return {2: "second", 3: "third"}.get(n, f"{n}th")
+
+
+def _write(folder: Path, title: str, timeline: Timeline, result: Result, *, html: bool) -> None:
+    from vsrife.report.pages import Page, write_page
+    from vsrife.report.pictures import method_row, save_png, strip
+    from vsrife.report.plots import plot_time
+    from vsrife.report.tables import number, write_csv
+
+    scores, gaps = result.scores, _stretches(result.left_out())
+    rows = zip(
+        result.numbers, *(scores[key][method] for key in result.measures for method in result.methods), strict=True
+    )
+    head = ["frame", "seconds", *(f"{method} {key}" for key in result.measures for method in result.methods)]
+    seconds = lambda n: f"{float(timeline[n] - timeline.start):.6f}"  # noqa: E731
+    write_csv(folder / "scores.csv", head, ((n, seconds(n), *(f"{v:.6g}" for v in values)) for n, *values in rows))
+    plot_time(folder / "plot.png", scores, result.numbers, gaps)
+    (folder / "strips").mkdir(exist_ok=True)
+    for case in result.worst:
+        panels = [
+            method_row(
+                case.before, case.truth, f"{name}  {number('psnr_db', case.scores[name]['psnr_db'])} dB", picture
+            )
+            for name, picture in case.pictures.items()
+        ]
+        save_png(strip(panels), folder / "strips" / f"frame_{case.target.number:06d}.png")
+    if html:
+        page = Page(title, f"{len(result.numbers)} frames scored; {_left_out(result)}", result, gaps, timeline)
+        write_page(folder / "compare.html", page)
+
+
+def _stretches(numbers: Sequence[int]) -> list[tuple[int, int]]:
+    """First and last of each run of consecutive numbers."""
+    runs: list[tuple[int, int]] = []
+    for n in numbers:
+        if runs and runs[-1][1] == n - 1:
+            runs[-1] = runs[-1][0], n
+        else:
+            runs.append((n, n))
+    return runs
