@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vsrife.catalogue import FLOW_CHANNELS, IMAGE_CHANNELS, Layout
-from vsrife.network import IFBlock, IFNet
-from vsrife.ops.reference import resize, warp
+from vsrife.network import IFBlock, IFNet, ResidualConv
+from vsrife.ops.reference import LEAKY_SLOPE, resize
 
 MASK_CHANNEL = FLOW_CHANNELS
 
@@ -85,7 +86,7 @@ def tap_positions(pixels: int, scale: int) -> Tensor:
 
 def average_taps(image: Tensor, scale: int) -> Tensor:
     """The mean of each cell's two by two taps; at scale 1 a pixel is its own tap."""
-    return image if scale == 1 else nn.functional.avg_pool2d(image, 2)
+    return image if scale == 1 else F.avg_pool2d(image, 2)
 
 
 class Grid:
@@ -122,10 +123,27 @@ class Grid:
         return self._matrices[key]
 
 
+def residual(layer: ResidualConv, x: Tensor) -> Tensor:
+    """A residual layer with its gain taken into the kernel first: the same values, half the passes over memory."""
+    conv, gain = layer.conv, layer.beta.flatten()
+    assert conv.bias is not None
+    y = F.conv2d(x, conv.weight * gain[:, None, None, None], conv.bias * gain, padding=1, groups=conv.groups)
+    return F.leaky_relu_(y.add_(x), LEAKY_SLOPE)
+
+
+def warp(image: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    """`vsrife.ops.reference.warp` without its guard against endless flows, which training never lets grow."""
+    height, width = image.shape[-2:]
+    grid = torch.stack((x * (2 / (width - 1)) - 1, y * (2 / (height - 1)) - 1), dim=-1)
+    return F.grid_sample(image, grid, mode="bilinear", padding_mode="border", align_corners=True)
+
+
 def evaluate_block(block: IFBlock, x: Tensor) -> Tensor:
     """The convolutions of a block: (N, inputs, h, w) to its small output map."""
     features = block.conv0(x)
-    body = block.convblock(features)
+    body = features
+    for layer in block.convblock:
+        body = residual(layer, body) if isinstance(layer, ResidualConv) else layer(body)
     out: Tensor = block.lastconv(body + features if block.layout.body == "prelu" else body)
     return out
 

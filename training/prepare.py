@@ -8,7 +8,10 @@ from torch import Tensor
 
 from training.degrade import degrade
 from training.pack import Pack
-from training.samples import Batch, Draws, Mix, colour, gather, halve
+from training.samples import TEXTURE_MARGIN_PX, Batch, Draws, Mix, colour, gather, halve
+from training.synthetic import Motion, Renderer, Rendering
+
+ATLAS_SEED = 7
 
 
 class Preparation:
@@ -22,20 +25,42 @@ class Preparation:
 
     def __init__(self, pack: Pack, mix: Mix, device: torch.device) -> None:
         self.pixels, self.mix, self.device = pack.pixels, mix, device
+        self.renderer = Renderer(device, ATLAS_SEED)
 
-    def make(self, draws: Draws, factor: int) -> Batch:
-        """The samples of a step, cut `factor` times as large and reduced."""
+    def make(self, draws: Draws, factor: int, motion: Motion) -> Batch:
+        """The samples of a step, cut `factor` times as large and reduced; synthetic ones move as `motion` says."""
         frames = self.real(draws, factor)
-        frames = degrade(frames, *(self._put(v) for v in (draws.noise, draws.blur, draws.quantiser, draws.seed)))
         flow = frames.new_zeros(len(frames), 4, *frames.shape[-2:])
-        known = frames.new_zeros(len(frames))
-        return Batch(frames[:, 0], frames[:, 1], frames[:, 2], self._put(draws.timestep), flow, known)
+        made = self._put(draws.synthetic)
+        if draws.synthetic.any():
+            rendering = self.synthetic(draws.where(draws.synthetic), factor, motion)
+            frames[made], flow[made] = rendering.frames, rendering.flow
+        frames = degrade(frames, *(self._put(v) for v in (draws.noise, draws.blur, draws.quantiser, draws.seed)))
+        return Batch(frames[:, 0], frames[:, 1], frames[:, 2], self._put(draws.timestep), flow, made.float())
+
+    def synthetic(self, draws: Draws, factor: int, motion: Motion) -> Rendering:
+        """Layers cut from two real frames and moved; rendered with a margin, so that little comes from outside."""
+        size = (self.mix.crop_px + 2 * TEXTURE_MARGIN_PX) * factor
+        offset = TEXTURE_MARGIN_PX * factor
+        places = ((draws.y, draws.x, draws.height, draws.width),
+                  (draws.texture_y, draws.texture_x, draws.texture_height, draws.texture_width))  # fmt: skip
+        pictures = []
+        for first, (y, x, height, width) in zip((draws.first[:, 0], draws.texture), places, strict=True):
+            geometry = self._put(np.stack((y - offset, x - offset, height, width)))
+            pictures.append(gather(self.pixels, self._put(first)[:, None], geometry, size, self._put(draws.orientation)))
+        textures = self._coloured(torch.cat(pictures, dim=1), draws, factor)
+        rendering = self.renderer.render(textures, self._put(draws.timestep), draws.seed, motion)
+        inner = slice(TEXTURE_MARGIN_PX, -TEXTURE_MARGIN_PX)
+        return Rendering(rendering.frames[..., inner, inner], rendering.flow[..., inner, inner])
 
     def real(self, draws: Draws, factor: int) -> Tensor:
         """Frame 0, truth and frame 1 of real clips, (N, 3, 3, crop, crop)."""
         geometry = self._put(np.stack((draws.y, draws.x, draws.height, draws.width)))
         first, orientation = self._put(draws.first), self._put(draws.orientation)
         frames = gather(self.pixels, first, geometry, self.mix.crop_px * factor, orientation)
+        return self._coloured(frames, draws, factor)
+
+    def _coloured(self, frames: Tensor, draws: Draws, factor: int) -> Tensor:
         frames = colour(frames, self._put(draws.channels), self._put(draws.gain), self._put(draws.gamma))
         return halve(frames) if factor == 2 else frames
 

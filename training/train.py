@@ -32,6 +32,7 @@ from training.pack import Pack, build_pack, find_clips, open_pack
 from training.prepare import Preparation
 from training.samples import Mix, Sampler
 from training.start import initialise
+from training.synthetic import Motion
 from vsrife.catalogue import LAYOUTS, MODELS, Layout
 from vsrife.errors import OptionError, RifeError
 from vsrife.network import IFNet
@@ -122,7 +123,7 @@ class Trainer:
         initialise(self.net)
         self.net.to(ranks.device)
         forward = TrainingForward(self.net, precision)
-        self.forward: nn.Module = nn.parallel.DistributedDataParallel(forward) if ranks.count > 1 else forward
+        self.forward: nn.Module = nn.parallel.DistributedDataParallel(forward, gradient_as_bucket_view=True) if ranks.count > 1 else forward
         self.optimiser = torch.optim.AdamW(self.net.parameters(), lr=0.0, weight_decay=WEIGHT_DECAY)
         self.average = {name: value.detach().clone() for name, value in self.net.state_dict().items()}
         self.step = 0
@@ -158,7 +159,8 @@ class Trainer:
 
     def train_step(self, draws: Any) -> tuple[Loss, Any, Any]:
         """One step on the samples drawn for it."""
-        batch = self.preparation.make(draws.part(self.ranks.rank, self.ranks.count), self.sampler.factor(self.step))
+        mine = draws.part(self.ranks.rank, self.ranks.count)
+        batch = self.preparation.make(mine, self.sampler.factor(self.step), Motion())
         rate = self.plan.schedule.rate(self.step)
         for group in self.optimiser.param_groups:
             group["lr"] = rate
