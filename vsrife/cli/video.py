@@ -3,96 +3,225 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from vsrife.cli.console import Advance, Console
-from vsrife.cli.options import NetworkArguments, console_options, network_options
+from vsrife.cli.console import Console
+from vsrife.cli.options import (
+    ClipArguments,
+    NetworkArguments,
+    SectionedCommand,
+    clip_options,
+    console_options,
+    network_options,
+    option,
+)
 from vsrife.errors import OptionError, RifeError
 
 if TYPE_CHECKING:
-    from vsrife.media.job import EncodeOptions, Outcome, VideoJob
-    from vsrife.media.plan import VideoOptions
+    from vsrife.media.inputs import Input
+    from vsrife.media.job import Outcome, Reporter, VideoJob
+    from vsrife.media.source import Source
 
 _DONE, _FAILED, _INTERRUPTED = 0, 1, 130
+_KEPT_SUFFIXES = frozenset({".mp4", ".mkv", ".mov", ".m4v", ".webm"})  # others become .mkv
+
+_source, _encoding, _output = (partial(option, section=section) for section in ("Source", "Encoding", "Output"))
 
 
-@click.command()
+@click.command(cls=SectionedCommand)
 @click.argument("files", nargs=-1, required=True, metavar="IN... [OUT]")
-@click.option("--multi", metavar="MULTI", help="Output frames per source frame, such as 2, 2.5 or 5/2.  [2]")
-@click.option("--exp", type=click.IntRange(1, 8), metavar="N", help="The same as --multi 2^N.")
-@click.option("--fps", metavar="FPS", help="Constant output rate instead, such as 60 or 60000/1001.")
-@click.option("--slow-motion", metavar="K", help="K times as long at the source's rate, without sound.")
-@click.option("--stretch-audio", is_flag=True, help="With --slow-motion: slow the sound down as well.")
-@click.option("--start", metavar="TIME", help="Begin there: 90, 1:30, 00:01:30.5, or a frame as 100f.")
-@click.option("--end", metavar="TIME", help="End there, without the frame at that time.")
-@click.option("--deinterlace", is_flag=True, help="Make a frame of each field of an interlaced source first.")
-@click.option(
-    "--sc-threshold", type=click.FloatRange(0, 1), default=0.15, show_default=True, metavar="X",
-    help="Difference of two frames that counts as a scene change; 1: never.",
-)  # fmt: skip
+@clip_options
+@_source("--rate", metavar="FPS", help="Frames a second of a picture sequence.  [24]")
 @network_options
-@click.option("--codec", metavar="CODEC", help="x264, x265, svt-av1, vp9, ffv1, prores, or an encoder of FFmpeg.  [x264]")
-@click.option("--crf", type=float, metavar="CRF", help="Quality, lower is better.  [of the codec]")
-@click.option("--preset", metavar="PRESET", help="Speed of the encoder.  [of the codec]")
-@click.option("--pix-fmt", metavar="FORMAT", help="Pixel format as FFmpeg names it.  [the source's]")
-@click.option("--montage", is_flag=True, help="Show the source at the left of the result.")
-@click.option("--overwrite", is_flag=True, help="Replace what is there.")
-@click.option("--resume", is_flag=True, help="Go on with a run that was interrupted or failed.")
-@click.option("--segment", default="10", show_default=True, metavar="SECONDS", help="Between points to resume from.")
+@_encoding("--codec", metavar="CODEC", help="x264, x265, svt-av1, vp9, ffv1, prores, or an encoder of FFmpeg.  [x264]")
+@_encoding("--crf", type=float, metavar="CRF", help="Quality, lower is better.  [of the codec]")
+@_encoding("--preset", metavar="PRESET", help="Speed of the encoder.  [of the codec]")
+@_encoding("--pix-fmt", metavar="FORMAT", help="Pixel format as FFmpeg names it.  [the source's]")
+@_encoding("--stretch-audio", is_flag=True, help="Slow the sound of slow motion down, instead of leaving it out.")
+@_output("--output-dir", metavar="DIR", help="Put results there, under the names of the inputs.")
+@_output("--container", metavar="SUFFIX", help="Container of results in --output-dir, such as mkv.  [the source's]")
+@_output("--images", metavar="PATTERN", help="Write pictures: a folder, or names such as out/%05d.webp.")
+@_output("--png", metavar="DIR", help="Write PNG pictures to a folder.")
+@_output("--y4m", metavar="FILE", help="Write raw frames to a file, or to stdout with -.")
+@_output("--montage", is_flag=True, help="Show the source at the left of the result.")
+@_output("--overwrite", is_flag=True, help="Replace what is there.")
+@_output("--skip-existing", is_flag=True, help="Leave out inputs whose result is there and complete.")
+@_output("--resume", is_flag=True, help="Go on with a run that was interrupted or failed.")
+@_output("--segment", default="10", show_default=True, metavar="SECONDS", help="Between points to resume from.")
 @console_options
 def video(files: tuple[str, ...], console: Console, **options: Any) -> int:
     """Raise the frame rate of videos, or slow them down.
 
-    OUT is a video; its suffix chooses the container. All tracks, chapters, files, tags and colours are kept.
+    IN is a video, a folder or glob of videos, or pictures: a folder, a glob or frame_%04d.png. OUT is a video; its
+    suffix chooses the container. Without OUT the result stands beside the input. All tracks, chapters, files, tags
+    and colours are kept.
+
+    Ctrl-C ends the result after the current frame: OUT plays up to there, and --resume makes the rest. A run that
+    failed or was killed leaves OUT.part, which --resume goes on from as well.
     """
-    job = _job(files, **options)
     with _interruptible(console) as stop:
-        outcome = _run(job, console, stop)
-    return _report(outcome, console)
+        tasks = _tasks(files, **options)
+        return _run_all(tasks, console, stop)
 
 
-def _job(
-    files: tuple[str, ...], *, network: NetworkArguments, sc_threshold: float, start: str | None, end: str | None,
-    deinterlace: bool, overwrite: bool, resume: bool, segment: str, **options: Any,
-) -> VideoJob:  # fmt: skip
-    from vsrife.media.job import EncodeOptions, VideoJob
-
-    rates = {name: options.pop(name) for name in ("multi", "exp", "fps", "slow_motion")}
-    if len(files) != 2:
-        raise OptionError(f"give IN and OUT, got {len(files)} names")
-    source, output = map(Path, files)
-    return VideoJob(
-        source=source, output=output, video=_video_options(rates, network, sc_threshold, start, end, deinterlace),
-        encode=EncodeOptions(**options), resume=resume, overwrite=overwrite, piece_seconds=_above_zero("--segment", segment),
-    )  # fmt: skip
+# --- options to tasks -------------------------------------------------------------------------------------------------
 
 
-def _video_options(
-    rates: dict[str, Any], network: NetworkArguments, sc_threshold: float, start: str | None, end: str | None,
-    deinterlace: bool,
-) -> VideoOptions:  # fmt: skip
-    from vsrife.media.plan import VideoOptions, parse_mark
-    from vsrife.options import parse_fps, parse_multi
+@dataclass(frozen=True, slots=True)
+class _Task:
+    """One result.
 
-    multi, exp, fps, slow_motion = rates["multi"], rates["exp"], rates["fps"], rates["slow_motion"]
-    if sum(value is not None for value in (multi, exp, fps)) > 1:
-        raise OptionError("--multi, --exp and --fps say the same in different ways; give one of them")
-    return VideoOptions(
-        multi=Fraction(2**exp) if exp else parse_multi(multi) if multi else None,
-        fps=parse_fps(fps) if fps else None,
-        slow_motion=parse_multi(slow_motion) if slow_motion else Fraction(1),
-        start=parse_mark("--start", start) if start else None,
-        end=parse_mark("--end", end) if end else None,
-        deinterlace=deinterlace, sc_threshold=sc_threshold, network=network.keywords(),
-    )  # fmt: skip
+    Attributes:
+        name: of the input, for people.
+        job: what to make.
+        make: makes it.
+        skip: whether it is there already.
+    """
+
+    name: str
+    job: VideoJob
+    make: Callable[[VideoJob, Reporter], Outcome]
+    skip: bool
+
+
+def _tasks(
+    files: tuple[str, ...], *, clip: ClipArguments, network: NetworkArguments, rate: str | None,
+    output_dir: str | None, container: str | None, images: str | None, png: str | None, y4m: str | None,
+    montage: bool, overwrite: bool, skip_existing: bool, resume: bool, segment: str, **encode: Any,
+) -> list[_Task]:  # fmt: skip
+    from vsrife.media import segments
+    from vsrife.media.inputs import find_inputs
+    from vsrife.media.job import VideoJob
+    from vsrife.media.muxer import EncodeOptions
+
+    kind = _kind(images, png, y4m)
+    elsewhere = kind.place or output_dir
+    names, out = (files[:-1], files[-1]) if len(files) == 2 and elsewhere is None else (files, None)
+    if len(files) > 2 and output_dir is None:
+        raise OptionError(f"several inputs need --output-dir, got {len(files)} names; or give one IN and one OUT")
+    inputs = find_inputs(names)
+    outputs = _outputs(inputs, out, output_dir, container, kind, clip)
+    video = clip.options(network)
+    tasks = []
+    for each, output in zip(inputs, outputs, strict=True):
+        job = VideoJob(
+            source=_opener(each, rate, upright=kind.upright), inputs=each.files, output=output, video=video,
+            encode=EncodeOptions(**encode), montage=montage, resume=resume, overwrite=overwrite,
+            piece_seconds=_above_zero("--segment", segment),
+        )  # fmt: skip
+        complete = output.exists() and not segments.folder_of(output).exists()
+        tasks.append(_Task(each.name, job, kind.make, skip_existing and complete))
+    return tasks
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """A kind of result.
+
+    Attributes:
+        make: makes it.
+        place: where it goes; None: what OUT says.
+        upright: whether frames are turned, because the result has no tag for it.
+    """
+
+    make: Callable[[VideoJob, Reporter], Outcome]
+    place: Path | None
+    upright: bool
+
+
+def _kind(images: str | None, png: str | None, y4m: str | None) -> _Kind:
+    """What the options ask for; a video file without any of them."""
+    from vsrife.media.job import run
+    from vsrife.media.sequence import pattern_of, write_pictures
+
+    given = [name for name, value in (("--images", images), ("--png", png), ("--y4m", y4m)) if value is not None]
+    if len(given) > 1:
+        raise OptionError(f"one kind of result at a time, got {' and '.join(given)}; leave one out")
+    if y4m is not None:
+        return _Kind(_write_y4m, Path(y4m), True)
+    if images is not None:
+        return _Kind(write_pictures, pattern_of(images), True)
+    if png is not None:
+        return _Kind(write_pictures, Path(png) / "%08d.png", True)
+    return _Kind(run, None, False)
+
+
+def _write_y4m(job: VideoJob, report: Reporter) -> Outcome:
+    from vsrife.media.job import check_output
+    from vsrife.media.pictures import written
+    from vsrife.media.y4m import write_y4m
+
+    if str(job.output) == "-":
+        return write_y4m(job, sys.stdout.buffer, report)
+    check_output(job)
+    with written(job.output) as part, part.open("wb") as file:
+        return write_y4m(job, file, report)
+
+
+def _opener(each: Input, rate: str | None, *, upright: bool) -> Callable[[Path | None], Source]:
+    """Opens an input; is given a folder for the index."""
+    from vsrife.media.sequence import DEFAULT_RATE, open_pictures
+    from vsrife.media.source import open_source
+    from vsrife.options import parse_fps
+
+    if not each.sequence:
+        if rate is not None:
+            raise OptionError(f"--rate is for picture sequences, got {each.name}; a video knows its own")
+        return partial(open_source, each.files[0], upright=upright)
+    return lambda _: open_pictures(each.files, DEFAULT_RATE if rate is None else parse_fps(rate))
+
+
+def _outputs(
+    inputs: Sequence[Input], out: str | None, output_dir: str | None, container: str | None, kind: _Kind,
+    clip: ClipArguments,
+) -> list[Path]:  # fmt: skip
+    """A name for each result."""
+    if container is not None and output_dir is None:
+        raise OptionError(f"--container goes with --output-dir, got {container}; the suffix of OUT chooses it")
+    if output_dir is not None:
+        if kind.place is not None:
+            raise OptionError("--output-dir is for videos; pictures and y4m name their own place, leave it out")
+        Path(output_dir).mkdir(parents=True, exist_ok=True)
+        outputs = [Path(output_dir) / f"{_stem(each)}{_suffix(each, container)}" for each in inputs]
+        twice = next((output for output in outputs if outputs.count(output) > 1), None)
+        if twice is not None:
+            raise OptionError(f"two inputs would become {twice}; give them different names")
+        return outputs
+    if len(inputs) > 1:
+        raise OptionError(f"{len(inputs)} videos found, got no --output-dir to put the results in; give one")
+    return [kind.place or Path(out or _beside(inputs[0], clip))]
+
+
+def _beside(each: Input, clip: ClipArguments) -> Path:
+    """A name that tells what was done, such as in-2x.mp4."""
+    done = f"{clip.fps.replace('/', '-')}fps" if clip.fps else f"{2**clip.exp if clip.exp else clip.multi or 2}x"
+    if clip.slow_motion:
+        done = f"slow{clip.slow_motion}x"
+    first = each.files[0]
+    folder = first.parent.parent if each.sequence else first.parent
+    return folder / f"{_stem(each)}-{done.replace('/', '-')}{_suffix(each, None)}"
+
+
+def _stem(each: Input) -> str:
+    return each.files[0].parent.name if each.sequence else each.files[0].stem
+
+
+def _suffix(each: Input, container: str | None) -> str:
+    if container is not None:
+        return f".{container.lstrip('.')}"
+    suffix = each.files[0].suffix
+    return suffix if suffix.lower() in _KEPT_SUFFIXES else ".mkv"
 
 
 def _above_zero(name: str, text: str) -> Fraction:
@@ -105,32 +234,53 @@ def _above_zero(name: str, text: str) -> Fraction:
     return value
 
 
-def _run(job: VideoJob, console: Console, stop: threading.Event) -> Outcome:
-    from vsrife.media.job import Reporter, run
-
-    with console.progress(job.source.name, None) as advance:
-        return run(job, _reporter(console, advance, stop))
+# --- running ----------------------------------------------------------------------------------------------------------
 
 
-def _reporter(console: Console, advance: Advance, stop: threading.Event) -> Any:
+def _run_all(tasks: Sequence[_Task], console: Console, stop: threading.Event) -> int:
+    """Make everything; one that fails does not stop the others. Gives the exit code."""
+    if len(tasks) == 1 and not tasks[0].skip:
+        return _report(_run(tasks[0], console, stop), console)
+    failed: list[str] = []
+    for task in tasks:
+        if task.skip:
+            console.say(f"{task.job.output} is there, skipped")
+            console.event("skipped", output=task.job.output)
+            continue
+        try:
+            code = _report(_run(task, console, stop), console)
+        except (RifeError, OSError) as error:
+            failed.append(f"{task.name}: {error}")
+            console.warn(failed[-1])
+            continue
+        if code == _INTERRUPTED:
+            return code
+    if failed:
+        console.warn(f"{len(failed)} of {len(tasks)} failed:\n  " + "\n  ".join(failed))
+    return _FAILED if failed else _DONE
+
+
+def _run(task: _Task, console: Console, stop: threading.Event) -> Outcome:
     from vsrife.media.job import Reporter
 
-    def progress(done: int, total: int, cuts: int, repeats: int) -> None:
-        advance(done, total, cuts=cuts, repeats=repeats)
+    with console.progress(Path(task.name).name, None) as advance:
 
-    return Reporter(say=console.say, warn=console.warn, advance=progress, stop=stop.is_set)
+        def progress(done: int, total: int, cuts: int, repeats: int) -> None:
+            advance(done, total, cuts=cuts, repeats=repeats)
+
+        report = Reporter(say=console.say, warn=console.warn, advance=progress, stop=stop.is_set)
+        return task.make(task.job, report)
 
 
 def _report(outcome: Outcome, console: Console) -> int:
     """Say what was made; gives the exit code."""
-    whole = outcome.frames == outcome.total
-    console.event("done" if whole else "interrupted", output=outcome.output, frames=outcome.frames,
+    console.event("done" if outcome.whole else "interrupted", output=outcome.output, frames=outcome.frames,
                   total=outcome.total, seconds=outcome.seconds, cuts=outcome.cuts, repeats=outcome.repeats)  # fmt: skip
     seen = f"{outcome.frames} frames, {outcome.cuts} scene cuts, {outcome.repeats} repeated source frames"
-    if whole:
+    if outcome.whole:
         console.say(f"wrote {outcome.output}: {seen}")
         return _DONE
-    console.say(
+    console.warn(
         f"interrupted: {outcome.output} holds the first {outcome.frames} of {outcome.total} frames "
         f"({outcome.seconds:.3f} s); the same command with --resume makes the rest"
     )

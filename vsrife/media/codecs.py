@@ -88,7 +88,7 @@ def named_layout(name: str) -> Layout | None:
     alpha = len(parts) < len(fmt.components)
     bits = parts[0].bits
     floating = name.removesuffix("le").removesuffix("be").endswith(f"f{bits}")
-    if family == "GRAY" and alpha or bits < 8 or (family == "YUV" and floating):
+    if (family == "GRAY" and alpha) or bits < 8 or (family == "YUV" and floating):
         return None
     return Layout(family, bits, floating, across, down, alpha)
 
@@ -112,7 +112,7 @@ def choose_format(encoder: str, source: Layout) -> str:
     if holding:
         return min(holding, key=order)
     nearest = f"--pix-fmt {min(layouts, key=order)}" if layouts else "another codec"
-    others = [row.name for row in CODECS if row.encoder != encoder and _keeps(row.encoder, source)]
+    others = [row.name for row in CODECS if row.encoder != encoder and keeps(row.encoder, source)]
     raise OptionError(
         f"{encoder} cannot hold all of the source's pixel format, got {source.name}; give {nearest} to convert"
         + (f", or --codec {' or '.join(others)} to keep it" if others else "")
@@ -133,11 +133,24 @@ def check_format(encoder: str, name: str) -> Layout:
     return layout
 
 
+def any_layout(name: str) -> Layout:
+    """The layout of a pixel format by FFmpeg's name.
+
+    Raises:
+        OptionError: there is none, or it cannot be made here.
+    """
+    layout = named_layout(name) if name in av.video.format.names else None
+    if layout is None:
+        raise OptionError(f"--pix-fmt must be a pixel format of FFmpeg, got {name!r}; such as yuv420p or yuv444p10le")
+    return layout
+
+
 def formats_of(encoder: str) -> list[str]:
     return [fmt.name for fmt in av.Codec(encoder, "w").video_formats or []]
 
 
-def _keeps(encoder: str, source: Layout) -> bool:
+def keeps(encoder: str, source: Layout) -> bool:
+    """Whether the encoder has a format that holds all of the source."""
     return any(layout.holds(source) for name in formats_of(encoder) if (layout := named_layout(name)))
 
 
@@ -177,7 +190,9 @@ def light_of(props: Mapping[str, Any]) -> Light | None:
 
 def _whole_units(light: Light) -> str:
     """G(x,y)B(x,y)R(x,y)WP(x,y)L(max,min) in units of 0.00002 and 0.0001 cd/m², as x264 and x265 take it."""
-    assert light.primaries and light.white and light.luminance
+    assert light.primaries
+    assert light.white
+    assert light.luminance
     points = [",".join(str(round(value * 50000)) for value in point) for point in (*light.primaries, light.white)]
     low, high = (round(value * 10000) for value in light.luminance)
     red, green, blue, white = points
@@ -186,7 +201,9 @@ def _whole_units(light: Light) -> str:
 
 def _decimals(light: Light) -> str:
     """The same in plain numbers, as SVT-AV1 takes it."""
-    assert light.primaries and light.white and light.luminance
+    assert light.primaries
+    assert light.white
+    assert light.luminance
     points = [",".join(f"{value:.5f}" for value in point) for point in (*light.primaries, light.white)]
     low, high = light.luminance
     red, green, blue, white = points

@@ -16,6 +16,7 @@ from vsrife.media.timeline import Timeline
 from vsrife.timing import Schedule, by_factor, by_timestamps
 
 SOURCE_KEYWORDS: Mapping[str, Any] = {"apply_rotation": 0}  # the rotation stays a tag
+UPRIGHT_KEYWORDS: Mapping[str, Any] = {"apply_rotation": 1}  # for results that have no such tag
 INTERLACED = "_FieldBased"  # prop: 0 progressive, 1 bottom field first, 2 top field first
 
 
@@ -104,6 +105,7 @@ class Plan:
         """Where the output frames lie; the same that `RIFE` will follow."""
         fps, frames = self.rife.get("fps"), self.timeline.frames
         if self.timestamps:
+            assert fps is not None
             return by_timestamps([self.timeline[n] for n in range(frames + 1)], frames, fps)
         if fps is not None:
             assert self.timeline.rate is not None
@@ -149,13 +151,16 @@ class OutputTimes:
         return timeline.start + (timeline.at(position) - timeline.start) * self.plan.slow_motion
 
 
-def make_plan(options: VideoOptions, timeline: Timeline, field_based: int = 0) -> Plan:
+def make_plan(
+    options: VideoOptions, timeline: Timeline, field_based: int = 0, source: Mapping[str, Any] = SOURCE_KEYWORDS
+) -> Plan:
     """How a source becomes the output.
 
     Args:
         options: what is wanted.
         timeline: of the whole source, as read.
         field_based: the prop `_FieldBased` of its first frame.
+        source: keywords of `core.bs.VideoSource` that it is read with.
 
     Raises:
         OptionError: the options contradict each other or the source's length.
@@ -179,7 +184,7 @@ def make_plan(options: VideoOptions, timeline: Timeline, field_based: int = 0) -
         rife["fps"] = options.fps * options.slow_motion
         timestamps = timeline.rate is None or timeline.rate > rife["fps"]
     return Plan(
-        source=SOURCE_KEYWORDS, field=field_order, trim=trim, rate=timeline.rate, rife=rife, timestamps=timestamps,
+        source=source, field=field_order, trim=trim, rate=timeline.rate, rife=rife, timestamps=timestamps,
         timeline=timeline, slow_motion=options.slow_motion,
     )  # fmt: skip
 

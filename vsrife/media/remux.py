@@ -14,6 +14,7 @@ from av.subtitles.codeccontext import SubtitleCodecContext
 from av.subtitles.stream import SubtitleStream
 
 from vsrife.media.tempo import SlowedAudio
+from vsrife.media.timeline import exact
 
 type Packets = list[av.Packet[Any]]
 type Warn = Callable[[str], None]
@@ -22,6 +23,7 @@ TEXT_SUBTITLES = frozenset({"subrip", "srt", "ass", "ssa", "mov_text", "webvtt",
 # About the old file: the muxer writes its own, or they would be wrong.
 _STALE_TAGS = frozenset({"major_brand", "minor_version", "compatible_brands", "encoder", "duration"})
 _STALE_STREAM_TAGS = frozenset({"bps", "duration", "number_of_frames", "number_of_bytes", "encoder"})
+_QUICKTIME_TAGS = frozenset({"handler_name", "vendor_id"})  # clutter elsewhere
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,7 +108,7 @@ class Copied:
     clock: Clock
 
     def convert(self, packet: av.Packet[Any]) -> Packets:
-        tick = Fraction(packet.time_base)
+        tick = exact(packet.time_base)
         pts = packet.dts if packet.pts is None else packet.pts
         if pts is None:
             return []
@@ -206,7 +208,7 @@ class Remuxer:
 
     def _moved(self, chapter: Any) -> Any:
         """A chapter in the result's time; None outside of the part."""
-        tick = Fraction(chapter["time_base"])
+        tick = exact(chapter["time_base"])
         start, end = chapter["start"] * tick, chapter["end"] * tick
         if self.clock.first is not None:
             start = max(start, self.clock.first)
@@ -243,7 +245,7 @@ class Remuxer:
         if self.clock.factor == 1:
             name = self.target.format.name
             self.warn(f"{_named(stream)} becomes {slowed.stream.codec_context.name}, {name} cannot hold it as it is")
-        _describe(slowed.stream, stream)
+        describe(slowed.stream, stream)
         return slowed
 
     def _add_subtitles(self, stream: Stream) -> Track | None:
@@ -260,7 +262,7 @@ class Remuxer:
         written.codec_context.subtitle_header = stream.codec_context.subtitle_header or _ASS_HEADER
         written.time_base = stream.time_base
         written.codec_context.time_base = stream.time_base
-        _describe(written, stream)
+        describe(written, stream)
         if codec in ("ass", "ssa"):
             self.warn(f"{_named(stream)} becomes plain {text}, {self.target.format.name} holds no styles; .mkv does")
         return Rewritten(written, Copied(written, self.clock))
@@ -277,7 +279,7 @@ class Remuxer:
             copy = self.target.add_stream_from_template(stream, opaque=True)
         except ValueError:
             return None
-        _describe(copy, stream)
+        describe(copy, stream)
         return Copied(copy, self.clock)
 
 
@@ -295,13 +297,11 @@ Format: Layer, Start, End, Style, Name, MarginL, MarginR, MarginV, Effect, Text
 """
 
 
-def describe_video(target: Stream, source: Stream) -> None:
-    """Tags and disposition of the video stream."""
-    _describe(target, source)
-
-
-def _describe(target: Stream, source: Stream) -> None:
-    tags = {key: value for key, value in source.metadata.items() if not _is_stale(key)}
+def describe(target: Stream, source: Stream) -> None:
+    """Copy a stream's tags, such as its language, and its disposition."""
+    quicktime = target.container.format.name in ("mp4", "mov")
+    dropped = frozenset() if quicktime else _QUICKTIME_TAGS
+    tags = {key: value for key, value in source.metadata.items() if not _is_stale(key) and key.lower() not in dropped}
     target.metadata.update(tags)
     target.disposition = source.disposition
 

@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import struct
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -178,12 +178,20 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def file_identity(path: Path) -> dict[str, str]:
-    """What tells a changed input file from the same one."""
-    stat = path.stat()
-    with path.open("rb") as file:
+def file_identity(paths: Sequence[Path]) -> dict[str, str]:
+    """What tells changed input files from the same ones; the content of a long list is that of its first file."""
+    stats = [path.stat() for path in paths]
+    with paths[0].open("rb") as file:
         head = hashlib.sha256(file.read(_HEAD_BYTES)).hexdigest()
-    return {"input size": str(stat.st_size), "input time": str(stat.st_mtime_ns), "input content": head[:16]}
+    return {
+        "input files": str(len(paths)), "input size": str(sum(stat.st_size for stat in stats)),
+        "input time": str(max(stat.st_mtime_ns for stat in stats)), "input content": head[:16],
+    }  # fmt: skip
+
+
+def has_pieces(folder: Path) -> bool:
+    """Whether there is something to go on from."""
+    return any(folder.glob("*.packets"))
 
 
 def begin(output: Path, identity: Mapping[str, str], *, resume: bool, overwrite: bool) -> tuple[Path, bool]:

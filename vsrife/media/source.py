@@ -19,9 +19,9 @@ from av.sidedata.sidedata import Type as SideDataType
 from av.stream import Disposition
 from av.video.stream import VideoStream
 
-from vsrife.errors import MediaError
-from vsrife.media.plan import INTERLACED, SOURCE_KEYWORDS
-from vsrife.media.timeline import Timeline, measured
+from vsrife.errors import MediaError, RifeError
+from vsrife.media.plan import INTERLACED, SOURCE_KEYWORDS, UPRIGHT_KEYWORDS
+from vsrife.media.timeline import Timeline, exact, measured
 
 # Bestsource's index goes to a folder of the job; without one it is made anew each time.
 INDEX_ALWAYS, INDEX_NEVER = 2, 0
@@ -33,7 +33,7 @@ class Source:
 
     Attributes:
         path: of the file.
-        clip: its frames as stored, not rotated.
+        clip: its frames, turned or not as `keywords` say.
         timeline: when they are shown, on the clock of the file.
         origin: where that clock starts; the output's clock starts at 0 there.
         track: index of the video stream among all streams.
@@ -44,6 +44,8 @@ class Source:
         chroma_location: of FFmpeg, 0 where it is not known.
         display_matrix: nine numbers that say how to turn the picture, or None.
         alpha: a GRAY clip where the file has transparency.
+        keywords: that bestsource read it with.
+        has_streams: whether the path is a container with other streams.
     """
 
     path: Path
@@ -58,6 +60,8 @@ class Source:
     chroma_location: int
     display_matrix: tuple[int, ...] | None
     alpha: vs.VideoNode | None
+    keywords: Mapping[str, Any]
+    has_streams: bool
 
     @property
     def field_based(self) -> int:
@@ -97,18 +101,21 @@ def explained(path: Path, what: str = "cannot be read") -> Iterator[None]:
     try:
         yield
     except (av.error.FFmpegError, vs.Error, OSError) as error:
-        if isinstance(error, MediaError):
+        if isinstance(error, RifeError):
             raise
+        if isinstance(error.__cause__, RifeError):  # of the filter
+            raise error.__cause__ from error
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())
         raise MediaError(f"{path} {what}, got: {reason}") from error
 
 
-def open_source(path: Path, index: Path | None = None) -> Source:
+def open_source(path: Path, index: Path | None = None, *, upright: bool = False) -> Source:
     """Open a video file.
 
     Args:
         path: of the file.
         index: folder to keep bestsource's index in; None: do not keep it.
+        upright: turn the frames as a player would.
 
     Raises:
         MediaError: it is absent, empty, no video, or damaged.
@@ -119,23 +126,24 @@ def open_source(path: Path, index: Path | None = None) -> Source:
         raise MediaError(f"{path} is empty, got 0 bytes; copy it again")
     with explained(path), av.open(str(path)) as container:
         stream = _main_video(path, container)
-        tick = Fraction(stream.time_base)
-        rates = [Fraction(rate) for rate in (stream.guessed_rate, stream.average_rate, stream.base_rate) if rate]
+        tick = exact(stream.time_base)
+        rates = [exact(rate) for rate in (stream.guessed_rate, stream.average_rate, stream.base_rate) if rate]
         scan = _scan(container, stream)
         origin = max(Fraction(container.start_time or 0, av.time_base), Fraction(0))
         track, promised = stream.index, stream.frames
-        sample_aspect = Fraction(stream.sample_aspect_ratio or 1) or Fraction(1)
+        sample_aspect = exact(stream.sample_aspect_ratio or Fraction(1)) or Fraction(1)
         chroma = stream.codec_context.chroma_sample_location
+    keywords = UPRIGHT_KEYWORDS if upright else SOURCE_KEYWORDS
     with explained(path):
-        clip, ticks = _frames(path, track, index)
+        clip, ticks = _frames(path, track, index, keywords)
         with clip.get_frame(0) as frame:
             props = dict(frame.props)
-        matrix = _display_matrix(path)
+        matrix = None if upright else _display_matrix(path)
     timeline = measured(ticks, tick, scan.last, [*rates, Fraction(clip.fps)] if clip.fps else rates)
     return Source(
         path=path, clip=clip, timeline=timeline, origin=origin, track=track, readable=clip.num_frames,
         promised=_promised(clip.num_frames, scan, promised), props=props, sample_aspect=sample_aspect,
-        chroma_location=chroma, display_matrix=matrix, alpha=_alpha(clip, props),
+        chroma_location=chroma, display_matrix=matrix, alpha=_alpha(clip, props), keywords=keywords, has_streams=True,
     )  # fmt: skip
 
 
@@ -150,18 +158,18 @@ def main_video(container: InputContainer) -> VideoStream | None:
 def _main_video(path: Path, container: InputContainer) -> VideoStream:
     stream = main_video(container)
     if stream is None:
-        kinds = sorted({stream.type for stream in container.streams}) or ["no streams"]
-        raise MediaError(f"{path} holds no video, got {', '.join(kinds)}; give a video file")
+        kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "no streams"
+        raise MediaError(f"{path} holds no video, got {kinds}; give a video file")
     return stream
 
 
-def _frames(path: Path, track: int, index: Path | None) -> tuple[vs.VideoNode, list[int]]:
+def _frames(path: Path, track: int, index: Path | None, keywords: Mapping[str, Any]) -> tuple[vs.VideoNode, list[int]]:
     """The clip and the time stamp of each frame, in ticks of the stream."""
     keep: dict[str, Any] = {"cachemode": INDEX_NEVER}
     if index is not None:
         keep = {"cachemode": INDEX_ALWAYS, "cachepath": os.fspath(index)}
     with _quiet():
-        read = vs.core.bs.VideoSource(os.fspath(path), track=track, exporttimestamps=1, **SOURCE_KEYWORDS, **keep)
+        read = vs.core.bs.VideoSource(os.fspath(path), track=track, exporttimestamps=1, **keywords, **keep)
     return read["clip"], list(read["timestamps"])
 
 
@@ -189,15 +197,15 @@ def _scan(container: InputContainer, video: VideoStream) -> _Scan:
         if packet.pts is None or packet.dts is None:
             shown += packet.stream is video and packet.size > 0
             continue
-        ends = max(ends, (packet.pts + (packet.duration or 0)) * Fraction(packet.time_base))
+        ends = max(ends, (packet.pts + (packet.duration or 0)) * exact(packet.time_base))
         if packet.stream is not video:
             continue
         hidden += packet.is_discard
         shown += not packet.is_discard
         last = max(last, (packet.pts, packet.duration))
     promised = Fraction(container.duration or 0, av.time_base) + Fraction(container.start_time or 0, av.time_base)
-    exact = any(name in container.format.name for name in ("matroska", "mp4"))
-    return _Scan(shown, hidden, last[1] or None, not exact or ends >= promised - 1)
+    known = any(name in container.format.name for name in ("matroska", "mp4"))
+    return _Scan(shown, hidden, last[1] or None, not known or ends >= promised - 1)
 
 
 def _promised(readable: int, scan: _Scan, promised: int) -> int:

@@ -12,6 +12,8 @@ from av.audio.stream import AudioStream
 from av.codec.codec import UnknownCodecError
 from av.container import OutputContainer
 
+from vsrife.media.timeline import exact
+
 if TYPE_CHECKING:
     from vsrife.media.remux import Clock
 
@@ -52,13 +54,13 @@ class SlowedAudio:
         return cls(stream, clock, _graph(source, stream, clock.factor))
 
     def convert(self, packet: av.Packet[Any]) -> list[av.Packet[Any]]:
-        packets = []
+        packets: list[av.Packet[Any]] = []
         for frame in packet.decode():
             assert isinstance(frame, av.AudioFrame)
-            if frame.pts is None or not self.clock.keeps(frame.pts * Fraction(frame.time_base)):
+            if frame.pts is None or not self.clock.keeps(frame.pts * exact(frame.time_base)):
                 continue
             if self.time is None:
-                self.time = self.clock(frame.pts * Fraction(frame.time_base))
+                self.time = self.clock(frame.pts * exact(frame.time_base))
             self.graph.push(frame)
             packets += self._encode()
         return packets

@@ -7,8 +7,22 @@ from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Protocol
 
 from vsrife.errors import OptionError
+
+
+class _Rational(Protocol):
+    """FFmpeg's fractions, which PyAV does not call fractions."""
+
+    @property
+    def numerator(self) -> int: ...
+    @property
+    def denominator(self) -> int: ...
+
+
+def exact(value: _Rational) -> Fraction:
+    return Fraction(value.numerator, value.denominator)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
