@@ -12,9 +12,11 @@ import torch
 from numpy.typing import NDArray
 
 import vsrife
+from vsrife import pyramid
 from vsrife.catalogue import DEFAULT_WEIGHTS
 from vsrife.engine import Engine, NetworkOptions, Picture, network
 from vsrife.errors import DeviceError, OptionError
+from vsrife.fold import FoldedNet
 from vsrife.network import IFNet
 from vsrife.planes import Colorimetry, PictureFormat
 from vsrife.weights import load_weights
@@ -119,15 +121,114 @@ def test_time_runs_from_a_to_b() -> None:
     assert np.abs(early - late).mean() > 0.005
 
 
-SHAPE = "must be RGB of shape (H, W, 3) and dtype uint8, uint16, float16, float32, got"
+def test_several_times_prepare_each_picture_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    a, b = pair("uint8")
+    prepared = []
+    real = pyramid.encode
+
+    def encode(net: FoldedNet, frame: torch.Tensor) -> pyramid.Source:
+        prepared.append(frame)
+        return real(net, frame)
+
+    monkeypatch.setattr(pyramid, "encode", encode)
+    got = vsrife.interpolate(a, b, [0.25, 0, 0.75, 1.0], device="cpu")
+    assert len(prepared) == 2
+    assert got[1] is a
+    assert got[3] is b
+    for i, timestep in ((0, 0.25), (2, 0.75)):
+        assert np.array_equal(got[i], vsrife.interpolate(a, b, timestep, device="cpu"))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_grey(dtype: str) -> None:
+    """Grey is what the network sees as RGB of three equal channels."""
+    a, b = (np.ascontiguousarray(picture[..., 1]) for picture in pair(dtype))
+    got = vsrife.interpolate(a, b, 0.4, device="cpu")
+    assert (got.shape, got.dtype) == (a.shape, a.dtype)
+    one = vsrife.interpolate(a[..., None], b[..., None], 0.4, device="cpu")
+    assert np.array_equal(one, got[..., None])
+    if dtype.startswith("u"):  # RGB float is blended as published
+        three = vsrife.interpolate(a[..., None].repeat(3, -1), b[..., None].repeat(3, -1), 0.4, device="cpu")
+        assert np.array_equal(three[..., 0], got)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+@pytest.mark.parametrize("channels", [2, 4])
+def test_opaque_alpha_changes_nothing(dtype: str, channels: int) -> None:
+    a, b = (picture[..., : channels - 1] for picture in pair(dtype))
+    opaque = np.full((HEIGHT, WIDTH, 1), DTYPES[dtype], dtype)
+    got = vsrife.interpolate(np.concatenate((a, opaque), -1), np.concatenate((b, opaque), -1), 0.4, device="cpu")
+    assert (got.shape, got.dtype) == ((HEIGHT, WIDTH, channels), a.dtype)
+    assert np.array_equal(got[..., -1:], opaque)
+    assert np.array_equal(got[..., :-1], vsrife.interpolate(a, b, 0.4, device="cpu"))
+
+
+def shape_at(x: int, dtype: str, hidden: float) -> NDArray[Any]:
+    """A textured disc on nothing; where it is transparent the colours are `hidden`, 0..1."""
+    photo = skimage.data.chelsea()[100:196, 150:246] / 255
+    rows, columns = np.mgrid[:96, :96]
+    alpha = np.clip(30.5 - np.hypot(rows - 48, columns - x), 0, 1)[..., None]
+    colours = np.where(alpha > 0, np.roll(photo, x - 48, 1), hidden)
+    values = np.concatenate((colours, alpha), -1) * DTYPES[dtype]
+    return (values.round() if dtype.startswith("u") else values).astype(dtype)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+def test_alpha_moves_with_the_colours(dtype: str) -> None:
+    """A shape that moves by 8 pixels: its edge and its colours are halfway, nothing of what is hidden comes to light."""
+    peak = DTYPES[dtype]
+    truth = shape_at(48, dtype, 0) / peak
+    results = []
+    for hidden in (0.0, 1.0):
+        a, b = shape_at(44, dtype, hidden), shape_at(52, dtype, hidden)
+        got = vsrife.interpolate(a, b, device="cpu") / peak
+        seen = got[..., 3:] > 0.02
+        assert np.abs(got - truth)[..., 3].mean() < 0.5 * np.abs((a / peak + b / peak) / 2 - truth)[..., 3].mean()
+        assert np.abs((got - truth) * (seen & (truth[..., 3:] > 0.02)))[..., :3].mean() < 0.02
+        results.append(np.where(seen, got, 0))
+        assert np.abs(got[0, 0] - [hidden, hidden, hidden, 0]).max() < 1e-3  # what nobody sees stays as it was
+    assert np.abs(results[0] - results[1]).max() <= (1e-3 if dtype == "float32" else 1.01 / peak)
+
+
+def test_still_pixels_keep_their_codes_under_alpha() -> None:
+    a = shape_at(48, "uint8", 0.3)
+    a[..., 3] = np.arange(96, dtype=np.uint8)[:, None] * 2
+    b = a.copy()
+    b[40:60, 70:90] = 255 - b[40:60, 70:90]
+    got = vsrife.interpolate(a, b, device="cpu")
+    assert np.array_equal(got[:, :20], a[:, :20])
+    assert not np.array_equal(got[40:60, 70:90], a[40:60, 70:90])
+
+
+def test_only_alpha_differs() -> None:
+    """Colours that nobody can tell from the ground fade; nothing tells how they move."""
+    a = np.full((32, 32, 2), 0.5, np.float32)
+    b = a.copy()
+    a[..., 1], b[..., 1] = 0.2, 0.6
+    assert np.abs(vsrife.interpolate(a, b, 0.25, device="cpu") - [0.5, 0.3]).max() < 1e-6
+
+
+@pytest.mark.needs_cuda
+def test_tensors_of_the_device_stay_there() -> None:
+    a, b = (torch.from_numpy(picture).cuda() for picture in pair("uint8"))
+    with torch.cuda.stream(torch.cuda.current_stream()):
+        got = vsrife.interpolate(a, b, 0.4, device="cuda")
+    assert got.device == a.device
+    expected = vsrife.interpolate(*pair("uint8"), 0.4, device="cuda")
+    assert np.array_equal(got.cpu().numpy(), expected)
+
+
+SHAPE = "must be an array (H, W), or (H, W, C) of 1 to 4 channels, and of dtype uint8, uint16, float16, float32, got"
 
 
 @pytest.mark.parametrize(
     ("a", "b", "message"),
     [
-        (np.zeros((9, 9), np.uint8), np.zeros((9, 9), np.uint8), f"a {SHAPE} (9, 9) uint8; convert it"),
+        (np.zeros(9, np.uint8), np.zeros(9, np.uint8), f"a {SHAPE} (9,) uint8; convert it"),
         (np.zeros((3, 9, 9), np.uint8), np.zeros((3, 9, 9), np.uint8), f"a {SHAPE} (3, 9, 9) uint8; convert it"),
-        (np.zeros((9, 9, 4), np.uint8), np.zeros((9, 9, 4), np.uint8), f"a {SHAPE} (9, 9, 4) uint8; convert it"),
+        (np.zeros((9, 9, 5), np.uint8), np.zeros((9, 9, 5), np.uint8), f"a {SHAPE} (9, 9, 5) uint8; convert it"),
+        (np.zeros((0, 9, 3), np.uint8), np.zeros((0, 9, 3), np.uint8), f"a {SHAPE} (0, 9, 3) uint8; convert it"),
+        ([[1]], np.zeros((9, 9), np.uint8), f"a {SHAPE} list; convert it"),
         (np.zeros((9, 9, 3)), np.zeros((9, 9, 3)), f"a {SHAPE} (9, 9, 3) float64; convert it"),
         (np.zeros((9, 9, 3), np.uint8), np.zeros((9, 9, 3), np.int16), f"b {SHAPE} (9, 9, 3) int16; convert it"),
         (np.zeros((9, 9, 3), np.uint8), np.zeros((9, 8, 3), np.uint8),
@@ -147,6 +248,18 @@ def test_pictures_that_are_refused(a: NDArray[Any], b: NDArray[Any], message: st
         ({"timestep": 1.001}, OptionError, "timestep must be between 0 and 1, got 1.001; 0.5 is halfway"),
         ({"timestep": -0.1}, OptionError, "timestep must be between 0 and 1, got -0.1"),
         ({"timestep": float("nan")}, OptionError, "timestep must be between 0 and 1, got nan"),
+        ({"timestep": [0.5, 2]}, OptionError, "timestep must be between 0 and 1, got 2; 0.5 is halfway"),
+        (
+            {"timestep": np.zeros((9, 9))},
+            OptionError,
+            f"timestep must be a number or an array ({HEIGHT}, {WIDTH}) like the pictures, got one of (9, 9); for several",
+        ),
+        (
+            {"timestep": np.full((HEIGHT, WIDTH), 255)},
+            OptionError,
+            "between 0 and 1, got 255 to 255 in an array; scale",
+        ),
+        ({"timestep": np.full((HEIGHT, WIDTH), np.nan)}, OptionError, "between 0 and 1, got nan to nan in an array"),
         ({"scale": 3}, OptionError, "scale must be 0.25, 0.5, 1, 2 or 4, got 3"),
         ({"precision": "int8"}, OptionError, "precision must be one of"),
         ({"device": "bogus"}, DeviceError, "device cannot be used, got 'bogus'"),

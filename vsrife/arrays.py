@@ -1,9 +1,12 @@
-"""Interpolation between two pictures in memory; no VapourSynth involved."""
+"""Interpolation between two pictures in memory, and the motion between them; no VapourSynth involved."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack, overload
 
 import numpy as np
 import torch
@@ -13,7 +16,10 @@ from torch import Tensor
 from vsrife.devices import parse_device, parse_precision, parse_scale
 from vsrife.engine import Engine, NetworkOptions, Picture, network
 from vsrife.errors import OptionError
-from vsrife.planes import Colorimetry, PictureFormat
+from vsrife.network import warp_by_flow
+from vsrife.planes import Colorimetry, PictureFormat, to_samples
+
+Timestep = float | NDArray[Any] | Tensor
 
 _FORMATS: dict[str, tuple[int, bool]] = {  # dtype of an array to bits per sample and whether they are float
     "uint8": (8, False),
@@ -21,63 +27,239 @@ _FORMATS: dict[str, tuple[int, bool]] = {  # dtype of an array to bits per sampl
     "float16": (16, True),
     "float32": (32, True),
 }
+_COLOR = Colorimetry(matrix=0, full_range=True, chroma_location=0)
+_GROUND = 0.5  # what the network sees behind transparent pixels: black and white shapes both stand out
+# Colours count by how much of them is seen. This little more keeps those that nobody sees, where there are no others.
+_UNSEEN = 1e-6
 
 
+class NetworkKeywords(TypedDict, total=False):
+    """What to run and on what; as in `vsrife.RIFE`."""
+
+    scale: float
+    model: str | Path | None
+    ensemble: bool
+    device: str | torch.device | None
+    precision: str | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Flow[Array: (NDArray[Any], Tensor)]:
+    """The motion between two pictures, seen from a time in between.
+
+    Flow is in pixels, x (to the right) before y (down): pixel (x, y) of the picture in between shows what is at
+    (x, y) + `to_a[y, x]` in the earlier picture and at (x, y) + `to_b[y, x]` in the later one.
+
+    Attributes:
+        to_a: (H, W, 2) float32, towards the earlier picture.
+        to_b: (H, W, 2) float32, towards the later one. At timestep 0 this is the flow from `a` to `b`, and `to_a` at
+            timestep 1 is that from `b` to `a`, both as Middlebury defines them.
+        mask: (H, W) float32, 0..1: how much of the picture in between comes from `a`.
+        warp_a: `a` moved to the time in between, shape and dtype of `a`.
+        warp_b: `b` moved to the time in between.
+    """
+
+    to_a: Array
+    to_b: Array
+    mask: Array
+    warp_a: Array
+    warp_b: Array
+
+
+@overload
 def interpolate[Array: (NDArray[Any], Tensor)](
-    a: Array,
-    b: Array,
-    timestep: float = 0.5,
-    *,
-    scale: float = 1.0,
-    model: str | Path | None = None,
-    ensemble: bool = False,
-    device: str | torch.device | None = None,
-    precision: str | None = None,
-) -> Array:
-    """The picture at a time between two.
+    a: Array, b: Array, timestep: Timestep = 0.5, **options: Unpack[NetworkKeywords]
+) -> Array: ...
+@overload
+def interpolate[Array: (NDArray[Any], Tensor)](
+    a: Array, b: Array, timestep: Sequence[Timestep], **options: Unpack[NetworkKeywords]
+) -> list[Array]: ...
+def interpolate[Array: (NDArray[Any], Tensor)](
+    a: Array, b: Array, timestep: Timestep | Sequence[Timestep] = 0.5, **options: Unpack[NetworkKeywords]
+) -> Array | list[Array]:
+    """The picture at a time between two, or several.
 
     Args:
-        a: the earlier picture, (H, W, 3) RGB of uint8, uint16, or float16 or float32 of 0..1.
+        a: the earlier picture, of uint8, uint16, or float16 or float32 of 0..1: (H, W) or (H, W, 1) grey, (H, W, 2)
+            grey and alpha, (H, W, 3) RGB, (H, W, 4) RGB and straight alpha. A tensor may lie on any device.
         b: the later one, same shape and dtype.
-        timestep: 0 is the time of `a`, 1 that of `b`, which both come back unchanged.
-        scale, model, ensemble, device, precision: as in `vsrife.RIFE`.
+        timestep: 0 is the time of `a`, 1 that of `b`, which both come back unchanged. An array (H, W) is a time for
+            every pixel. A list of these gives a list of pictures, for which each source is prepared once.
+        options: `scale`, `model`, `ensemble`, `device` and `precision`, as in `vsrife.RIFE`.
 
     Returns:
         Shape and dtype of `a`; a NumPy array or a tensor on the device of `a`, as that is. Equal pictures give `a`.
+        Alpha and colours move alike; colours count by their alpha.
 
     Raises:
         OptionError: shapes or dtypes that do not fit, or an argument out of range.
         WeightsError: the model is not here, or not usable.
         DeviceError: the device is absent or out of memory.
     """
+    pair = Pair(a, b, **options)
+    if isinstance(timestep, (list, tuple)):
+        return [pair.at(time) for time in [_checked(one, pair.size) for one in timestep]]
+    return pair.at(_checked(timestep, pair.size))
+
+
+def flow[Array: (NDArray[Any], Tensor)](
+    a: Array, b: Array, timestep: Timestep = 0.5, **options: Unpack[NetworkKeywords]
+) -> Flow[Array]:
+    """The motion between two pictures that `interpolate` would use.
+
+    Args:
+        a, b, timestep, options: as for `interpolate`; at 0 and 1 the network runs as well.
+
+    Raises:
+        OptionError, WeightsError, DeviceError: as `interpolate`.
+    """
+    pair = Pair(a, b, **options)
+    return pair.flow(_checked(timestep, pair.size))
+
+
+def _checked(timestep: Any, size: tuple[int, int]) -> float | Tensor:
+    """A timestep as a number or a float32 tensor (H, W)."""
+    if isinstance(timestep, (np.ndarray, Tensor)) and timestep.ndim:
+        times = timestep if isinstance(timestep, Tensor) else torch.from_numpy(np.array(timestep))
+        if tuple(times.shape) != size:
+            raise OptionError(
+                f"timestep must be a number or an array {size} like the pictures, got one of {tuple(times.shape)}; "
+                "for several times give a list"
+            )
+        times = times.to(torch.float32)
+        low, high = times.min().item(), times.max().item()
+        if not (low >= 0 and high <= 1):
+            raise OptionError(f"timestep must be between 0 and 1, got {low:g} to {high:g} in an array; scale it")
+        return times
     if not 0 <= timestep <= 1:
         raise OptionError(f"timestep must be between 0 and 1, got {timestep!r}; 0.5 is halfway")
-    left, right = _array("a", a), _array("b", b)
-    if left.shape != right.shape or left.dtype != right.dtype:
-        raise OptionError(
-            f"pictures must have one shape and dtype, got {left.shape} {left.dtype} and {right.shape} {right.dtype}; "
-            "convert one of them"
-        )
-    if timestep in (0, 1):
-        return a if timestep == 0 else b
-    chosen = parse_device(device)
-    options = NetworkOptions(model, parse_scale(scale), ensemble, chosen, parse_precision(precision, chosen))
-    bits, floating = _FORMATS[str(left.dtype)]
-    fmt = PictureFormat("RGB", bits, floating, width=left.shape[1], height=left.shape[0])
-    color = Colorimetry(matrix=0, full_range=True, chroma_location=0)
-    before, after = (Picture(key, list(array.transpose(2, 0, 1)), color) for key, array in enumerate((left, right)))
-    planes = Engine(network(options), fmt).interpolate(before, after, timestep)
-    if planes is None:
-        return a
-    result = torch.stack(planes, dim=-1)
-    return result.to(a.device) if isinstance(a, Tensor) else result.numpy()
+    return float(timestep)
 
 
-def _array(name: str, picture: NDArray[Any] | Tensor) -> NDArray[Any]:
-    array = picture.detach().cpu().numpy() if isinstance(picture, Tensor) else np.asarray(picture)
-    if array.ndim != 3 or array.shape[2] != 3 or str(array.dtype) not in _FORMATS:
+class Pair[Array: (NDArray[Any], Tensor)]:
+    """Two pictures and all that does not depend on the time between them.
+
+    Raises:
+        OptionError, DeviceError: as `interpolate`. The network is loaded when it is first needed.
+    """
+
+    def __init__(
+        self,
+        a: Array,
+        b: Array,
+        *,
+        scale: float = 1.0,
+        model: str | Path | None = None,
+        ensemble: bool = False,
+        device: str | torch.device | None = None,
+        precision: str | None = None,
+    ) -> None:
+        _check_picture("a", a)
+        _check_picture("b", b)
+        if tuple(a.shape) != tuple(b.shape) or a.dtype != b.dtype:
+            raise OptionError(
+                f"pictures must have one shape and dtype, got {tuple(a.shape)} {_dtype(a)} and {tuple(b.shape)} "
+                f"{_dtype(b)}; convert one of them"
+            )
+        self.a: Array = a
+        self.b: Array = b
+        chosen = parse_device(device)
+        self._options = NetworkOptions(model, parse_scale(scale), ensemble, chosen, parse_precision(precision, chosen))
+        bits, floating = _FORMATS[_dtype(a)]
+        height, width = self.size
+        colours = a.ndim == 3 and a.shape[2] >= 3
+        self._fmt = PictureFormat("RGB" if colours else "GRAY", bits, floating, width, height)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width."""
+        height, width = self.a.shape[:2]
+        return height, width
+
+    def at(self, timestep: float | Tensor) -> Array:
+        """The picture at a time 0..1, or with a time for each pixel (H, W)."""
+        if isinstance(timestep, float) and timestep in (0, 1):
+            return self.b if timestep else self.a
+        planes = self._engine.compute(*self._pictures, timestep)
+        if planes is None:
+            return self.a
+        result: Array = self._joined(planes)
+        return result
+
+    def flow(self, timestep: float | Tensor) -> Flow[Array]:
+        """The motion seen from a time 0..1, or from a time for each pixel (H, W)."""
+        flow, share = self._engine.motion(*self._pictures, timestep)
+        to_a, to_b = flow[:2], flow[2:]
+        warped = (self._warped(picture, part) for picture, part in zip(self._pictures, (to_a, to_b), strict=True))
+        return Flow(self._out(to_a.permute(1, 2, 0)), self._out(to_b.permute(1, 2, 0)), self._out(share), *warped)
+
+    def _warped(self, picture: Picture, flow: Tensor) -> Any:
+        planes = [*picture.planes, *(plane for extra in picture.carried for plane in extra.planes)]
+        stack = torch.stack([torch.as_tensor(plane).to(flow.device, flow.dtype) for plane in planes])
+        return self._joined(tuple(warp_by_flow(stack[None], flow[None])[0]))
+
+    @cached_property
+    def _translucent(self) -> bool:
+        """Whether there is an alpha that says something."""
+        if self.a.ndim < 3 or self.a.shape[2] not in (2, 4):
+            return False
+        return any(bool((picture[..., -1] != self._peak).any()) for picture in (self.a, self.b))
+
+    @property
+    def _peak(self) -> float:
+        return 1.0 if self._fmt.floating else float(self._fmt.peak)
+
+    @cached_property
+    def _pictures(self) -> tuple[Picture, Picture]:
+        return self._picture(0, self.a), self._picture(1, self.b)
+
+    def _picture(self, key: int, array: NDArray[Any] | Tensor) -> Picture:
+        """As the engine takes it. What is translucent is shown to it on a ground, and carried by it."""
+        tensor = array.detach() if isinstance(array, Tensor) else torch.from_numpy(np.array(array))
+        planes = list(tensor.to(self._options.device).reshape(*self.size, -1).unbind(-1))
+        colours = planes[: self._fmt.num_planes]
+        if not self._translucent:
+            return Picture(key, colours, _COLOR)
+        opacity = planes[-1].float() / self._peak
+        shown = [torch.lerp(torch.full_like(opacity, _GROUND), c.float() / self._peak, opacity) for c in colours]
+        weighted = [c.float() * (opacity + _UNSEEN) for c in colours]
+        extras = Picture(key, weighted, _COLOR), Picture(key, [opacity], _COLOR)
+        return Picture(key, shown, _COLOR, extras)
+
+    @cached_property
+    def _engine(self) -> Engine:
+        net = network(self._options)
+        if not self._translucent:
+            return Engine(net, self._fmt)
+        seen, grey = (PictureFormat(f, 32, True, self._fmt.width, self._fmt.height) for f in (self._fmt.family, "GRAY"))
+        return Engine(net, seen, carried=(seen, grey))
+
+    def _joined(self, planes: Sequence[Tensor]) -> Any:
+        """Planes as the engine gives them, in the layout of `a`."""
+        if self._translucent:
+            opacity = planes[-1]
+            planes = [p / (opacity + _UNSEEN) for p in planes[self._fmt.num_planes : -1]]
+            planes.append(opacity * self._peak)
+        samples = [to_samples(p, self._fmt) if p.is_floating_point() else p for p in planes]
+        if not self._translucent and self.a.ndim == 3 and self.a.shape[2] in (2, 4):
+            samples.append(torch.full_like(samples[0], self._peak))
+        return self._out(torch.stack(samples, dim=-1).reshape(self.a.shape))
+
+    def _out(self, result: Tensor) -> Any:
+        """As `a` is: an array, or a tensor on its device."""
+        return result.to(self.a.device) if isinstance(self.a, Tensor) else result.contiguous().cpu().numpy()
+
+
+def _dtype(picture: NDArray[Any] | Tensor) -> str:
+    return str(picture.dtype).removeprefix("torch.")
+
+
+def _check_picture(name: str, picture: Any) -> None:
+    known = isinstance(picture, (np.ndarray, Tensor))
+    layout = known and picture.ndim in (2, 3) and (picture.ndim == 2 or picture.shape[2] in (1, 2, 3, 4))
+    if not layout or 0 in picture.shape or _dtype(picture) not in _FORMATS:
+        got = f"{tuple(picture.shape)} {_dtype(picture)}" if known else type(picture).__name__
         raise OptionError(
-            f"{name} must be RGB of shape (H, W, 3) and dtype {', '.join(_FORMATS)}, got {array.shape} "
-            f"{array.dtype}; convert it"
+            f"{name} must be an array (H, W), or (H, W, C) of 1 to 4 channels, and of dtype {', '.join(_FORMATS)}, got "
+            f"{got}; convert it"
         )
-    return array
