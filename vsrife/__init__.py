@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from vsrife.errors import ClipError, DeviceError, MediaError, OptionError, RifeError, WeightsError
 
 if TYPE_CHECKING:
-    from vsrife.arrays import interpolate
+    from vsrife.arrays import flow, interpolate
     from vsrife.filter import RIFE, rife
 
 __version__ = "0.1.0"
@@ -25,11 +25,17 @@ __all__ = [
     "RifeError",
     "WeightsError",
     "__version__",
+    "flow",
     "interpolate",
     "rife",
 ]
 
-_HOMES = {"RIFE": "vsrife.filter", "rife": "vsrife.filter", "interpolate": "vsrife.arrays"}
+_HOMES = {
+    "RIFE": "vsrife.filter",
+    "flow": "vsrife.arrays",
+    "interpolate": "vsrife.arrays",
+    "rife": "vsrife.filter",
+}
 
 
 def __getattr__(name: str) -> Any:
