@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vsrife.ops.reference import STILL_RADII_PX, Axis, blend, resize, sample, still, warp
+from vsrife.ops.reference import STILL_RADII_PX, Axis, blend, calm, resize, sample, still, warp
 
 Floats = NDArray[np.float64]
 SIZES = [(1, 1), (1, 9), (7, 1), (2, 3), (31, 65)]
@@ -209,7 +209,7 @@ def test_still(dtype: torch.dtype, changes: int, seed: int) -> None:
     flow[:, rng.random((height, width)) < 0.2] = 0
     whole = rng.random((height, width)) < 0.3
     flow[:, whole] = flow[:, whole].round()  # radii themselves
-    got = still(a[None, None], b[None, None], torch.from_numpy(flow)[None])
+    got = still(calm(a[None, None], b[None, None]), torch.from_numpy(flow)[None])
     assert got.shape == (1, 1, height, width)
     assert got.dtype == torch.bool
     np.testing.assert_array_equal(got[0, 0], brute_force_still(a.numpy(), b.numpy(), flow))

@@ -23,7 +23,6 @@ from torch import Tensor
 from vsrife import pyramid
 from vsrife.errors import DeviceError, OptionError
 from vsrife.fold import FoldedNet, fold
-from vsrife.ops.reference import still
 from vsrife.planes import Colorimetry, PictureFormat, chroma_in_luma, resized, to_rgb, to_samples
 from vsrife.weights import find_weights, load_weights
 
@@ -277,8 +276,8 @@ class Engine:
         return tuple(self._plane(a.planes[p], b.planes[p], fmt, *(chroma if p else luma)) for p in range(len(a.planes)))
 
     def _plane(self, a: Tensor, b: Tensor, fmt: PictureFormat, flow: Tensor, mask: Tensor) -> Tensor:
-        values = self.net.ops.blend(a, b, flow, torch.sigmoid(mask))
-        return torch.where(still(a, b, flow), a, to_samples(values, fmt))
+        ops = self.net.ops
+        return ops.blend_plane(a, b, flow, mask, ops.calm(a, b), fmt.peak)
 
     def _view(self, field: pyramid.Field) -> View:
         """Flow and mask at the pixels of the picture, without the padding."""

@@ -3,10 +3,9 @@
 What is folded, once, when weights are loaded:
 - `conv(x) * beta + x`: beta goes into weight and bias; in float32 the identity goes into the centre tap as well, so
   that the residual is never read. In half precision that would double the weights' rounding error: the add stays.
-- the timestep is a constant plane: its share of a block's first convolution is a bias, with other values in the first
-  row and column, where the convolution reaches into the zero padding.
-- flow divided by the block's scale: the division goes into the first convolution.
-- block 0's first convolution is linear in the two frames: it is split into one part for each role of a frame.
+- flow divided by the block's scale, and multiplied by it again: both go into the weights.
+- block 0's first convolution is linear in the two frames and the timestep: it is split into one part for each role of a
+  frame and one for the timestep.
 - outputs of the last convolution that nobody reads are not computed.
 - ensemble: the exchanged pass permutes input channels of the first convolution instead of data.
 """
@@ -17,58 +16,38 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from vsrife.catalogue import BODY_LAYERS, FLOW_CHANNELS, IMAGE_CHANNELS, Layout
 from vsrife.ops import Ops, choose
-from vsrife.ops.reference import Conv
-
-
-@dataclass(frozen=True, slots=True)
-class TimeBias:
-    """The share of a constant timestep plane in a stride 2 convolution with zero padding: t times these vectors.
-
-    Sides are even where this is used, so that only the first row and column of the result see the padding.
-    """
-
-    inside: Tensor  # (out,)
-    row: Tensor  # (out,) what the first row lacks
-    column: Tensor  # (out,) what the first column lacks
-    corner: Tensor  # (out,) what row and column take away twice
-
-    @classmethod
-    def of(cls, weight: Tensor) -> TimeBias:
-        """From the timestep's slice of the weight, (out, 3, 3)."""
-        return cls(weight.sum((1, 2)), weight[:, 0].sum(1), weight[:, :, 0].sum(1), weight[:, 0, 0])
-
-    def add_to(self, x: Tensor, timestep: float, bias: Tensor) -> Tensor:
-        """Add `bias` and the timestep's share to (1, out, H, W), in place."""
-        x += (bias + timestep * self.inside)[:, None, None]
-        x[..., 0, :] -= (timestep * self.row)[:, None]
-        x[..., :, 0] -= (timestep * self.column)[:, None]
-        x[..., 0, 0] += timestep * self.corner
-        return x
+from vsrife.ops.reference import Conv, Expansion
 
 
 @dataclass(frozen=True, slots=True)
 class FoldedBlock:
-    """One IFBlock, ready to run at one scale. Input channels: stack 0, stack 1, mask, carried features, flow.
+    """One IFBlock, ready to run at one scale.
 
-    A stack is a frame followed by its head features, (3 + k) channels.
+    Attributes:
+        scale: frame side / side that the block works at.
+        first: c/2 outputs for each pass; an ensemble has two. Inputs: stack 0, stack 1, mask, carried features, flow in
+            pixels, times (t, and 1 - t for an ensemble), zeros as far as the hardware likes. A stack is a frame
+            followed by its head features, 3 + k channels. In block 0 it reads a single stack and yields its share
+            in the role of the left frame, then of the right one, without bias and activation.
+        time: of block 0, the timestep's share with the bias, and what follows.
+        second: to c channels.
+        body: the rest, at one size.
+        outer_skip: whether the body's input is added to its result.
+        last: to the outputs that are used: flow in pixels of the frame, mask, carried features.
     """
 
-    scale: float  # frame side / side the block works at
-    gain: float  # frame side / side of the maps it yields, and what flow in them is multiplied by
-    first: Tensor  # (passes * c/2, in, 3, 3); passes is 2 for an ensemble
-    first_bias: Tensor  # (c/2,)
-    first_slopes: Tensor | None
-    time: TimeBias
+    scale: float
+    first: Conv
+    time: Conv | None
     second: Conv
     body: tuple[Conv, ...]
-    outer_skip: bool  # add the body's input to its result
-    last: Tensor  # transposed convolution, (c, outputs used, 4, 4)
-    last_bias: Tensor
-    shuffles: bool
+    outer_skip: bool
+    last: Expansion
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +60,7 @@ class FoldedNet:
         ensemble: whether both time directions run.
         dtype: of the convolutions; coordinates, flow and blend are float32 (float64 when this is float64).
         head: convolutions of the encoder but the last.
-        head_last: weight (c, k, 4, 4) and bias of its transposed convolution.
+        head_last: its transposed convolution.
         blocks: coarse to fine.
         retry: the blocks at doubled scales for layouts that try again, else empty.
     """
@@ -91,13 +70,13 @@ class FoldedNet:
     ensemble: bool
     dtype: torch.dtype
     head: tuple[Conv, ...]
-    head_last: tuple[Tensor, Tensor] | None
+    head_last: Expansion | None
     blocks: tuple[FoldedBlock, ...]
     retry: tuple[FoldedBlock, ...]
 
     @property
     def device(self) -> torch.device:
-        return self.blocks[0].first.device
+        return self.blocks[0].first.weight.device
 
     @property
     def ops(self) -> Ops:
@@ -166,7 +145,7 @@ class _Folder:
     def _optional(self, name: str) -> Tensor | None:
         return self._place(self.tensors[name]) if name in self.tensors else None
 
-    def head(self) -> tuple[tuple[Conv, ...], tuple[Tensor, Tensor] | None]:
+    def head(self) -> tuple[tuple[Conv, ...], Expansion | None]:
         head = self.layout.head
         if head is None:
             return (), None
@@ -180,22 +159,19 @@ class _Folder:
             )
             for i, name in enumerate(names)
         )
-        return convs, (self._place(self.tensors[f"{last}.weight"]), self._place(self.tensors[f"{last}.bias"]))
+        return convs, self._expansion(self.tensors[f"{last}.weight"], self.tensors[f"{last}.bias"], False)
+
+    def _expansion(self, weight: Tensor, bias: Tensor, shuffles: bool) -> Expansion:
+        exact = Expansion.of(weight, bias, shuffles)
+        return Expansion(self._place(exact.weight), self._place(exact.bias), exact.factor)
 
     def block(self, index: int, scale: float) -> FoldedBlock:
-        layout, name = self.layout, f"block{index}"
-        first = self.tensors[f"{name}.conv0.0.0.weight"]
-        time_channel = 2 * (IMAGE_CHANNELS + layout.feature_channels)
-        last = f"{name}.lastconv.0" if layout.shuffles else f"{name}.lastconv"
-        used = FLOW_CHANNELS + 1 + (layout.carried_channels if index < layout.blocks - 1 else 0)
-        used *= 4 if layout.shuffles else 1
+        name = f"block{index}"
+        first, time = (self._first_of_pair if index == 0 else self._first)(name, scale)
         return FoldedBlock(
             scale=scale,
-            gain=scale if layout.shuffles else 2 * scale,
-            first=self._place(self._first(index, first, scale)),
-            first_bias=self._place(self.tensors[f"{name}.conv0.0.0.bias"]),
-            first_slopes=self._optional(f"{name}.conv0.0.1.weight"),
-            time=TimeBias.of(self._place(first[:, time_channel])),
+            first=first,
+            time=time,
             second=Conv(
                 self._place(self.tensors[f"{name}.conv0.1.0.weight"]),
                 self._place(self.tensors[f"{name}.conv0.1.0.bias"]),
@@ -203,30 +179,61 @@ class _Folder:
                 slopes=self._optional(f"{name}.conv0.1.1.weight"),
             ),
             body=tuple(self._body(f"{name}.convblock.{k}") for k in range(BODY_LAYERS)),
-            outer_skip=layout.body == "prelu",
-            last=self._place(self.tensors[f"{last}.weight"][:, :used]),
-            last_bias=self._place(self.tensors[f"{last}.bias"][:used]),
-            shuffles=layout.shuffles,
+            outer_skip=self.layout.body == "prelu",
+            last=self._last(index, scale),
         )
 
-    def _first(self, index: int, weight: Tensor, scale: float) -> Tensor:
-        """Reorder the published input channels, drop the timestep, fold flow / scale, append the exchanged pass.
+    def _last(self, index: int, scale: float) -> Expansion:
+        """Leave out what nobody reads, and fold what flow in the small maps is multiplied by."""
+        layout = self.layout
+        name = f"block{index}.lastconv.0" if layout.shuffles else f"block{index}.lastconv"
+        side = 4 if layout.shuffles else 1
+        used = FLOW_CHANNELS + 1 + (layout.carried_channels if index < layout.blocks - 1 else 0)
+        weight = self.tensors[f"{name}.weight"][:, : side * used].clone()
+        bias = self.tensors[f"{name}.bias"][: side * used].clone()
+        gain = scale if layout.shuffles else 2 * scale  # frame side / side of the maps
+        weight[:, : side * FLOW_CHANNELS] *= gain
+        bias[: side * FLOW_CHANNELS] *= gain
+        return self._expansion(weight, bias, layout.shuffles)
 
-        Block 0 gets one weight per role of a frame instead: (roles * c/2, 3 + k, 3, 3), the left frame's role first;
-        an ensemble needs nothing more there.
-        """
+    def _inputs(self, name: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The first convolution's weight, cut into what reads stack 0, stack 1, the timestep, and the rest."""
+        weight = self.tensors[f"{name}.conv0.0.0.weight"]
         k, c = self.layout.feature_channels, IMAGE_CHANNELS
         sizes = [c, c, k, k, 1, weight.shape[1] - 2 * (c + k) - 1]
-        frame0, frame1, head0, head1, _time, rest = torch.split(weight, sizes, 1)
-        stack0, stack1 = torch.cat((frame0, head0), 1), torch.cat((frame1, head1), 1)
-        if index == 0:
-            return torch.cat((stack0, stack1), 0)
+        frame0, frame1, head0, head1, time, rest = torch.split(weight, sizes, 1)
+        return torch.cat((frame0, head0), 1), torch.cat((frame1, head1), 1), time, rest
+
+    def _first_of_pair(self, name: str, _scale: float) -> tuple[Conv, Conv]:
+        """Block 0: one weight for each role of a frame, and the timestep's share. An ensemble needs nothing more."""
+        stack0, stack1, time, _ = self._inputs(name)
+        bias, slopes = self._place(self.tensors[f"{name}.conv0.0.0.bias"]), self._optional(f"{name}.conv0.0.1.weight")
+        parts = Conv(self._place(torch.cat((stack0, stack1))), None, stride=2, activated=False)
+        return parts, Conv(self._place(time), bias, stride=2, slopes=slopes, activated=False)
+
+    def _first(self, name: str, scale: float) -> tuple[Conv, None]:
+        """Reorder the published input channels, fold flow / scale, append the exchanged pass."""
+        stack0, stack1, time, rest = self._inputs(name)
         mask, carried, flow = torch.split(rest, [1, self.layout.carried_channels, FLOW_CHANNELS], 1)
-        normal = torch.cat((stack0, stack1, mask, carried, flow / scale), 1)
-        if not self.ensemble:
-            return normal
-        swapped = torch.cat((flow[:, 2:], flow[:, :2]), 1)
-        return torch.cat((normal, torch.cat((stack1, stack0, -mask, carried, swapped / scale), 1)), 0)
+        none, flow = torch.zeros_like(time), flow / scale
+        if self.ensemble:
+            swapped = torch.cat((flow[:, 2:], flow[:, :2]), 1)
+            weight = torch.cat((
+                torch.cat((stack0, stack1, mask, carried, flow, time, none), 1),
+                torch.cat((stack1, stack0, -mask, carried, swapped, none, time), 1),
+            ))  # fmt: skip
+        else:
+            weight = torch.cat((stack0, stack1, mask, carried, flow, time), 1)
+        if self.dtype.itemsize == 2:  # matrix units read eight numbers of two bytes at once
+            weight = F.pad(weight, (0, 0, 0, 0, 0, -weight.shape[1] % 8))
+        passes = 2 if self.ensemble else 1
+        slopes = self._optional(f"{name}.conv0.0.1.weight")
+        return Conv(
+            self._place(weight),
+            self._place(self.tensors[f"{name}.conv0.0.0.bias"]).repeat(passes),
+            stride=2,
+            slopes=None if slopes is None else slopes.repeat(passes),
+        ), None
 
     def _body(self, name: str) -> Conv:
         if self.layout.body != "residual":

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from vsrife.catalogue import FLOW_CHANNELS
@@ -80,17 +79,12 @@ class Field:
         if scale <= 2:
             return self.flow()
         height, width = self.size
-        parts = (
-            self.ops.sample(
-                small,
-                _tap_axis(height, scale, small.shape[-2], small.device, small.dtype),
-                _tap_axis(width, scale, small.shape[-1], small.device, small.dtype),
-            )
-            for small in self.flows
-        )
-        total = next(parts)
-        for part in parts:
-            total += part
+        total: Tensor | None = None
+        for small in self.flows:
+            rows = _tap_axis(height, scale, small.shape[-2], small.device, small.dtype)
+            columns = _tap_axis(width, scale, small.shape[-1], small.device, small.dtype)
+            total = self.ops.sample(small, rows, columns, total)
+        assert total is not None
         return total
 
     def extra(self, carried: Tensor, size: tuple[int, int]) -> Tensor:
@@ -140,15 +134,15 @@ def encode(net: FoldedNet, frame: Tensor) -> Source:
         x = (clamped if net.layout.head.clamps else frame).to(net.dtype)
         for conv in net.head:
             x = net.ops.convolve(x, conv)
-        stack = torch.cat((clamped, F.conv_transpose2d(x, *net.head_last, stride=2, padding=1).to(net.exact)), dim=1)
+        stack = torch.cat((clamped, net.ops.expand(x, net.head_last)), dim=1)
     stack = stack.contiguous(memory_format=torch.channels_last)
-    return Source(stack, _first_parts(net.blocks[0], stack))
+    return Source(stack, _first_parts(net, net.blocks[0], stack))
 
 
-def _first_parts(block: FoldedBlock, stack: Tensor) -> Tensor:
+def _first_parts(net: FoldedNet, block: FoldedBlock, stack: Tensor) -> Tensor:
     height, width = stack.shape[-2:]
     small = resize(stack, int(height / block.scale), int(width / block.scale))
-    return F.conv2d(small.to(block.first.dtype), block.first, stride=2, padding=1)
+    return net.ops.convolve(small.to(net.dtype), block.first)
 
 
 def _never() -> None:
@@ -156,7 +150,7 @@ def _never() -> None:
 
 
 def estimate(
-    net: FoldedNet, source0: Source, source1: Source, timestep: float, interrupt: Callable[[], None] = _never
+    net: FoldedNet, source0: Source, source1: Source, timestep: float | Tensor, interrupt: Callable[[], None] = _never
 ) -> Field:
     """Flow and mask between two prepared frames.
 
@@ -164,7 +158,7 @@ def estimate(
         net: the folded network.
         source0: the frame at time 0.
         source1: the frame at time 1, of the same size.
-        timestep: 0..1.
+        timestep: 0..1; or a time for every pixel, (1, 1, H, W) at the padded size.
         interrupt: called before each block; may raise to give up.
 
     Returns:
@@ -183,7 +177,7 @@ def estimate(
             # Second try of 4.0 and 4.1: from block 0 on once more with doubled scales, block 0 in one direction only.
             blocks = net.retry
             result = Field(source0.size, net.ops)
-            coarse0, coarse1 = (Source(s.stack, _first_parts(blocks[0], s.stack)) for s in (source0, source1))
+            coarse0, coarse1 = (Source(s.stack, _first_parts(net, blocks[0], s.stack)) for s in (source0, source1))
             x = first_of_pair(net, blocks[0], coarse0, coarse1, timestep)[:1]
             carried = _apply(net, blocks[0], result, x, False)
             continue
@@ -192,26 +186,50 @@ def estimate(
     return result
 
 
-def first_of_pair(net: FoldedNet, block: FoldedBlock, source0: Source, source1: Source, timestep: float) -> Tensor:
+def first_of_pair(
+    net: FoldedNet, block: FoldedBlock, source0: Source, source1: Source, timestep: float | Tensor
+) -> Tensor:
     """Block 0's first layer from the parts of both frames: (passes, c/2, h, w), activated."""
     left0, right0 = source0.parts.chunk(2, dim=1)
     left1, right1 = source1.parts.chunk(2, dim=1)
-    passes = [block.time.add_to(left0 + right1, timestep, block.first_bias)]
-    if net.ensemble:
-        passes.append(block.time.add_to(left1 + right0, 1 - timestep, block.first_bias))
-    return activate(torch.cat(passes), block.first_slopes)
+    height, width = left0.shape[-2:]
+    times = _times(net, timestep, (2 * height, 2 * width)).expand(-1, -1, 2 * height, 2 * width)
+    shares = [left0 + right1, left1 + right0][: times.shape[1]]
+    assert block.time is not None
+    x = net.ops.convolve(times.transpose(0, 1).to(net.dtype), block.time)
+    return activate(x.add_(torch.cat(shares)), block.time.slopes)
 
 
-def _block_input(block: FoldedBlock, source0: Source, source1: Source, result: Field, carried: Tensor) -> Tensor:
-    """(1, in, h, w) at the block's size: both stacks warped, mask, carried features, flow in pixels."""
+def _times(net: FoldedNet, timestep: float | Tensor, size: tuple[int, int]) -> Tensor:
+    """(1, passes, 1, 1), or of this size where the timestep is a plane: t, and 1 - t for an ensemble."""
+    if not isinstance(timestep, Tensor):
+        timestep = torch.full((1, 1, 1, 1), timestep, dtype=net.exact, device=net.device)
+    elif timestep.numel() > 1:
+        timestep = resize(timestep, *size)
+    return torch.cat((timestep, 1 - timestep), dim=1) if net.ensemble else timestep
+
+
+def _block_input(
+    net: FoldedNet,
+    block: FoldedBlock,
+    source0: Source,
+    source1: Source,
+    result: Field,
+    carried: Tensor,
+    timestep: float | Tensor,
+) -> Tensor:
+    """(1, in, h, w) at the block's size: both stacks warped, mask, carried features, flow in pixels, times."""
     height, width = result.size
     small = (int(height / block.scale), int(width / block.scale))
     flow = result.flow_at(block.scale)
     columns = _tap_positions(width, block.scale, flow.device, flow.dtype)
     rows = _tap_positions(height, block.scale, flow.device, flow.dtype)[:, None]
     taps = 2 if block.scale >= 2 else 1
-    extra = result.extra(carried, (flow.shape[-2] // taps, flow.shape[-1] // taps))
-    stack = result.ops.warp_stacks(source0.stack, source1.stack, flow, rows, columns, taps, extra)
+    size = flow.shape[-2] // taps, flow.shape[-1] // taps
+    extra, times = result.extra(carried, size), _times(net, timestep, size)
+    stack = net.ops.warp_stacks(
+        source0.stack, source1.stack, flow, rows, columns, taps, extra, times, block.first.weight
+    )  # fmt: skip
     # Enlarging goes through full resolution as the published forward does: bilinear steps do not compose.
     return resize(stack, *small) if block.scale < 1 else stack
 
@@ -223,7 +241,7 @@ def first_of_block(
     source1: Source,
     result: Field,
     carried: Tensor,
-    timestep: float,
+    timestep: float | Tensor,
 ) -> Tensor:
     """A later block's first layer: (passes, c/2, h, w), activated.
 
@@ -231,26 +249,19 @@ def first_of_block(
         result: of the blocks before.
         carried: features that the block before hands on.
     """
-    stack = _block_input(block, source0, source1, result, carried)
-    y = F.conv2d(stack.to(block.first.dtype), block.first, stride=2, padding=1)
-    if not net.ensemble:
-        return activate(block.time.add_to(y, timestep, block.first_bias), block.first_slopes)
-    normal, exchanged = y.chunk(2, dim=1)
-    block.time.add_to(normal, timestep, block.first_bias)
-    block.time.add_to(exchanged, 1 - timestep, block.first_bias)
-    return activate(torch.cat((normal, exchanged)), block.first_slopes)
+    x = net.ops.convolve(_block_input(net, block, source0, source1, result, carried, timestep), block.first)
+    return torch.cat(x.chunk(2, dim=1)) if net.ensemble else x
 
 
 def _maps(ops: Ops, block: FoldedBlock, x: Tensor) -> Tensor:
-    """From the first layer's output to the block's small map, (passes, outputs, h, w)."""
+    """From the first layer's output to the block's small map, (passes, outputs, h, w) in the dtype of coordinates."""
     x = ops.convolve(x, block.second)
     y = x
     for conv in block.body:
         y = ops.convolve(y, conv)
     if block.outer_skip:
         y = y + x
-    y = F.conv_transpose2d(y, block.last, block.last_bias, stride=2, padding=1)
-    return F.pixel_shuffle(y, 2) if block.shuffles else y
+    return ops.expand(y, block.last)
 
 
 def _apply(net: FoldedNet, block: FoldedBlock, result: Field, x: Tensor, ensemble: bool) -> Tensor:
@@ -264,9 +275,8 @@ def _apply(net: FoldedNet, block: FoldedBlock, result: Field, x: Tensor, ensembl
 
 def outputs(net: FoldedNet, block: FoldedBlock, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The rest of a block: small maps of flow in pixels of the frame, of the mask, and of the carried features."""
-    y = _maps(net.ops, block, x).to(net.exact)
-    flow, mask, carried = y[:, :FLOW_CHANNELS], y[:, FLOW_CHANNELS : FLOW_CHANNELS + 1], y[:, FLOW_CHANNELS + 1 :]
-    return flow * block.gain, mask, carried
+    y = _maps(net.ops, block, x)
+    return y[:, :FLOW_CHANNELS], y[:, FLOW_CHANNELS : FLOW_CHANNELS + 1], y[:, FLOW_CHANNELS + 1 :]
 
 
 def exchanged(flow: Tensor) -> Tensor:
@@ -276,7 +286,7 @@ def exchanged(flow: Tensor) -> Tensor:
 
 def _moves_far(ops: Ops, block: FoldedBlock, x: Tensor, size: tuple[int, int]) -> bool:
     """Whether block 1, in the normal direction, finds motion beyond the limit towards both frames, at full size."""
-    flow = _maps(ops, block, x[:1])[:, :FLOW_CHANNELS].float() * block.gain
+    flow = _maps(ops, block, x[:1])[:, :FLOW_CHANNELS]
     if not _both_exceed(flow):  # enlarging cannot make the largest value larger
         return False
     return _both_exceed(resize(flow, *size))

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vsrife.ops import reference
-from vsrife.ops.reference import Axis, Conv
+from vsrife.ops.reference import STILL_RADII_PX, Axis, Conv, Expansion
 
 # VapourSynth's scripts run with every logger at debug level, where numba prints each step of its compiler.
 logging.getLogger("numba").setLevel(logging.WARNING)
@@ -97,12 +97,12 @@ def _sample(image, top, low, weight_y, left, right, weight_x, out):  # type: ign
                 out[y, x, c] = before + (row[right[x], c] - before) * weight_x[x]
 
 
-def sample(image: Tensor, rows: Axis, columns: Axis) -> Tensor:
+def sample(image: Tensor, rows: Axis, columns: Axis, total: Tensor | None = None) -> Tensor:
     """Twin of `reference.sample`."""
     out = np.empty((len(rows.low), len(columns.low), image.shape[1]), np.float32)
     axes = (part.numpy() for axis in (rows, columns) for part in (axis.low, axis.high, axis.weight.float()))
     _sample(_pixels(image), *axes, out)
-    return _tensor(out)
+    return _tensor(out) if total is None else total.add_(_tensor(out))
 
 
 @numba.njit(inline="always")
@@ -127,10 +127,11 @@ def _gather(image, x, y, channels, weight, out):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(parallel=True, fastmath={"contract", "nsz"}, cache=True)
-def _warp_stacks(stack0, stack1, flow, rows, columns, taps, channels, extra, out):  # type: ignore[no-untyped-def]
+def _warp_stacks(stack0, stack1, flow, rows, columns, taps, channels, extra, times, out):  # type: ignore[no-untyped-def]
     height, width = out.shape[0], out.shape[1]
     count, extras = len(channels), extra.shape[2]
     share = Float(1) / Float(taps * taps)
+    tall, wide = int(times.shape[0] > 1), int(times.shape[1] > 1)  # one time for all pixels, or one for each
     step_y, step_x = Float(extra.shape[0]) / Float(height), Float(extra.shape[1]) / Float(width)
     for i in numba.prange(height):
         row = np.empty((extra.shape[1], extras), np.float32)
@@ -150,20 +151,29 @@ def _warp_stacks(stack0, stack1, flow, rows, columns, taps, channels, extra, out
             left, right, weight = _between(j, step_x, extra.shape[1])
             for e in range(extras):
                 pixel[2 * count + e] = row[left, e] + (row[right, e] - row[left, e]) * weight
+            pixel[2 * count + extras + 4 :] = Float(0)
+            for t in range(times.shape[2]):
+                pixel[2 * count + extras + 4 + t] = times[i * tall, j * wide, t]
 
 
 def warp_stacks(
-    stack0: Tensor, stack1: Tensor, flow: Tensor, rows: Tensor, columns: Tensor, taps: int, extra: Tensor
+    stack0: Tensor,
+    stack1: Tensor,
+    flow: Tensor,
+    rows: Tensor,
+    columns: Tensor,
+    taps: int,
+    extra: Tensor,
+    times: Tensor,
+    into: Tensor,
 ) -> Tensor:
     """Twin of `reference.warp_stacks`."""
-    channels = stack0.shape[1]
-    shape = flow.shape[-2] // taps, flow.shape[-1] // taps, 2 * channels + extra.shape[1] + 4
-    out = np.empty(shape, np.float32)
+    out = np.empty((flow.shape[-2] // taps, flow.shape[-1] // taps, into.shape[1]), np.float32)
     _warp_stacks(
         _pixels(stack0), _pixels(stack1), _pixels(flow), rows.flatten().numpy(), columns.numpy(), taps,
-        (0,) * channels, _pixels(extra), out,
+        (0,) * stack0.shape[1], _pixels(extra), _pixels(times), out,
     )  # fmt: skip
-    return _tensor(out)
+    return _tensor(out).to(into.dtype)
 
 
 @numba.njit(parallel=True, fastmath={"contract", "nsz"}, cache=True)
@@ -189,25 +199,133 @@ def blend(a: Tensor, b: Tensor, flow: Tensor, share: Tensor) -> Tensor:
     return _tensor(out)
 
 
+@numba.njit(parallel=True, fastmath={"contract", "nsz"}, cache=True)
+def _blend_plane(a, b, flow, share, calmness, peak, out):  # type: ignore[no-untyped-def]
+    height, width = out.shape
+    for y in numba.prange(height):
+        pixel = np.empty(1, np.float32)
+        for x in range(width):
+            moved = flow[y, x]
+            reach = max(abs(moved[0]), abs(moved[1]), abs(moved[2]), abs(moved[3]))
+            if reach <= Float(calmness[y, x]):
+                out[y, x] = a[y, x, 0]
+                continue
+            weight = share[y, x]
+            pixel[0] = Float(0)
+            at_x, at_y = Float(x), Float(y)
+            _gather(a, at_x + moved[0], at_y + moved[1], (0,), weight, pixel)
+            _gather(b, at_x + moved[2], at_y + moved[3], (0,), Float(1) - weight, pixel)
+            # A peak of 0 stands for samples that are neither rounded nor limited.
+            out[y, x] = min(max(np.rint(pixel[0]), Float(0)), peak) if peak > 0 else pixel[0]
+
+
+def blend_plane(a: Tensor, b: Tensor, flow: Tensor, mask: Tensor, calmness: Tensor, peak: int) -> Tensor:
+    """Twin of `reference.blend_plane`."""
+    if a.dtype == torch.float16:
+        return blend_plane(a.float(), b.float(), flow, mask, calmness, peak).half()
+    out = torch.empty_like(a[0, 0])
+    _blend_plane(
+        _pixels(a), _pixels(b), _pixels(flow), torch.sigmoid(mask)[0, 0].numpy(), calmness[0, 0].numpy(),
+        Float(0 if a.dtype.is_floating_point else peak), out.numpy(),
+    )  # fmt: skip
+    return out[None, None]
+
+
+@numba.njit(parallel=True, cache=True)
+def _spread(moved, step, wide, out):  # type: ignore[no-untyped-def]
+    """Dilate `moved` (H, W), boxes already, by `step` along both axes; `wide` is for the half-way result."""
+    height, width = moved.shape
+    for y in numba.prange(height):
+        for x in range(width):
+            wide[y, x] = moved[y, x] | moved[y, max(x - step, 0)] | moved[y, min(x + step, width - 1)]
+    for y in numba.prange(height):
+        above, below = max(y - step, 0), min(y + step, height - 1)
+        for x in range(width):
+            out[y, x] = wide[y, x] | wide[above, x] | wide[below, x]
+
+
+@numba.njit(parallel=True, cache=True)
+def _differences(a, b, moved, result):  # type: ignore[no-untyped-def]
+    for y in numba.prange(a.shape[0]):
+        for x in range(a.shape[1]):
+            moved[y, x] = a[y, x] != b[y, x]
+            result[y, x] = -np.int8(moved[y, x])
+
+
+@numba.njit(parallel=True, cache=True)
+def _raise(moved, radius, result):  # type: ignore[no-untyped-def]
+    """Set `result` to `radius` where nothing moved; how many samples that are."""
+    count = 0
+    for y in numba.prange(moved.shape[0]):
+        for x in range(moved.shape[1]):
+            if moved[y, x] == 0:
+                result[y, x] = radius
+                count += 1
+    return count
+
+
+def calm(a: Tensor, b: Tensor) -> Tensor:
+    """Twin of `reference.calm`."""
+    if a.dtype == torch.float16:
+        a, b = a.float(), b.float()
+    first, second = a[0, 0].numpy(), b[0, 0].numpy()
+    moved, wide, spread = (np.empty(first.shape, np.uint8) for _ in range(3))
+    result = np.empty(first.shape, np.int8)
+    _differences(first, second, moved, result)
+    for step, radius in zip((1, *(r // 2 for r in STILL_RADII_PX[1:])), STILL_RADII_PX, strict=True):
+        _spread(moved, step, wide, spread)
+        moved, spread = spread, moved
+        if not _raise(moved, np.int8(radius), result):
+            break
+    return torch.from_numpy(result)[None, None]
+
+
 def convolve(x: Tensor, conv: Conv) -> Tensor:
     """Twin of `reference.convolve`: oneDNN's convolution with LeakyReLU in one pass, where it can be."""
-    plain = conv.activated and conv.slopes is None and not conv.residual
+    plain = conv.slopes is None and not conv.residual
     if not (_FUSES and plain and x.dtype == torch.float32):
         return reference.convolve(x, conv)
     result: Tensor = torch.ops.mkldnn._convolution_pointwise(
-        x, _packed(conv, x.shape), conv.bias, [1, 1], [conv.stride] * 2, [1, 1], conv.groups,
-        "leaky_relu", [reference.LEAKY_SLOPE], "",
+        x, _packed(conv, x.shape, conv.stride, conv.groups), conv.bias, [1, 1], [conv.stride] * 2, [1, 1], conv.groups,
+        *(("leaky_relu", [reference.LEAKY_SLOPE], "") if conv.activated else _NOTHING_BEHIND),
     )  # fmt: skip
     return result
 
 
-def _packed(conv: Conv, shape: torch.Size) -> Tensor:
+@numba.njit(parallel=True, cache=True)
+def _interleave(places, out):  # type: ignore[no-untyped-def]
+    """Of (H + 1, W + 1, 2, side, 2, run), each parity where it belongs in (H, 2, side, W, 2, run)."""
+    height, _, side, width, _, run = out.shape
+    for i in numba.prange(height):
+        for p in range(2):
+            for r in range(side):
+                for j in range(width):
+                    for q in range(2):
+                        for c in range(run):
+                            out[i, p, r, j, q, c] = places[i + p, j + q, p, r, q, c]
+
+
+def expand(x: Tensor, expansion: Expansion) -> Tensor:
+    """Twin of `reference.expand`."""
+    if not (_FUSES and x.dtype == torch.float32 and len(x) == 1):
+        return reference.expand(x, expansion)
+    places = torch.ops.mkldnn._convolution_pointwise(
+        x, _packed(expansion, x.shape, 1, 1), expansion.bias, [1, 1], [1, 1], [1, 1], 1, *_NOTHING_BEHIND
+    )  # fmt: skip
+    height, width, side = *x.shape[-2:], expansion.factor // 2
+    places = places.permute(0, 2, 3, 1).contiguous().reshape(height + 1, width + 1, 2, side, 2, -1)
+    out = np.empty((height, 2, side, width, 2, places.shape[-1]), np.float32)
+    _interleave(places.numpy(), out)
+    return _tensor(out.reshape(height * 2 * side, width * 2 * side, -1))
+
+
+def _packed(conv: Conv | Expansion, shape: torch.Size, stride: int, groups: int) -> Tensor:
     """The weights as oneDNN wants them for inputs of this shape, reordered once."""
     known = _packed_weights.setdefault(conv, {})
     weight = known.get(shape)
     if weight is None:
         weight = torch.ops.mkldnn._reorder_convolution_weight(
-            conv.weight.contiguous(), [1, 1], [conv.stride] * 2, [1, 1], conv.groups, list(shape)
+            conv.weight.contiguous(), [1, 1], [stride] * 2, [1, 1], groups, list(shape)
         )
         if len(known) >= SHAPES_KEPT:
             known.pop(next(iter(known)), None)
@@ -217,5 +335,6 @@ def _packed(conv: Conv, shape: torch.Size) -> Tensor:
 
 SHAPES_KEPT = 2  # picture sizes that are in use at once, as a rule at most
 # Lives as long as the network. Engines take turns on the CPU, so that two threads never meet here.
-_packed_weights: weakref.WeakKeyDictionary[Conv, dict[torch.Size, Tensor]] = weakref.WeakKeyDictionary()
+_packed_weights: weakref.WeakKeyDictionary[Conv | Expansion, dict[torch.Size, Tensor]] = weakref.WeakKeyDictionary()
 _FUSES = torch._C._has_mkldnn and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
+_NOTHING_BEHIND: tuple[str, list[float], str] = ("none", [], "")  # a convolution alone

@@ -82,13 +82,14 @@ class Axis:
         return Axis(self.low.to(device), self.high.to(device), self.weight.to(device, dtype))
 
 
-def sample(image: Tensor, rows: Axis, columns: Axis) -> Tensor:
+def sample(image: Tensor, rows: Axis, columns: Axis, total: Tensor | None = None) -> Tensor:
     """Bilinear interpolation of `image` on the grid rows x columns.
 
     Args:
-        image: (N, C, H, W).
+        image: (N, C, H, W), of a float dtype.
         rows: where along H.
         columns: where along W.
+        total: (N, C, len(rows), len(columns)), a sum to add the result to; it may be overwritten.
 
     Returns:
         (N, C, len(rows), len(columns)), dtype of `image`.
@@ -96,7 +97,8 @@ def sample(image: Tensor, rows: Axis, columns: Axis) -> Tensor:
     top = image.index_select(-2, rows.low)
     image = torch.lerp(top, image.index_select(-2, rows.high), rows.weight[:, None].to(image.dtype))
     left = image.index_select(-1, columns.low)
-    return torch.lerp(left, image.index_select(-1, columns.high), columns.weight.to(image.dtype))
+    result = torch.lerp(left, image.index_select(-1, columns.high), columns.weight.to(image.dtype))
+    return result if total is None else total.add_(result)
 
 
 def warp(image: Tensor, x: Tensor, y: Tensor) -> Tensor:
@@ -127,49 +129,63 @@ def enlarge_add(total: Tensor, small: Tensor) -> Tensor:
     """Add a small map, enlarged to the size of the sum.
 
     Args:
-        total: (1, C, H, W).
-        small: (1, C, h, w), h <= H and w <= W.
+        total: (N, C, H, W).
+        small: (N, C, h, w), h <= H and w <= W.
 
     Returns:
-        (1, C, H, W): `total` + `resize(small)`.
+        (N, C, H, W): `total` + `resize(small)`.
     """
     return total + resize(small, *total.shape[-2:])
 
 
 def warp_stacks(
-    stack0: Tensor, stack1: Tensor, flow: Tensor, rows: Tensor, columns: Tensor, taps: int, extra: Tensor
+    stack0: Tensor,
+    stack1: Tensor,
+    flow: Tensor,
+    rows: Tensor,
+    columns: Tensor,
+    taps: int,
+    extra: Tensor,
+    times: Tensor,
+    into: Tensor,
 ) -> Tensor:
-    """What a block reads: both stacks warped and averaged over each cell's taps, further maps, the averaged flow.
+    """What a block's first convolution reads: both stacks warped and averaged over each cell's taps, and further maps.
 
     Args:
-        stack0: (1, C, H, W), the earlier frame and its features.
+        stack0: (N, C, H, W), the earlier frame and its features.
         stack1: the later one.
-        flow: (1, 4, taps * h, taps * w) at the taps, in pixels: x and y into `stack0`, then into `stack1`.
+        flow: (N, 4, taps * h, taps * w) at the taps, in pixels: x and y into `stack0`, then into `stack1`.
         rows: (taps * h, 1), the taps' rows in pixels.
         columns: (taps * w,), their columns.
         taps: samples along each axis of a cell, 1 or 2.
-        extra: (1, E, any, any), maps to put between, enlarged to the size.
+        extra: (N, E, any, any), maps to put between, enlarged to the size.
+        times: (N, T, 1, 1) or (N, T, h, w), put last as they are.
+        into: the weight of the convolution, (any, channels, any, any): its dtype is that of the result.
 
     Returns:
-        (1, 2 * C + E + 4, h, w).
+        (N, channels, h, w): the stacks, `extra`, the averaged flow, `times`, zeros as far as the weight has more channels.
     """
     height, width = flow.shape[-2] // taps, flow.shape[-1] // taps
     warped0 = warp(stack0, columns + flow[:, 0], rows + flow[:, 1])
     warped1 = warp(stack1, columns + flow[:, 2], rows + flow[:, 3])
-    return torch.cat([resize(part, height, width) for part in (warped0, warped1, extra, flow)], dim=1)
+    parts = [resize(part, height, width) for part in (warped0, warped1, extra, flow)]
+    parts.append(times.to(flow.dtype).expand(-1, -1, height, width))
+    filled = torch.cat(parts, dim=1).to(into.dtype)
+    missing = into.shape[1] - filled.shape[1]
+    return F.pad(filled, (0, 0, 0, 0, 0, missing)) if missing else filled
 
 
 def blend(a: Tensor, b: Tensor, flow: Tensor, share: Tensor) -> Tensor:
     """Warp both neighbours of a picture to the time in between and mix them.
 
     Args:
-        a: (1, C, H, W), the earlier picture, in any units and of any dtype.
+        a: (N, C, H, W), the earlier picture, in any units and of any dtype.
         b: the later one, same shape.
-        flow: (1, 4, h, w) in samples of the pictures: x and y into `a`, then into `b`; h <= H and w <= W.
-        share: (1, 1, h, w), weight of `a`, 0..1.
+        flow: (N, 4, h, w) in samples of the pictures: x and y into `a`, then into `b`; h <= H and w <= W.
+        share: (N, 1, h, w), weight of `a`, 0..1.
 
     Returns:
-        (1, C, h, w), dtype of `flow`. Outside the pictures the nearest border sample counts.
+        (N, C, h, w), dtype of `flow`. Outside the pictures the nearest border sample counts.
     """
     height, width = flow.shape[-2:]
     x = torch.arange(width, device=flow.device, dtype=flow.dtype)
@@ -197,31 +213,82 @@ def activate(x: Tensor, slopes: Tensor | None) -> Tensor:
     return F.leaky_relu_(x, LEAKY_SLOPE) if slopes is None else F.prelu(x, slopes)
 
 
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
+class Expansion:
+    """A transposed convolution of 4x4 with stride 2 and padding 1, with or without a pixel shuffle by 2 behind it.
+
+    Each output reads 2x2 inputs, and which ones depends on its parity. So it is held as a convolution of 2x2 with padding
+    1 to (H + 1) x (W + 1) places, of which parity (p, q) uses those from (p, q) on.
+
+    Attributes:
+        weight: (4 * out, in, 2, 2); in the order of rows' parity, rows of the shuffle, columns' parity, columns of the
+            shuffle, channels.
+        bias: (4 * out,).
+        factor: 2, or 4 with the pixel shuffle.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    factor: int
+
+    @classmethod
+    def of(cls, weight: Tensor, bias: Tensor, shuffles: bool) -> Expansion:
+        """From the transposed convolution's weight (in, out, 4, 4) and bias (out,)."""
+        inputs, outputs = weight.shape[:2]
+        side = 2 if shuffles else 1
+        channels = outputs // side**2
+        # Output 2i + p reads input i - 1 + p + k with the tap 3 - 2k - p of the transposed kernel, k = 0, 1.
+        parities = weight.flip(-1, -2).reshape(inputs, channels, side, side, 2, 2, 2, 2)
+        ordered = parities.permute(5, 2, 7, 3, 1, 0, 4, 6)
+        return cls(
+            ordered.reshape(4 * outputs, inputs, 2, 2),
+            bias.reshape(1, channels, side, 1, side).permute(0, 2, 3, 4, 1).expand(2, -1, 2, -1, -1).flatten(),
+            2 * side,
+        )
+
+
+def expand(x: Tensor, expansion: Expansion) -> Tensor:
+    """Transposed convolution and pixel shuffle as `expansion` says.
+
+    Args:
+        x: (N, C, H, W), dtype of the weights.
+        expansion: the weights.
+
+    Returns:
+        (N, out, factor * H, factor * W) in channels-last memory; float64 where the weights are, else float32.
+    """
+    count, _, height, width = x.shape
+    factor = expansion.factor
+    channels = expansion.weight.shape[0] // factor**2
+    places = F.conv2d(x, expansion.weight, expansion.bias, padding=1).permute(0, 2, 3, 1)
+    places = places.reshape(count, height + 1, width + 1, 2, factor // 2, 2, factor // 2 * channels)
+    exact = torch.float64 if x.dtype == torch.float64 else torch.float32
+    out = x.new_empty((count, height, 2, factor // 2, width, 2, factor // 2 * channels), dtype=exact)
+    for p in range(2):
+        for q in range(2):
+            out[:, :, p, :, :, q] = places[:, p : p + height, q : q + width, p, :, q].permute(0, 1, 3, 2, 4)
+    return out.reshape(count, factor * height, factor * width, channels).permute(0, 3, 1, 2)
+
+
 STILL_RADII_PX = (1, 2, 4, 8, 16, 32)
 
 
-def still(a: Tensor, b: Tensor, flow: Tensor) -> Tensor:
-    """Where nothing can have moved: both neighbours are equal as far as the flow reaches.
-
-    A sample that moves by less than r would differ between the two pictures somewhere within r of its way. Where they
-    are equal there, a flow other than 0 is the network's error, and the sample itself is right.
+def calm(a: Tensor, b: Tensor) -> Tensor:
+    """How far around every sample two planes are equal.
 
     Args:
         a: (1, 1, H, W), the earlier plane in its own samples.
         b: the later one.
-        flow: (1, 4, H, W) in samples of the plane.
 
     Returns:
-        (1, 1, H, W) bool.
+        (1, 1, H, W) int8: the largest radius of 0 and `STILL_RADII_PX` whose box of side 2r + 1 holds no difference; -1 where
+        the samples themselves differ.
     """
     moved = a != b
-    reach = flow.abs().amax(1, keepdim=True)
-    result = ~moved & (reach == 0)
+    result = torch.where(moved, -1, 0).to(torch.int8)
     for step, radius in zip((1, *(r // 2 for r in STILL_RADII_PX[1:])), STILL_RADII_PX, strict=True):
         moved = _dilate(moved, step)
-        if moved.all():
-            break
-        result |= ~moved & (reach <= radius)
+        result.masked_fill_(~moved, radius)
     return result
 
 
@@ -234,3 +301,39 @@ def _dilate(mask: Tensor, step: int) -> Tensor:
     tall[..., step:, :] |= wide[..., :-step, :]
     tall[..., :-step, :] |= wide[..., step:, :]
     return tall
+
+
+def still(calmness: Tensor, flow: Tensor) -> Tensor:
+    """Where nothing can have moved: both neighbours are equal as far as the flow reaches.
+
+    A sample that moves by less than r would differ between the two pictures somewhere within r of its way. Where they
+    are equal there, a flow other than 0 is the network's error, and the sample itself is right.
+
+    Args:
+        calmness: (1, 1, H, W), of `calm`.
+        flow: (N, 4, H, W) in samples of the plane.
+
+    Returns:
+        (N, 1, H, W) bool.
+    """
+    return flow.abs().amax(1, keepdim=True) <= calmness
+
+
+def blend_plane(a: Tensor, b: Tensor, flow: Tensor, mask: Tensor, calmness: Tensor, peak: int) -> Tensor:
+    """A plane between two in its own samples: `blend`, but the sample itself where it is `still`.
+
+    Args:
+        a: (1, 1, H, W), the earlier plane in its own samples.
+        b: the later one.
+        flow: (N, 4, H, W) in samples of the plane.
+        mask: (N, 1, H, W), logit of the weight of `a`.
+        calmness: (1, 1, H, W), of `calm`.
+        peak: the largest sample value of an integer plane; float planes are neither rounded nor limited.
+
+    Returns:
+        (N, 1, H, W), dtype of `a`.
+    """
+    values = blend(a, b, flow, torch.sigmoid(mask))
+    if not a.dtype.is_floating_point:
+        values = values.round().clamp_(0, peak)
+    return torch.where(still(calmness, flow), a, values.to(a.dtype))

@@ -1,0 +1,530 @@
+"""Triton twins for CUDA devices: each op in one pass over memory, any strides, any size, any batch.
+
+Coordinates, sums and what comes from a small map are float32; planes and convolutions keep their own types. Kernels are
+compiled on first use and kept on disk by Triton. `self_check` has the cases that a device must pass before they count.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from vsrife.ops import reference
+from vsrife.ops.reference import Axis, Conv, Expansion
+
+PIXELS = 128  # of one program
+SLOPE = tl.constexpr(reference.LEAKY_SLOPE)
+
+
+def _on(tensor: Tensor) -> AbstractContextManager[Any]:
+    """Triton starts kernels on the current device: make it the tensor's."""
+    return torch.cuda.device(tensor.device) if tensor.is_cuda else nullcontext()
+
+
+def _lanes(channels: int) -> int:
+    """The power of two that holds this many channels."""
+    return max(1, 1 << (channels - 1).bit_length())
+
+
+def _blocks(count: int, size: int) -> int:
+    return -(-count // size)
+
+
+def _empty(like: Tensor, channels: int, height: int, width: int, dtype: torch.dtype) -> Tensor:
+    """(N, channels, height, width) in channels-last memory; N as that of `like`."""
+    shape = (like.shape[0], channels, height, width)
+    return torch.empty(shape, dtype=dtype, device=like.device, memory_format=torch.channels_last)
+
+
+def _strides(image: Tensor) -> tuple[int, int, int, int]:
+    """In samples; 0 along a batch of one, which then serves any batch."""
+    n, c, y, x = image.stride()
+    return (n if image.shape[0] > 1 else 0), c, y, x
+
+
+# --- reading between samples --------------------------------------------------------------------------------------------
+
+
+@triton.jit
+def _inside(position, size):  # type: ignore[no-untyped-def]
+    """Clamp to 0..size - 1; not a number becomes 0, since addresses follow from it."""
+    return tl.minimum(tl.where(position > 0, position, 0.0), (size - 1).to(tl.float32))
+
+
+@triton.jit
+def _bilinear(image, x, y, width, height, sy, sx, channel, use):  # type: ignore[no-untyped-def]
+    """Values at (x, y) of every pixel and channel, float32; `channel` holds offsets (1, C), `use` masks (P, C)."""
+    x, y = _inside(x, width), _inside(y, height)
+    left, top = x.to(tl.int32), y.to(tl.int32)
+    weight_x, weight_y = (x - left.to(tl.float32))[:, None], (y - top.to(tl.float32))[:, None]
+    right, low = tl.minimum(left + 1, width - 1), tl.minimum(top + 1, height - 1)
+    upper, lower = top.to(tl.int64) * sy, low.to(tl.int64) * sy
+    a = tl.load(image + (upper + left * sx)[:, None] + channel, mask=use, other=0).to(tl.float32)
+    b = tl.load(image + (upper + right * sx)[:, None] + channel, mask=use, other=0).to(tl.float32)
+    c = tl.load(image + (lower + left * sx)[:, None] + channel, mask=use, other=0).to(tl.float32)
+    d = tl.load(image + (lower + right * sx)[:, None] + channel, mask=use, other=0).to(tl.float32)
+    above = a + (b - a) * weight_x
+    below = c + (d - c) * weight_x
+    return above + (below - above) * weight_y
+
+
+@triton.jit
+def _sample_kernel(
+    image, in_, ic, iy, ix, total, tn, tc, ty, tx, out, on, oc, oy, ox,
+    top, low, weight_y, left, right, weight_x, height, width, channels,
+    ADDS: tl.constexpr, C: tl.constexpr, P: tl.constexpr,
+):  # type: ignore[no-untyped-def]  # fmt: skip
+    pixel = tl.program_id(0) * P + tl.arange(0, P)
+    n = tl.program_id(1).to(tl.int64)
+    y, x, c = pixel // width, pixel % width, tl.arange(0, C)[None, :]
+    inside = pixel < height * width
+    use = inside[:, None] & (c < channels)
+    upper = tl.load(top + y, mask=inside, other=0) * iy
+    lower = tl.load(low + y, mask=inside, other=0) * iy
+    first = tl.load(left + x, mask=inside, other=0) * ix
+    second = tl.load(right + x, mask=inside, other=0) * ix
+    down = tl.load(weight_y + y, mask=inside, other=0)[:, None]
+    along = tl.load(weight_x + x, mask=inside, other=0)[:, None]
+    source = image + n * in_ + c * ic
+    p = tl.load(source + (upper + first)[:, None], mask=use, other=0).to(tl.float32)
+    q = tl.load(source + (upper + second)[:, None], mask=use, other=0).to(tl.float32)
+    r = tl.load(source + (lower + first)[:, None], mask=use, other=0).to(tl.float32)
+    s = tl.load(source + (lower + second)[:, None], mask=use, other=0).to(tl.float32)
+    before, after = p + (r - p) * down, q + (s - q) * down
+    value = before + (after - before) * along
+    if ADDS:
+        place = total + n * tn + c * tc + (y.to(tl.int64) * ty + x * tx)[:, None]
+        value += tl.load(place, mask=use, other=0).to(tl.float32)
+    tl.store(out + n * on + c * oc + (y.to(tl.int64) * oy + x * ox)[:, None], value, mask=use)
+
+
+def sample(image: Tensor, rows: Axis, columns: Axis, total: Tensor | None = None) -> Tensor:
+    """Twin of `reference.sample`."""
+    channels, height, width = image.shape[1], len(rows.low), len(columns.low)
+    out = _empty(image, channels, height, width, image.dtype)
+    summand = out if total is None else total
+    with _on(image):
+        _sample_kernel[(_blocks(height * width, PIXELS), len(image))](
+            image, *_strides(image), summand, *_strides(summand), out, *out.stride(),
+            rows.low, rows.high, rows.weight.float(), columns.low, columns.high, columns.weight.float(),
+            height, width, channels, ADDS=total is not None, C=_lanes(channels), P=PIXELS,
+        )  # fmt: skip
+    return out
+
+
+@triton.jit
+def _enlarge_add_kernel(
+    total, tn, tc, ty, tx, small, sn, sc, sy, sx, out, on, oc, oy, ox,
+    height, width, small_height, small_width, step_y, step_x, channels,
+    C: tl.constexpr, P: tl.constexpr,
+):  # type: ignore[no-untyped-def]  # fmt: skip
+    pixel = tl.program_id(0) * P + tl.arange(0, P)
+    n = tl.program_id(1).to(tl.int64)
+    y, x, c = pixel // width, pixel % width, tl.arange(0, C)[None, :]
+    use = (pixel < height * width)[:, None] & (c < channels)
+    at_y, at_x = (y.to(tl.float32) + 0.5) * step_y - 0.5, (x.to(tl.float32) + 0.5) * step_x - 0.5
+    value = _bilinear(small + n * sn, at_x, at_y, small_width, small_height, sy, sx, c * sc, use)
+    value += tl.load(total + n * tn + c * tc + (y.to(tl.int64) * ty + x * tx)[:, None], mask=use, other=0)
+    tl.store(out + n * on + c * oc + (y.to(tl.int64) * oy + x * ox)[:, None], value, mask=use)
+
+
+def enlarge_add(total: Tensor, small: Tensor) -> Tensor:
+    """Twin of `reference.enlarge_add`."""
+    _, channels, height, width = total.shape
+    out = _empty(total, channels, height, width, total.dtype)
+    with _on(total):
+        _enlarge_add_kernel[(_blocks(height * width, PIXELS), len(total))](
+            total, *_strides(total), small, *_strides(small), out, *out.stride(),
+            height, width, *small.shape[-2:], small.shape[-2] / height, small.shape[-1] / width, channels,
+            C=_lanes(channels), P=PIXELS,
+        )  # fmt: skip
+    return out
+
+
+# --- warping ------------------------------------------------------------------------------------------------------------
+
+
+@triton.jit
+def _warp_stacks_kernel(
+    stack0, an, ac, ay, ax, stack1, bn, bc, by, bx, flow, fn, fc, fy, fx, rows, columns,
+    extra, en, ec, ey, ex, times, tn, tc, ty, tx, out, on, oc, oy, ox,
+    height, width, stack_height, stack_width, extra_height, extra_width, step_y, step_x,
+    channels, extras, moments, filled,
+    TAPS: tl.constexpr, C: tl.constexpr, E: tl.constexpr, R: tl.constexpr, P: tl.constexpr,
+):  # type: ignore[no-untyped-def]  # fmt: skip
+    pixel = tl.program_id(0) * P + tl.arange(0, P)
+    n = tl.program_id(1).to(tl.int64)
+    inside = pixel < height * width
+    y, x = pixel // width, pixel % width
+    place = out + n * on + (y.to(tl.int64) * oy + x * ox)[:, None]
+    c = tl.arange(0, C)[None, :]
+    use = inside[:, None] & (c < channels)
+    k = tl.arange(0, 4)[None, :]
+    from0, from1 = tl.full((P, C), 0.0, tl.float32), tl.full((P, C), 0.0, tl.float32)
+    mean = tl.full((P, 4), 0.0, tl.float32)
+    for tap in tl.static_range(TAPS * TAPS):
+        tap_y, tap_x = y * TAPS + tap // TAPS, x * TAPS + tap % TAPS
+        row, column = tl.load(rows + tap_y, mask=inside, other=0), tl.load(columns + tap_x, mask=inside, other=0)
+        at = flow + n * fn + tap_y.to(tl.int64) * fy + tap_x * fx
+        x0, y0 = tl.load(at, mask=inside, other=0), tl.load(at + fc, mask=inside, other=0)
+        x1, y1 = tl.load(at + 2 * fc, mask=inside, other=0), tl.load(at + 3 * fc, mask=inside, other=0)
+        from0 += _bilinear(
+            stack0 + n * an, column + x0, row + y0, stack_width, stack_height, ay, ax, c * ac, use
+        )  # fmt: skip
+        from1 += _bilinear(
+            stack1 + n * bn, column + x1, row + y1, stack_width, stack_height, by, bx, c * bc, use
+        )  # fmt: skip
+        mean += tl.load(at[:, None] + k * fc, mask=inside[:, None], other=0)
+    share = 1.0 / (TAPS * TAPS)
+    tl.store(place + c * oc, from0 * share, mask=use)
+    tl.store(place + (channels + c) * oc, from1 * share, mask=use)
+    e = tl.arange(0, E)[None, :]
+    wanted = inside[:, None] & (e < extras)
+    at_y, at_x = (y.to(tl.float32) + 0.5) * step_y - 0.5, (x.to(tl.float32) + 0.5) * step_x - 0.5
+    further = _bilinear(extra + n * en, at_x, at_y, extra_width, extra_height, ey, ex, e * ec, wanted)
+    tl.store(place + (2 * channels + e) * oc, further, mask=wanted)
+    tl.store(place + (2 * channels + extras + k) * oc, mean * share, mask=inside[:, None])
+    # The times, and zeros in what is left over.
+    r = tl.arange(0, R)[None, :]
+    moment = times + n * tn + (y.to(tl.int64) * ty + x * tx)[:, None] + r * tc
+    time = tl.load(moment, mask=inside[:, None] & (r < moments), other=0)
+    behind = 2 * channels + extras + 4
+    tl.store(place + (behind + r) * oc, time, mask=inside[:, None] & (behind + r < filled))
+
+
+def warp_stacks(
+    stack0: Tensor,
+    stack1: Tensor,
+    flow: Tensor,
+    rows: Tensor,
+    columns: Tensor,
+    taps: int,
+    extra: Tensor,
+    times: Tensor,
+    into: Tensor,
+) -> Tensor:
+    """Twin of `reference.warp_stacks`."""
+    height, width = flow.shape[-2] // taps, flow.shape[-1] // taps
+    channels, extras = stack0.shape[1], extra.shape[1]
+    out = _empty(flow, into.shape[1], height, width, into.dtype)
+    rest = into.shape[1] - 2 * channels - extras - 4
+    times = times.to(flow.dtype).expand(-1, -1, height, width)
+    with _on(flow):
+        _warp_stacks_kernel[(_blocks(height * width, PIXELS), len(flow))](
+            stack0, *_strides(stack0), stack1, *_strides(stack1), flow, *_strides(flow), rows, columns,
+            extra, *_strides(extra), times, *_strides(times), out, *out.stride(),
+            height, width, *stack0.shape[-2:], *extra.shape[-2:], extra.shape[-2] / height, extra.shape[-1] / width,
+            channels, extras, times.shape[1], into.shape[1],
+            TAPS=taps, C=_lanes(channels), E=_lanes(extras), R=_lanes(rest), P=PIXELS,
+        )  # fmt: skip
+    return out
+
+
+@triton.jit
+def _mix(a, an, ac, ay, ax, b, bn, bc, by, bx, n, flow, fc, share, x, y, width, height, c, use, inside):  # type: ignore[no-untyped-def]
+    """Both pictures moved and mixed, (P, C) float32; the largest component of the flow, (P,)."""
+    x0, y0 = tl.load(flow, mask=inside, other=0), tl.load(flow + fc, mask=inside, other=0)
+    x1, y1 = tl.load(flow + 2 * fc, mask=inside, other=0), tl.load(flow + 3 * fc, mask=inside, other=0)
+    at_x, at_y = x.to(tl.float32), y.to(tl.float32)
+    earlier = _bilinear(a + n * an, at_x + x0, at_y + y0, width, height, ay, ax, c * ac, use)
+    later = _bilinear(b + n * bn, at_x + x1, at_y + y1, width, height, by, bx, c * bc, use)
+    reach = tl.maximum(tl.maximum(tl.abs(x0), tl.abs(y0)), tl.maximum(tl.abs(x1), tl.abs(y1)))
+    return later + (earlier - later) * share[:, None], reach
+
+
+@triton.jit
+def _blend_kernel(
+    a, an, ac, ay, ax, b, bn, bc, by, bx, flow, fn, fc, fy, fx, share, sn, sc, sy, sx, out, on, oc, oy, ox,
+    height, width, picture_height, picture_width, channels,
+    C: tl.constexpr, P: tl.constexpr,
+):  # type: ignore[no-untyped-def]  # fmt: skip
+    pixel = tl.program_id(0) * P + tl.arange(0, P)
+    n = tl.program_id(1).to(tl.int64)
+    inside = pixel < height * width
+    y, x, c = pixel // width, pixel % width, tl.arange(0, C)[None, :]
+    use = inside[:, None] & (c < channels)
+    row = y.to(tl.int64)
+    weight = tl.load(share + n * sn + row * sy + x * sx, mask=inside, other=0)
+    value, _ = _mix(
+        a, an, ac, ay, ax, b, bn, bc, by, bx, n, flow + n * fn + row * fy + x * fx, fc, weight, x, y,
+        picture_width, picture_height, c, use, inside,
+    )  # fmt: skip
+    tl.store(out + n * on + c * oc + (row * oy + x * ox)[:, None], value, mask=use)
+
+
+def blend(a: Tensor, b: Tensor, flow: Tensor, share: Tensor) -> Tensor:
+    """Twin of `reference.blend`."""
+    height, width = flow.shape[-2:]
+    channels = a.shape[1]
+    out = _empty(flow, channels, height, width, flow.dtype)
+    with _on(flow):
+        _blend_kernel[(_blocks(height * width, PIXELS), len(flow))](
+            a, *_strides(a), b, *_strides(b), flow, *_strides(flow), share, *_strides(share), out, *out.stride(),
+            height, width, *a.shape[-2:], channels, C=_lanes(channels), P=PIXELS,
+        )  # fmt: skip
+    return out
+
+
+@triton.jit
+def _blend_plane_kernel(
+    a, ay, ax, b, by, bx, flow, fn, fc, fy, fx, mask, mn, mc, my, mx, calmness, cy, cx, out, on, oc, oy, ox,
+    height, width, peak,
+    ROUNDS: tl.constexpr, P: tl.constexpr,
+):  # type: ignore[no-untyped-def]  # fmt: skip
+    pixel = tl.program_id(0) * P + tl.arange(0, P)
+    n = tl.program_id(1).to(tl.int64)
+    inside = pixel < height * width
+    y, x, c = pixel // width, pixel % width, tl.arange(0, 1)[None, :]
+    row = y.to(tl.int64)
+    logit = tl.load(mask + n * mn + row * my + x * mx, mask=inside, other=0)
+    value, reach = _mix(
+        a, 0, 0, ay, ax, b, 0, 0, by, bx, n, flow + n * fn + row * fy + x * fx, fc, 1.0 / (1.0 + tl.exp(-logit)), x, y,
+        width, height, c, inside[:, None], inside,
+    )  # fmt: skip
+    value = tl.reshape(value, (P,))
+    if ROUNDS:
+        # Half to even, as everywhere: adding and taking away 1.5 * 2^23 leaves no digits behind the point.
+        value = tl.minimum(tl.maximum((value + 12582912.0) - 12582912.0, 0.0), peak)
+    quiet = tl.load(calmness + row * cy + x * cx, mask=inside, other=0).to(tl.float32)
+    same = tl.load(a + row * ay + x * ax, mask=inside, other=0)
+    kind = out.dtype.element_ty
+    tl.store(out + n * on + row * oy + x * ox, tl.where(reach <= quiet, same, value.to(kind)), mask=inside)
+
+
+def blend_plane(a: Tensor, b: Tensor, flow: Tensor, mask: Tensor, calmness: Tensor, peak: int) -> Tensor:
+    """Twin of `reference.blend_plane`."""
+    height, width = flow.shape[-2:]
+    out = torch.empty((len(flow), 1, height, width), dtype=a.dtype, device=a.device)
+    with _on(flow):
+        _blend_plane_kernel[(_blocks(height * width, PIXELS), len(flow))](
+            a, *a.stride()[2:], b, *b.stride()[2:], flow, *_strides(flow), mask, *_strides(mask),
+            calmness, *calmness.stride()[2:], out, *out.stride(), height, width, float(peak),
+            ROUNDS=not a.dtype.is_floating_point, P=PIXELS,
+        )  # fmt: skip
+    return out
+
+
+@triton.jit
+def _reach_kernel(
+    a, ay, ax, b, by, bx, out, height, width, RADIUS: tl.constexpr, P: tl.constexpr
+):  # type: ignore[no-untyped-def]  # fmt: skip
+    """How far along the row the nearest difference is, RADIUS + 1 at most."""
+    pixel = tl.program_id(0) * P + tl.arange(0, P)
+    inside = pixel < height * width
+    y, x = pixel // width, pixel % width
+    row, nearest = y.to(tl.int64), tl.full((P,), RADIUS + 1, tl.int32)
+    for d in range(-RADIUS, RADIUS + 1):
+        at = x + d
+        use = inside & (at >= 0) & (at < width)
+        first = tl.load(a + row * ay + at * ax, mask=use, other=0)
+        second = tl.load(b + row * by + at * bx, mask=use, other=0)
+        nearest = tl.where(use & (first != second), tl.minimum(nearest, tl.maximum(d, -d)), nearest)
+    tl.store(out + pixel, nearest.to(tl.int8), mask=inside)
+
+
+@triton.jit
+def _calm_kernel(near, out, height, width, RADIUS: tl.constexpr, P: tl.constexpr):  # type: ignore[no-untyped-def]
+    """From the distances along the rows: the largest radius below the distance in both axes."""
+    pixel = tl.program_id(0) * P + tl.arange(0, P)
+    inside = pixel < height * width
+    y = pixel // width
+    nearest = tl.full((P,), RADIUS + 1, tl.int32)
+    for d in range(-RADIUS, RADIUS + 1):
+        use = inside & (y + d >= 0) & (y + d < height)
+        along = tl.load(near + pixel + d * width, mask=use, other=RADIUS + 1).to(tl.int32)
+        nearest = tl.minimum(nearest, tl.maximum(along, tl.maximum(d, -d)))
+    radius = tl.where(nearest > 0, 0, -1)
+    for power in tl.static_range(6):
+        radius = tl.where(nearest > (1 << power), 1 << power, radius)
+    tl.store(out + pixel, radius.to(tl.int8), mask=inside)
+
+
+def calm(a: Tensor, b: Tensor) -> Tensor:
+    """Twin of `reference.calm`."""
+    height, width = a.shape[-2:]
+    near = torch.empty((1, 1, height, width), dtype=torch.int8, device=a.device)
+    out = torch.empty_like(near)
+    grid = (_blocks(height * width, PIXELS),)
+    radius = reference.STILL_RADII_PX[-1]
+    with _on(a):
+        _reach_kernel[grid](
+            a, *a.stride()[2:], b, *b.stride()[2:], near, height, width, RADIUS=radius, P=PIXELS
+        )  # fmt: skip
+        _calm_kernel[grid](near, out, height, width, RADIUS=radius, P=PIXELS)
+    return out
+
+
+# --- convolutions -------------------------------------------------------------------------------------------------------
+
+
+@triton.jit
+def _convolve_kernel(
+    x, xn, xc, xy, xx, weight, bias, slopes, out, on, oc, oy, ox,
+    height, width, out_height, out_width, inputs, outputs, pixels,
+    STRIDE: tl.constexpr, BIASED: tl.constexpr, RESIDUAL: tl.constexpr, PRELU: tl.constexpr, LEAKY: tl.constexpr,
+    M: tl.constexpr, N: tl.constexpr, K: tl.constexpr,
+):  # type: ignore[no-untyped-def]  # fmt: skip
+    """A 3x3 convolution as a product of matrices, and all that follows it. Weights lie as (out, 3, 3, in)."""
+    pixel = tl.program_id(0) * M + tl.arange(0, M)
+    inside = pixel < pixels
+    area = out_height * out_width
+    n, place = (pixel // area).to(tl.int64), pixel % area
+    row, column = place // out_width, place % out_width
+    o, k = tl.program_id(1) * N + tl.arange(0, N), tl.arange(0, K)
+    total = tl.full((M, N), 0.0, tl.float32)
+    for tap in range(9):
+        at_y, at_x = row * STRIDE + tap // 3 - 1, column * STRIDE + tap % 3 - 1
+        use = inside & (at_y >= 0) & (at_y < height) & (at_x >= 0) & (at_x < width)
+        source = x + n * xn + at_y.to(tl.int64) * xy + at_x * xx
+        for start in range(0, inputs, K):
+            channel = start + k
+            known = channel < inputs
+            a = tl.load(source[:, None] + channel[None, :] * xc, mask=use[:, None] & known[None, :], other=0)
+            offsets = o[None, :] * (9 * inputs) + tap * inputs + channel[:, None]
+            b = tl.load(weight + offsets, mask=known[:, None] & (o < outputs)[None, :], other=0)
+            total = tl.dot(a, b, total)
+    wanted = inside[:, None] & (o < outputs)[None, :]
+    if BIASED:
+        total += tl.load(bias + o, mask=o < outputs, other=0).to(tl.float32)[None, :]
+    if RESIDUAL:
+        same = x + n * xn + row.to(tl.int64) * xy + column * xx
+        total += tl.load(same[:, None] + o[None, :] * xc, mask=wanted, other=0).to(tl.float32)
+    if PRELU:
+        slope = tl.load(slopes + o, mask=o < outputs, other=0).to(tl.float32)[None, :]
+        total = tl.where(total > 0, total, total * slope)
+    if LEAKY:
+        total = tl.where(total > 0, total, total * SLOPE)
+    target = out + n * on + row.to(tl.int64) * oy + column * ox
+    tl.store(target[:, None] + o[None, :] * oc, total, mask=wanted)
+
+
+@triton.jit
+def _finish_kernel(
+    y, yn, yc, yy, yx, x, xn, xc, xy, xx, bias, slopes, height, width, channels,
+    BIASED: tl.constexpr, RESIDUAL: tl.constexpr, PRELU: tl.constexpr, LEAKY: tl.constexpr,
+    C: tl.constexpr, P: tl.constexpr,
+):  # type: ignore[no-untyped-def]  # fmt: skip
+    """What follows a convolution, in place: bias, residual, activation."""
+    pixel = tl.program_id(0) * P + tl.arange(0, P)
+    n = tl.program_id(1).to(tl.int64)
+    row, column = (pixel // width).to(tl.int64), pixel % width
+    c = tl.program_id(2) * C + tl.arange(0, C)
+    use = (pixel < height * width)[:, None] & (c < channels)[None, :]
+    place = y + n * yn + (row * yy + column * yx)[:, None] + (c * yc)[None, :]
+    value = tl.load(place, mask=use, other=0).to(tl.float32)
+    if BIASED:
+        value += tl.load(bias + c, mask=c < channels, other=0).to(tl.float32)[None, :]
+    if RESIDUAL:
+        same = x + n * xn + (row * xy + column * xx)[:, None] + (c * xc)[None, :]
+        value += tl.load(same, mask=use, other=0).to(tl.float32)
+    if PRELU:
+        value = tl.where(value > 0, value, value * tl.load(slopes + c, mask=c < channels, other=0).to(tl.float32)[None, :])
+    if LEAKY:
+        value = tl.where(value > 0, value, value * SLOPE)
+    tl.store(place, value, mask=use)
+
+
+def _tail(conv: Conv) -> dict[str, bool]:
+    """What follows a convolution, as the kernels want to know it."""
+    prelu = conv.activated and conv.slopes is not None
+    return {
+        "BIASED": conv.bias is not None, "RESIDUAL": conv.residual, "PRELU": prelu, "LEAKY": conv.activated and not prelu,
+    }  # fmt: skip
+
+
+def convolve_fused(x: Tensor, conv: Conv) -> Tensor:
+    """Twin of `reference.convolve` in one kernel, on matrix units. Groups are not known here."""
+    count, inputs, height, width = x.shape
+    outputs = conv.weight.shape[0]
+    out_height, out_width = -(-height // conv.stride), -(-width // conv.stride)
+    out = _empty(x, outputs, out_height, out_width, x.dtype)
+    pixels = count * out_height * out_width
+    m, n, k = 128, min(64, max(16, _lanes(outputs))), min(64, max(16, _lanes(inputs)))
+    weight = conv.weight.contiguous(memory_format=torch.channels_last)
+    bias = out if conv.bias is None else conv.bias
+    slopes = out if conv.slopes is None else conv.slopes
+    with _on(x):
+        _convolve_kernel[(_blocks(pixels, m), _blocks(outputs, n))](
+            x, *_strides(x), weight, bias, slopes, out, *out.stride(),
+            height, width, out_height, out_width, inputs, outputs, pixels,
+            STRIDE=conv.stride, **_tail(conv), M=m, N=n, K=k, num_warps=4, num_stages=3,
+        )  # fmt: skip
+    return out
+
+
+def convolve_apart(x: Tensor, conv: Conv) -> Tensor:
+    """Twin of `reference.convolve`: the library's convolution, then one pass for all that follows."""
+    y = F.conv2d(x, conv.weight, None, stride=conv.stride, padding=1, groups=conv.groups)
+    _, channels, height, width = y.shape
+    lanes = min(32, _lanes(channels))
+    bias = y if conv.bias is None else conv.bias
+    slopes = y if conv.slopes is None else conv.slopes
+    with _on(x):
+        _finish_kernel[(_blocks(height * width, PIXELS), len(y), _blocks(channels, lanes))](
+            y, *_strides(y), x, *_strides(x), bias, slopes, height, width, channels,
+            **_tail(conv), C=lanes, P=PIXELS,
+        )  # fmt: skip
+    return y
+
+
+@triton.jit
+def _expand_kernel(
+    x, xn, xc, xy, xx, weight, bias, out, on, oc, oy, ox,
+    height, width, inputs, channels, pixels,
+    SIDE: tl.constexpr, M: tl.constexpr, N: tl.constexpr, K: tl.constexpr,
+):  # type: ignore[no-untyped-def]  # fmt: skip
+    """One parity (p, q) of a transposed convolution as a product of matrices. Weights lie as (outputs, 2, 2, in)."""
+    pixel = tl.program_id(0) * M + tl.arange(0, M)
+    inside = pixel < pixels
+    area = height * width
+    n, place = (pixel // area).to(tl.int64), pixel % area
+    row, column = place // width, place % width
+    p, q = tl.program_id(1) // 2, tl.program_id(1) % 2
+    o, k = tl.program_id(2) * N + tl.arange(0, N), tl.arange(0, K)  # o counts rows of the shuffle, columns, channels
+    group = SIDE * channels
+    known_o = o < SIDE * group
+    r, rest = o // group, o % group
+    s, c = rest // channels, rest % channels
+    index = ((p * SIDE + r) * 2 + q) * group + rest
+    total = tl.full((M, N), 0.0, tl.float32)
+    for tap in range(4):
+        at_y, at_x = row + p + tap // 2 - 1, column + q + tap % 2 - 1
+        use = inside & (at_y >= 0) & (at_y < height) & (at_x >= 0) & (at_x < width)
+        source = x + n * xn + at_y.to(tl.int64) * xy + at_x * xx
+        for start in range(0, inputs, K):
+            channel = start + k
+            known = channel < inputs
+            a = tl.load(source[:, None] + channel[None, :] * xc, mask=use[:, None] & known[None, :], other=0)
+            offsets = index[None, :] * (4 * inputs) + tap * inputs + channel[:, None]
+            b = tl.load(weight + offsets, mask=known[:, None] & known_o[None, :], other=0)
+            total = tl.dot(a, b, total)
+    total += tl.load(bias + index, mask=known_o, other=0).to(tl.float32)[None, :]
+    to_y = (row * 2 + p).to(tl.int64)[:, None] * SIDE + r[None, :]
+    to_x = (column * 2 + q)[:, None] * SIDE + s[None, :]
+    target = out + (n * on)[:, None] + to_y * oy + to_x * ox + (c * oc)[None, :]
+    tl.store(target, total, mask=inside[:, None] & known_o[None, :])
+
+
+def expand(x: Tensor, expansion: Expansion) -> Tensor:
+    """Twin of `reference.expand`; sums of full precision go straight to the result."""
+    if x.dtype.itemsize > 2:  # matrix units would round to fewer digits
+        return reference.expand(x, expansion)
+    count, inputs, height, width = x.shape
+    side = expansion.factor // 2
+    channels = expansion.weight.shape[0] // expansion.factor**2
+    out = _empty(x, channels, expansion.factor * height, expansion.factor * width, torch.float32)
+    pixels = count * height * width
+    m, n, k = 128, min(64, max(16, _lanes(side**2 * channels))), min(64, max(16, _lanes(inputs)))
+    weight = expansion.weight.contiguous(memory_format=torch.channels_last)
+    with _on(x):
+        _expand_kernel[(_blocks(pixels, m), 4, _blocks(side**2 * channels, n))](
+            x, *_strides(x), weight, expansion.bias, out, *out.stride(),
+            height, width, inputs, channels, pixels, SIDE=side, M=m, N=n, K=k, num_warps=4, num_stages=3,
+        )  # fmt: skip
+    return out
