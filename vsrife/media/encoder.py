@@ -51,15 +51,26 @@ class VideoSettings:
     global_header: bool
 
 
-def colours_of(props: Mapping[str, Any], layout: Layout, chroma_location: int) -> tuple[int, int, int, int, int]:
-    """For `VideoSettings`, from the props of a frame."""
-    matrix = 0 if layout.family == "RGB" else int(props.get("_Matrix", _UNKNOWN))
+def colours_of(
+    clip: vs.VideoNode, props: Mapping[str, Any], layout: Layout, chroma_location: int
+) -> tuple[int, int, int, int, int]:
+    """For `VideoSettings`: what a clip with these props is once it is `converted`."""
+    was_rgb, is_rgb = clip.format.color_family == vs.RGB, layout.family == "RGB"
+    matrix = 0 if is_rgb else _matrix(props, clip.height) if was_rgb else int(props.get("_Matrix", _UNKNOWN))
+    value_range = _RANGE[int(props["_Range"])] if "_Range" in props else 0
+    if was_rgb != is_rgb:
+        value_range = _RANGE[int(is_rgb)]
     subsampled = layout.subsampling_w or layout.subsampling_h
     return (
-        matrix if matrix or layout.family == "RGB" else _UNKNOWN,
-        int(props.get("_Primaries", _UNKNOWN)), int(props.get("_Transfer", _UNKNOWN)),
-        0 if "_Range" not in props else _RANGE[int(props["_Range"])], chroma_location if subsampled else 0,
+        matrix, int(props.get("_Primaries", _UNKNOWN)), int(props.get("_Transfer", _UNKNOWN)), value_range,
+        chroma_location if subsampled else 0,
     )  # fmt: skip
+
+
+def _matrix(props: Mapping[str, Any], height: int) -> int:
+    """What turns RGB into YUV and back, where the props do not say: BT.709 or BT.601."""
+    matrix = int(props.get("_Matrix", _UNKNOWN))
+    return matrix if matrix not in (0, _UNKNOWN) else 1 if height >= 720 else 6
 
 
 def configure(context: VideoCodecContext, settings: VideoSettings) -> None:
@@ -124,12 +135,10 @@ def converted(clip: vs.VideoNode, layout: Layout, props: Mapping[str, Any]) -> v
     if clip.format.id == layout.vapoursynth_id:
         return clip
     extra: dict[str, Any] = {}
-    guessed = 1 if clip.height >= 720 else 6  # BT.709 or BT.601, where the source does not say
-    matrix = int(props.get("_Matrix", _UNKNOWN))
-    matrix = guessed if matrix in (_UNKNOWN, 0) else matrix
     if clip.format.color_family == vs.RGB and layout.family != "RGB":
-        extra["matrix"] = matrix
+        extra["matrix"] = _matrix(props, clip.height)
+        extra["range"] = vs.RANGE_LIMITED
     if clip.format.color_family != vs.RGB and layout.family == "RGB":
-        extra["matrix_in"] = matrix
+        extra["matrix_in"] = _matrix(props, clip.height)
     dither = "error_diffusion" if layout.bits < clip.format.bits_per_sample else "none"
     return clip.resize.Bicubic(format=layout.vapoursynth_id, dither_type=dither, **extra)

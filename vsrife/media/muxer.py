@@ -95,7 +95,8 @@ def plan_encoding(product: Product, output: Path, options: EncodeOptions, warn: 
         encoder=row.encoder,
         options=codecs.encoder_options(row, options.crf, options.preset, codecs.light_of(source.props)),
         width=clip.width, height=clip.height, pix_fmt=pix_fmt, planar=layout.name, rate=product.times.mean_rate,
-        sample_aspect=source.sample_aspect, colours=encoder.colours_of(source.props, layout, source.chroma_location),
+        sample_aspect=source.sample_aspect,
+        colours=encoder.colours_of(clip, source.props, layout, source.chroma_location),
         global_header=bool(av.ContainerFormat(container, "w").flags & _GLOBAL_HEADER),
     )  # fmt: skip
     return Encoding(replace(product, clips=clips), settings, _clock(product), container, options.stretch_audio)
