@@ -10,6 +10,7 @@ from torch import Tensor
 
 from training.forward import Estimate
 from training.samples import Batch
+from training.teacher import where_better
 from vsrife.ops.reference import resize
 
 PYRAMID_LEVELS = 5
@@ -24,7 +25,7 @@ class LossWeights:
 
     pyramid: float = 1.0
     charbonnier: float = 0.0
-    flow: float = 0.0  # distance to the flow where it is known, per pixel of motion
+    flow: float = 0.0  # distance to the flow of a teacher, where it is better, and of synthetic motion, per pixel
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +56,17 @@ def charbonnier(error: Tensor) -> Tensor:
     return torch.sqrt(error * error + CHARBONNIER_EPSILON**2).mean()
 
 
-def flow_distance(flow: Tensor, target: Tensor, known: Tensor) -> Tensor:
-    """Mean distance in pixels of (N, 4, h, w) to a target of any larger size, over samples where it is known."""
-    distance = (flow - resize(target, *flow.shape[-2:])).abs().mean(dim=(1, 2, 3))
-    return (distance * known).mean()
+def flow_distance(flow: Tensor, target: Tensor, trusted: Tensor) -> Tensor:
+    """Mean distance in pixels of a stage's flow (N, 4, h, w) to a target (N, 4, H, W), weighted by (N, 2, H, W)."""
+    target, trusted = (resize(m, *flow.shape[-2:]) for m in (target, trusted))
+    return ((flow - target).abs().unflatten(1, (2, 2)).mean(2) * trusted).mean()
+
+
+def trusted_flow(estimate: Estimate, batch: Batch) -> Tensor:
+    """Where the flow of a batch is taught, (N, 2, H, W): everywhere it is exact, else where it beats the student's."""
+    better = where_better(batch.flow, (batch.frame0, batch.frame1), batch.truth, estimate.stages[-1].warped)
+    exact = batch.exact.view(-1, 1, 1, 1)
+    return exact + (1 - exact) * better
 
 
 def compute_loss(estimate: Estimate, batch: Batch, weights: LossWeights) -> Loss:
@@ -73,7 +81,8 @@ def compute_loss(estimate: Estimate, batch: Batch, weights: LossWeights) -> Loss
         truth = resize(batch.truth, *stage.blend.shape[-2:])
         parts["pyramid"] = parts["pyramid"] + share * laplacian(stage.blend - truth)
     if weights.flow:
-        distances = [flow_distance(stage.flow, batch.flow, batch.known) for stage in estimate.stages]
+        trusted = trusted_flow(estimate, batch)
+        distances = [flow_distance(stage.flow, batch.flow, trusted) for stage in estimate.stages]
         parts["flow"] = torch.stack([s * d for s, d in zip(shares, distances, strict=True)]).sum()
     total = torch.stack([getattr(weights, name) * value for name, value in parts.items()]).sum()
     return Loss(total, {name: value.detach() for name, value in parts.items()})

@@ -36,13 +36,24 @@ class Mix:
     crop_px: int
     batch: int  # samples of a step, over all ranks
     synthetic_share: float = 0.25
+    wide_share: float = 0.0  # of steps with crops of twice the side, and a quarter as many
     degraded_share: float = 0.3  # of samples that get noise, blur or compression
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """Sizes of the samples of one step."""
+
+    batch: int  # over all ranks
+    crop_px: int
+    factor: int  # crops are cut this many times as large and reduced
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Draws:
     """What was drawn for each sample of a step, N of them. Positions in pixels."""
 
+    shape: Shape
     first: Ints  # (N, 3): first pixel of frame 0, the frame between, frame 1
     timestep: Floats  # (N,)
     y: Ints  # of the crop's upper left corner
@@ -67,12 +78,15 @@ class Draws:
     def part(self, rank: int, ranks: int) -> Draws:
         """The share of one of `ranks` equal processes, a contiguous piece."""
         size = len(self.timestep) // ranks
-        piece = slice(rank * size, (rank + 1) * size)
-        return Draws(**{f.name: getattr(self, f.name)[piece] for f in fields(self)})
+        return self._picked(slice(rank * size, (rank + 1) * size))
 
     def where(self, chosen: NDArray[np.bool_]) -> Draws:
         """The samples that are chosen, (N,) bool."""
-        return Draws(**{f.name: getattr(self, f.name)[chosen] for f in fields(self)})
+        return self._picked(chosen)
+
+    def _picked(self, which: slice | NDArray[np.bool_]) -> Draws:
+        arrays = {f.name: getattr(self, f.name)[which] for f in fields(self) if f.name != "shape"}
+        return Draws(shape=self.shape, **arrays)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -142,18 +156,23 @@ class Sampler:
     def __init__(self, pack: Pack, mix: Mix, seed: int) -> None:
         self.table, self.mix, self.seed = list_frames(pack), mix, seed
 
-    def factor(self, step: int) -> int:
-        """How far the crops of a step are reduced, 1 or 2."""
-        return 2 if np.random.default_rng((self.seed, step, 1)).random() < REDUCED_SHARE else 1
+    def shape(self, step: int) -> Shape:
+        """Sizes of a step's samples, the same for all ranks."""
+        reduced, wide = np.random.default_rng((self.seed, step, 1)).random(2)
+        mix = self.mix
+        if wide < mix.wide_share:
+            return Shape(mix.batch // 4, 2 * mix.crop_px, 1)
+        return Shape(mix.batch, mix.crop_px, 2 if reduced < REDUCED_SHARE else 1)
 
     def draw(self, step: int) -> Draws:
         """The samples of a step, for all ranks."""
         rng = np.random.default_rng((self.seed, step))
-        table, size = self.table, self.mix.batch
+        table, shape = self.table, self.shape(step)
+        size = shape.batch
         at = rng.choice(len(table.weight), size=size, p=table.weight)
         other = rng.choice(len(table.weight), size=size, p=table.weight)
         first, timestep = self._choose_frames(rng, at)
-        extent = self.mix.crop_px * self.factor(step)
+        extent = shape.crop_px * shape.factor
         y, x = self._choose_places(rng, at, extent)
         texture_y, texture_x = (
             (rng.random(size) * np.maximum(side - extent + 1, 1)).astype(np.int64)
@@ -163,13 +182,13 @@ class Sampler:
         degraded = rng.random(size) < self.mix.degraded_share
         zero = np.zeros(size, np.float32)
         return Draws(
-            first, timestep, y, x, table.height[at], table.width[at],
+            shape, first, timestep, y, x, table.height[at], table.width[at],
             table.first[other], table.height[other], table.width[other], texture_y, texture_x,
             orientation=rng.integers(0, 8, size),
             channels=PERMUTATIONS[rng.integers(0, 6, size)],
             gain=0.85 + 0.3 * colour[0],
             gamma=0.85 + 0.3 * colour[1],
-            synthetic=rng.permutation(size) < round(self.mix.synthetic_share * size),
+            synthetic=rng.random(size) < self.mix.synthetic_share,
             noise=np.where(degraded, 0.015 * colour[2] ** 2, zero),
             blur=np.where(degraded, np.maximum(0, 2.0 * colour[3] - 1), zero),
             quantiser=np.where(degraded, 0.06 * colour[4] ** 2, zero),
@@ -216,7 +235,7 @@ class Batch:
     frame1: Tensor
     timestep: Tensor  # (N,)
     flow: Tensor  # (N, 4, H, W), pixels from the truth to frame 0 and to frame 1, x before y
-    known: Tensor  # (N,), 1 where `flow` is known, else 0
+    exact: Tensor  # (N,), 1 where `flow` is the truth, 0 where it is a teacher's
 
 
 def gather(pixels: Tensor, first: Tensor, geometry: Tensor, size: int, orientation: Tensor) -> Tensor:

@@ -38,6 +38,7 @@ from vsrife.errors import OptionError, RifeError
 from vsrife.network import IFNet
 
 GRADIENT_LIMIT = 1.0
+FADED = 0.75  # of a run, from where on no teacher is heard
 WEIGHT_DECAY = 1e-4
 """Shrinks weights a little each step, times the rate (AdamW)."""
 
@@ -68,6 +69,11 @@ class Plan:
     weights: LossWeights = field(default_factory=LossWeights)
     ema: float = 0.999
     seed: int = 1
+
+    def loss_weights(self, step: int) -> LossWeights:
+        """The teachers fade in a line."""
+        progress = step / (FADED * self.schedule.steps)
+        return replace(self.weights, flow=self.weights.flow * max(0.0, 1 - progress))
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,14 +116,14 @@ class Trainer:
     """
 
     def __init__(self, plan: Plan, pack: Pack, ranks: Ranks, precision: torch.dtype = torch.float32) -> None:
-        if plan.mix.batch % ranks.count:
+        if plan.mix.batch % (ranks.count * (4 if plan.mix.wide_share else 1)):
             raise OptionError(f"the batch must divide among {ranks.count} processes, got {plan.mix.batch}")
         layout = find_layout(plan.layout)
         if plan.mix.crop_px % layout.align_px:
             raise OptionError(f"crops must be multiples of {layout.align_px} pixels, got {plan.mix.crop_px}")
         self.plan, self.ranks = plan, ranks
         self.sampler = Sampler(pack, plan.mix, plan.seed)
-        self.preparation = Preparation(pack.to(ranks.device), plan.mix, ranks.device)
+        self.preparation = Preparation(pack.to(ranks.device), ranks.device)
         self.net = IFNet(layout)
         torch.manual_seed(plan.seed)
         initialise(self.net)
@@ -160,13 +166,14 @@ class Trainer:
     def train_step(self, draws: Any) -> tuple[Loss, Any, Any]:
         """One step on the samples drawn for it."""
         mine = draws.part(self.ranks.rank, self.ranks.count)
-        batch = self.preparation.make(mine, self.sampler.factor(self.step), Motion())
+        weights = self.plan.loss_weights(self.step)
+        batch = self.preparation.make(mine, Motion(), taught=weights.flow > 0)
         rate = self.plan.schedule.rate(self.step)
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         self.optimiser.zero_grad(set_to_none=True)
         estimate = self.forward(batch.frame0, batch.frame1, batch.timestep)
-        loss = compute_loss(estimate, batch, self.plan.weights)
+        loss = compute_loss(estimate, batch, weights)
         loss.total.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.net.parameters(), GRADIENT_LIMIT)
         self.optimiser.step()
@@ -229,6 +236,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--batch", type=int, default=8, help="samples of a step over all processes (default 8)")
     parser.add_argument("--rate", type=float, default=2e-4, help="peak learning rate (default 2e-4)")
     parser.add_argument("--synthetic", type=float, default=0.25, help="share of synthetic motion (default 0.25)")
+    parser.add_argument("--wide", type=float, default=0.0, help="share of steps with crops of twice the side (default 0)")
     parser.add_argument("--charbonnier", type=float, default=0.0, help="weight of this part of the loss")
     parser.add_argument("--flow", type=float, default=0.0, help="weight of the known flow")
     parser.add_argument("--ema", type=float, default=0.999)
@@ -243,7 +251,7 @@ def make_parser() -> argparse.ArgumentParser:
 def make_plan(a: argparse.Namespace) -> Plan:
     return Plan(
         layout=find_layout(a.spec).id,
-        mix=Mix(crop_px=a.crop, batch=a.batch, synthetic_share=a.synthetic),
+        mix=Mix(crop_px=a.crop, batch=a.batch, synthetic_share=a.synthetic, wide_share=a.wide),
         schedule=Schedule(a.steps, a.rate),
         weights=LossWeights(charbonnier=a.charbonnier, flow=a.flow),
         ema=a.ema,
