@@ -23,6 +23,7 @@ from torch import Tensor
 from vsrife import pyramid
 from vsrife.errors import DeviceError, OptionError
 from vsrife.fold import FoldedNet, fold
+from vsrife.network import warp_by_flow
 from vsrife.planes import Colorimetry, PictureFormat, chroma_in_luma, resized, to_rgb, to_samples
 from vsrife.weights import find_weights, load_weights
 
@@ -35,6 +36,7 @@ _networks_lock = threading.Lock()
 # Filters share the cores: two engines that compute at once on the CPU only get in each other's way.
 _cpu_lock = threading.Lock()
 CERTAIN_LOGIT = 100.0  # of a mask that takes all from one picture: its share is exactly 1 or as good as 0
+BRINGING_STEPS = 8  # enough where neighbouring pixels move alike
 TURN_SECONDS = 0.05  # between two looks at whether waiting for it still makes sense
 
 
@@ -183,14 +185,22 @@ class Engine:
     def motion(self, left: Picture, right: Picture, timestep: float | Tensor) -> tuple[Tensor, Tensor]:
         """What the picture at `timestep` is made with; arguments as for `interpolate`.
 
+        At 0 and 1 the network has no reason to look for the other picture, which is not shown. There the result is the
+        motion at half time, brought to the pixels of the left or the right picture.
+
         Returns:
             On the network's device: the flow, (4, H, W) in pixels, from a pixel of the picture in between to where it
             is in the left picture, x then y, then to where it is in the right one; and how much of it comes from the
             left picture, (H, W), 0..1.
         """
+        source = not isinstance(timestep, Tensor) and timestep in (0, 1)
         with self._run(lambda: None):
-            flow, mask = self._between(self._prepare(left), self._prepare(right), timestep, lambda: None)
-            return flow[0], torch.sigmoid(mask)[0, 0]
+            a, b = self._prepare(left), self._prepare(right)
+            flow, mask = self._between(a, b, 0.5 if source else timestep, lambda: None)
+            share = torch.sigmoid(mask)
+            if source:
+                flow, share = _brought(flow, share, to_right=bool(timestep))
+            return flow[0], share[0, 0]
 
     @contextmanager
     def _run(self, interrupt: Callable[[], None]) -> Iterator[None]:
@@ -291,3 +301,14 @@ class Engine:
         flow, mask = (resized(self.fmt, fmt, self.net.device).read(image, self.net.ops) for image in view)
         factors = flow.new_tensor((fmt.width / self.fmt.width, fmt.height / self.fmt.height) * 2)
         return flow * factors[:, None, None], mask
+
+
+def _brought(flow: Tensor, share: Tensor, *, to_right: bool) -> View:
+    """Flow and share of a time in between at the pixels of one of the two pictures."""
+    own, other = (flow[:, 2:], flow[:, :2]) if to_right else (flow[:, :2], flow[:, 2:])
+    offset = -own  # from a pixel of the picture to where it is at the time in between
+    for _ in range(BRINGING_STEPS):
+        offset = -warp_by_flow(own, offset)
+    other = warp_by_flow(other, offset) + offset
+    still = torch.zeros_like(other)
+    return torch.cat((other, still) if to_right else (still, other), dim=1), warp_by_flow(share, offset)

@@ -1,0 +1,77 @@
+"""`vsrife script`: the .vpy that the options of `vsrife video` amount to."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from vsrife.catalogue import MODELS
+from vsrife.cli.options import (
+    ClipArguments,
+    NetworkArguments,
+    SectionedCommand,
+    clip_options,
+    network_options,
+    option,
+)
+from vsrife.errors import OptionError
+from vsrife.weights import named_version
+
+if TYPE_CHECKING:
+    from vsrife.media.plan import VideoOptions
+
+
+@click.command(
+    cls=SectionedCommand,
+    epilog="""\b
+Examples:
+  vsrife script in.mkv --fps 60 > in.vpy
+  vspipe -c y4m in.vpy - | ffmpeg -i - -i in.mkv -map 0:v -map 1:a out.mkv
+  vsrife script --mpv --scale 0.5 > ~/.config/mpv/vsrife.vpy""",
+)
+@click.argument("source", metavar="[IN]", required=False, type=click.Path(path_type=Path))
+@clip_options
+@network_options
+@option("--mpv", is_flag=True, section="Player", help="For real-time playback in mpv, which needs no IN.")
+def script(source: Path | None, clip: ClipArguments, network: NetworkArguments, mpv: bool) -> None:
+    """Print the VapourSynth script that the same options of `vsrife video` amount to.
+
+    Run by vspipe, it makes the same frames at the same times, to go on from in VapourSynth.
+    """
+    options = clip.options(replace(network, model=_located(network.model)))
+    if mpv:
+        _print_mpv(source, options)
+        return
+    if source is None:
+        raise OptionError("IN is missing; name a video file, or use --mpv for a script that any file plays through")
+    from vsrife.media.plan import make_plan
+    from vsrife.media.script import vapoursynth_script
+    from vsrife.media.source import open_source
+
+    opened = open_source(source, upright=True)
+    plan = make_plan(options, opened.timeline, opened.field_based, opened.keywords)
+    click.echo(vapoursynth_script(opened, plan), nl=False)
+
+
+def _print_mpv(source: Path | None, options: VideoOptions) -> None:
+    from vsrife.media.script import MPV_LINE, mpv_script
+
+    if source is not None:
+        raise OptionError(f"--mpv plays any file, got {source}; leave IN out")
+    click.echo(mpv_script(options), nl=False)
+    print(f"save it as vsrife.vpy in mpv's folder, and put into mpv.conf:  {MPV_LINE}", file=sys.stderr)
+
+
+def _located(model: str | None) -> str | None:
+    """A model's name, or the whole path of a file, since a script may run anywhere."""
+    if model is None or model in MODELS:
+        return model
+    path = Path(model).expanduser()
+    if path.exists():
+        return str(path.absolute())
+    named_version(model)  # raises where no such name is known
+    return model
