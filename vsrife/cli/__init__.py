@@ -16,8 +16,10 @@ from typing import NoReturn
 import click
 
 from vsrife import __version__
+from vsrife.cli.compare import compare
 from vsrife.cli.completion import completion
 from vsrife.cli.models import models
+from vsrife.cli.script import script
 from vsrife.cli.video import video
 from vsrife.errors import OptionError, RifeError
 
@@ -31,7 +33,7 @@ def commands() -> None:
     """Frame interpolation with RIFE."""
 
 
-for command in (video, models, completion):
+for command in (video, script, compare, models, completion):
     commands.add_command(command)
 
 
