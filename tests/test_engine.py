@@ -32,7 +32,9 @@ Planes = list[NDArray[Any]]
 @pytest.fixture(scope="module")
 def net() -> FoldedNet:
     """The bundled weights."""
-    return network(NetworkOptions(None, 1.0, False, CPU, torch.float32))
+    bundled = network(NetworkOptions(None, 1.0, False, CPU, torch.float32))
+    assert isinstance(bundled, FoldedNet)
+    return bundled
 
 
 @pytest.fixture(scope="module")

@@ -14,9 +14,8 @@ from clips import counted_runs, counting, equal, linear_engine, marks, pan, plan
 
 import vsrife.filter
 from vsrife import RIFE, rife
-from vsrife.engine import NetworkOptions, network
+from vsrife.engine import Network, NetworkOptions, network
 from vsrife.errors import WeightsError
-from vsrife.fold import FoldedNet
 
 # Names, order and defaults of the published function, save the default of `model`, which was "4.25".
 PUBLISHED: dict[str, Any] = {
@@ -54,7 +53,7 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> list[NetworkOptions]:
     """What was asked to be loaded; the bundled weights come instead."""
     asked: list[NetworkOptions] = []
 
-    def bundled(options: NetworkOptions) -> FoldedNet:
+    def bundled(options: NetworkOptions) -> Network:
         asked.append(options)
         return network(NetworkOptions(None, 1.0, False, options.device, options.dtype))
 

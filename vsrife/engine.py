@@ -6,6 +6,7 @@ filter anew at every seek. Pictures are cached per engine.
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Sequence
@@ -20,18 +21,31 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vsrife import pyramid
+from vsrife import legacy, pyramid
+from vsrife.bisection import Bisection, reachable, tell_inexact
 from vsrife.errors import DeviceError, OptionError
 from vsrife.fold import FoldedNet, fold
+from vsrife.generations import LegacyWeights, files_of, load_model, title_of
+from vsrife.legacy import LegacyNet
+from vsrife.ops.reference import still
 from vsrife.network import warp_by_flow
-from vsrife.planes import Colorimetry, PictureFormat, chroma_in_luma, resized, to_rgb, to_samples
-from vsrife.weights import find_weights, load_weights
+from vsrife.planes import (
+    Colorimetry,
+    PictureFormat,
+    chroma_in_luma,
+    difference_in_planes,
+    resized,
+    to_rgb,
+    to_samples,
+)
+from vsrife.weights import find_weights
 
 Planes = tuple[Tensor, ...]
 View = tuple[Tensor, Tensor]  # flow (1, 4, H, W) and mask logits (1, 1, H, W) at the samples of a picture
+Network = FoldedNet | LegacyNet
 
 NETWORKS_KEPT = 2
-_networks: OrderedDict[Hashable, FoldedNet] = OrderedDict()  # least recently asked for first
+_networks: OrderedDict[Hashable, Network] = OrderedDict()  # least recently asked for first
 _networks_lock = threading.Lock()
 # Filters share the cores: two engines that compute at once on the CPU only get in each other's way.
 _cpu_lock = threading.Lock()
@@ -51,8 +65,8 @@ class NetworkOptions:
     dtype: torch.dtype
 
 
-def network(options: NetworkOptions) -> FoldedNet:
-    """The folded network for these options, loaded once per process; the `NETWORKS_KEPT` last ones stay.
+def network(options: NetworkOptions) -> Network:
+    """The network for these options, loaded once per process; the `NETWORKS_KEPT` last ones stay.
 
     Thread-safe. A weights file that changed on disk is loaded anew.
 
@@ -61,29 +75,36 @@ def network(options: NetworkOptions) -> FoldedNet:
         OptionError: an ensemble of a layout that cannot run as one.
     """
     path = find_weights(options.model)
-    stat = path.stat()
-    key = (options, path, stat.st_mtime_ns, stat.st_size)
+    stats = [(file, stat.st_mtime_ns, stat.st_size) for file in files_of(path) for stat in [file.stat()]]
+    key = (options, path, *stats)
     with _networks_lock:
-        net = _networks.pop(key, None)
-        if net is None:
-            weights = load_weights(options.model)
-            if options.ensemble and not weights.layout.ensemble:
-                raise OptionError(
-                    f"ensemble must be False for models with carried features, got True for {weights.name}; leave it "
-                    "out, or take a model up to 4.20, or 4.24"
-                )
-            net = fold(
-                weights.layout,
-                weights.tensors,
-                scale=options.scale,
-                ensemble=options.ensemble,
-                device=options.device,
-                dtype=options.dtype,
-            )
+        net = _networks.pop(key, None) or _load(options)
         _networks[key] = net
         while len(_networks) > NETWORKS_KEPT:
             _networks.popitem(last=False)
     return net
+
+
+def _load(options: NetworkOptions) -> Network:
+    weights = load_model(options.model)
+    if options.ensemble and (isinstance(weights, LegacyWeights) or not weights.layout.ensemble):
+        which = "before 4.x" if isinstance(weights, LegacyWeights) else "with carried features"
+        raise OptionError(
+            f"ensemble must be False for models {which}, got True for {weights.name}; leave it out, or take a model "
+            "from 4.0 to 4.20, or 4.24"
+        )
+    if isinstance(weights, LegacyWeights):
+        return legacy.load(
+            weights.layout, weights.tensors, scale=options.scale, device=options.device, dtype=options.dtype
+        )
+    return fold(
+        weights.layout,
+        weights.tensors,
+        scale=options.scale,
+        ensemble=options.ensemble,
+        device=options.device,
+        dtype=options.dtype,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,13 +124,13 @@ class Picture:
 
 
 class _Prepared:
-    """Everything that depends on one source frame alone: its planes on the device and, once needed, the network's view.
+    """Everything that depends on one frame alone: its planes on the device and, once needed, the network's view.
 
     Not thread-safe: belongs to one engine's thread.
     """
 
     def __init__(
-        self, net: FoldedNet, fmt: PictureFormat, picture: Picture, carried: Sequence[PictureFormat] = ()
+        self, net: Network, fmt: PictureFormat, picture: Picture, carried: Sequence[PictureFormat] = ()
     ) -> None:
         self.net, self.fmt, self.color = net, fmt, picture.color
         self.planes: Planes = tuple(
@@ -117,16 +138,27 @@ class _Prepared:
             for p in picture.planes
         )
         self.carried = tuple(_Prepared(net, fmt, extra) for fmt, extra in zip(carried, picture.carried, strict=True))
-        self._source: pyramid.Source | None = None
+        self._source: pyramid.Source | legacy.Source | None = None
 
     @property
-    def source(self) -> pyramid.Source:
+    def source(self) -> pyramid.Source | legacy.Source:
         if self._source is None:
             rgb = to_rgb(self.planes, self.fmt, self.color, self.net.ops).to(self.net.exact)
             width, height = self.net.layout.padded(self.fmt.width, self.fmt.height, self.net.scale)
-            padded = F.pad(rgb, (0, width - self.fmt.width, 0, height - self.fmt.height))
-            self._source = pyramid.encode(self.net, padded)
+            self.see(F.pad(rgb, (0, width - self.fmt.width, 0, height - self.fmt.height)))
+        assert self._source is not None
         return self._source
+
+    def see(self, image: Tensor) -> None:
+        """Take (1, 3, H, W) at the padded size for what the network sees."""
+        self._source = self.net.encode(image) if isinstance(self.net, LegacyNet) else pyramid.encode(self.net, image)
+
+    def made(self, planes: Planes, carried: Sequence[Planes]) -> _Prepared:
+        """A frame of the same kind with other planes, which may be of another dtype."""
+        frame = copy.copy(self)
+        frame.planes, frame._source = planes, None
+        frame.carried = tuple(own.made(new, ()) for own, new in zip(self.carried, carried, strict=False))
+        return frame
 
     def equals(self, other: _Prepared) -> bool:
         return all(torch.equal(a, b) for a, b in zip(self.planes, other.planes, strict=True))
@@ -145,13 +177,14 @@ class Engine:
     """
 
     def __init__(
-        self, net: FoldedNet, fmt: PictureFormat, capacity: int = 3, carried: Sequence[PictureFormat] = ()
+        self, net: Network, fmt: PictureFormat, capacity: int = 3, carried: Sequence[PictureFormat] = ()
     ) -> None:
         self.net = net
         self.fmt = fmt
         self.carried = tuple(carried)
         self.capacity = max(2, capacity)
         self.prepared: OrderedDict[Hashable, _Prepared] = OrderedDict()
+        self.halves: Bisection[_Prepared] = Bisection()
 
     def interpolate(
         self, left: Picture, right: Picture, timestep: float | Tensor, interrupt: Callable[[], None] = lambda: None
@@ -209,6 +242,7 @@ class Engine:
                 yield
         except torch.OutOfMemoryError as error:
             self.prepared.clear()
+            self.halves.kept.clear()
             size = f"{self.fmt.width}x{self.fmt.height}"
             raise DeviceError(
                 f"{self.net.device} is out of memory, got a frame of {size}; try scale=0.5, a .lite model, or cpu"
@@ -235,6 +269,9 @@ class Engine:
         if equal and all(x.equals(y) for x, y in zip(a.carried, b.carried, strict=True)):
             return None
         interrupt()
+        if isinstance(self.net, LegacyNet) and not equal:
+            made = self._reached(self.net, (left.key, right.key), a, b, timestep, interrupt)
+            return tuple(plane[0, 0] for one in (made, *made.carried) for plane in _samples(one))
         view = self._between(a, b, timestep, interrupt)
         interrupt()
         planes = list(a.planes) if equal else [*self._picture(a, b, view)]
@@ -249,15 +286,29 @@ class Engine:
         if a.equals(b):  # nothing tells how what is carried moves
             flow = torch.zeros(1, 4, self.fmt.height, self.fmt.width, dtype=self.net.exact, device=self.net.device)
             return flow, torch.logit(flow[:, :1] + (1 - timestep)).clamp_(-CERTAIN_LOGIT, CERTAIN_LOGIT)
+        if isinstance(self.net, LegacyNet):
+            if not self.net.layout.takes_time and (isinstance(timestep, Tensor) or timestep != 0.5):
+                got = "a time for every pixel" if isinstance(timestep, Tensor) else f"{timestep:g}"
+                raise OptionError(
+                    f"timestep must be 0.5 for the motion of {title_of(self.net.layout)}, got {got}; models from 4.0 "
+                    "on know it at any time"
+                )
+            found = self._estimate_legacy(self.net, a, b, timestep, interrupt)
+            return self._cropped(found.flow), self._cropped(found.mask)
         source_a, source_b = a.source, b.source
+        assert isinstance(source_a, pyramid.Source)
+        assert isinstance(source_b, pyramid.Source)
         if not isinstance(timestep, Tensor):
             return self._view(pyramid.estimate(self.net, source_a, source_b, timestep, interrupt))
-        height, width = source_a.size
-        padding = (0, width - self.fmt.width, 0, height - self.fmt.height)
-        padded = F.pad(timestep, padding, mode="replicate")
+        padded = self._padded_times(timestep, source_a.stack)
         flow, mask = self._view(pyramid.estimate(self.net, source_a, source_b, padded, interrupt))
         source = (timestep == 0) | (timestep == 1)
         return flow.masked_fill(source, 0), torch.where(source, CERTAIN_LOGIT * (1 - 2 * timestep), mask)
+
+    def _padded_times(self, timestep: Tensor, padded: Tensor) -> Tensor:
+        """A time for every pixel, (1, 1, H, W), at the size of a padded picture."""
+        height, width = padded.shape[-2:]
+        return F.pad(timestep, (0, width - self.fmt.width, 0, height - self.fmt.height), mode="replicate")
 
     def _prepare(self, picture: Picture) -> _Prepared:
         prepared = self.prepared.pop(picture.key, None) or _Prepared(self.net, self.fmt, picture, self.carried)
@@ -277,13 +328,18 @@ class Engine:
 
     def _native(self, a: _Prepared, b: _Prepared, view: View) -> Planes:
         """The planes as they are, each warped at its own size and depth."""
-        fmt, luma, chroma = a.fmt, view, view
-        if fmt.subsampled(1):
-            grid = chroma_in_luma(fmt, a.color, self.net.device)
-            factors = (1 << fmt.subsampling_w, 1 << fmt.subsampling_h) * 2
-            flow, mask = (grid.read(image, self.net.ops) for image in luma)
-            chroma = flow / flow.new_tensor(factors)[:, None, None], mask
-        return tuple(self._plane(a.planes[p], b.planes[p], fmt, *(chroma if p else luma)) for p in range(len(a.planes)))
+        views = self._plane_views(a.fmt, a.color, view)
+        return tuple(self._plane(x, y, a.fmt, *own) for x, y, own in zip(a.planes, b.planes, views, strict=True))
+
+    def _plane_views(self, fmt: PictureFormat, color: Colorimetry, view: View) -> Sequence[View]:
+        """Flow and mask for each plane of a format, given those of its first."""
+        if not fmt.subsampled(1):
+            return (view,) * fmt.num_planes
+        grid = chroma_in_luma(fmt, color, self.net.device)
+        factors = (1 << fmt.subsampling_w, 1 << fmt.subsampling_h) * 2
+        flow, mask = (grid.read(image, self.net.ops) for image in view)
+        chroma = flow / flow.new_tensor(factors)[:, None, None], mask
+        return view, chroma, chroma
 
     def _plane(self, a: Tensor, b: Tensor, fmt: PictureFormat, flow: Tensor, mask: Tensor) -> Tensor:
         ops = self.net.ops
@@ -291,8 +347,10 @@ class Engine:
 
     def _view(self, field: pyramid.Field) -> View:
         """Flow and mask at the pixels of the picture, without the padding."""
-        height, width = self.fmt.height, self.fmt.width
-        return field.flow()[..., :height, :width], field.mask(*field.size)[..., :height, :width]
+        return self._cropped(field.flow()), self._cropped(field.mask(*field.size))
+
+    def _cropped(self, image: Tensor) -> Tensor:
+        return image[..., : self.fmt.height, : self.fmt.width]
 
     def _resized(self, view: View, fmt: PictureFormat) -> View:
         """Flow and mask for a carried picture of another size that shows the same as the picture."""
@@ -301,6 +359,111 @@ class Engine:
         flow, mask = (resized(self.fmt, fmt, self.net.device).read(image, self.net.ops) for image in view)
         factors = flow.new_tensor((fmt.width / self.fmt.width, fmt.height / self.fmt.height) * 2)
         return flow * factors[:, None, None], mask
+
+    # --- models before 4.x ---
+
+    def _reached(
+        self,
+        net: LegacyNet,
+        pair: Hashable,
+        a: _Prepared,
+        b: _Prepared,
+        timestep: float | Tensor,
+        interrupt: Callable[[], None],
+    ) -> _Prepared:
+        """The frame at `timestep` or, for models that know the middle alone, at the nearest time that is reached."""
+
+        def middle(left: _Prepared, right: _Prepared, seen: bool) -> _Prepared:
+            interrupt()
+            return self._legacy_between(net, left, right, 0.5, interrupt, seen=seen)
+
+        if net.layout.takes_time:
+            if isinstance(timestep, Tensor):
+                timestep = timestep.to(net.device, net.exact)[None, None]
+            return self._legacy_between(net, a, b, timestep, interrupt)
+        if isinstance(timestep, Tensor):
+            raise OptionError(
+                f"timestep must be one number for {title_of(net.layout)}, got one for every pixel; models from 4.0 on "
+                "take that"
+            )
+        time = reachable(timestep)
+        if time != timestep:
+            tell_inexact(title_of(net.layout))
+        return self.halves.reach(pair, a, b, time, middle)
+
+    def _legacy_between(
+        self,
+        net: LegacyNet,
+        a: _Prepared,
+        b: _Prepared,
+        timestep: float | Tensor,
+        interrupt: Callable[[], None],
+        *,
+        seen: bool = False,
+    ) -> _Prepared:
+        """A frame between two in exact planes: not rounded, so that nothing is lost where it is halved again.
+
+        The network's picture is its own blend with what its refinement adds. Native planes are warped themselves, and
+        what the refinement adds is converted to their colour space.
+
+        Args:
+            seen: whether the network will see the frame, which is then its picture with the padding.
+        """
+        found = self._estimate_legacy(net, a, b, timestep, interrupt)
+        view = self._cropped(found.flow), self._cropped(found.mask)
+        left, right = _exact(a), _exact(b)
+        shown = self.fmt.family == "RGB" and self.fmt.floating
+        image = legacy.blended(a.source.stack, b.source.stack, found) if seen or shown else None
+        if shown and image is not None:
+            planes: Planes = torch.split(self._cropped(image), 1, dim=1)
+        else:
+            planes = self._native(left, right, view)
+            if found.residual is not None:
+                planes = self._corrected(planes, left, right, view, self._cropped(found.residual))
+        carried = [
+            self._native(x, y, self._resized(view, x.fmt)) for x, y in zip(left.carried, right.carried, strict=True)
+        ]
+        frame = left.made(planes, carried)
+        if seen and image is not None:
+            frame.see(image)
+        return frame
+
+    def _corrected(self, planes: Planes, a: _Prepared, b: _Prepared, view: View, residual: Tensor) -> Planes:
+        """The planes with what a refinement adds, but for what cannot have moved."""
+        more = difference_in_planes(residual, self.fmt, a.color, self.net.ops)
+        views = self._plane_views(self.fmt, a.color, view)
+        return tuple(
+            plane + extra.masked_fill(still(self.net.ops.calm(x, y), flow), 0)
+            for plane, extra, x, y, (flow, _) in zip(planes, more, a.planes, b.planes, views, strict=True)
+        )
+
+    def _estimate_legacy(
+        self, net: LegacyNet, a: _Prepared, b: _Prepared, timestep: float | Tensor, interrupt: Callable[[], None]
+    ) -> legacy.Estimate:
+        source_a, source_b = a.source, b.source
+        assert isinstance(source_a, legacy.Source)
+        assert isinstance(source_b, legacy.Source)
+        if not isinstance(timestep, Tensor):
+            return net.estimate(source_a, source_b, timestep, interrupt)
+        times = self._padded_times(timestep, source_a.image)
+        found = net.estimate(source_a, source_b, times, interrupt)
+        source = (times == 0) | (times == 1)
+        residual = None if found.residual is None else found.residual.masked_fill(source, 0)
+        mask = torch.where(source, CERTAIN_LOGIT * (1 - 2 * times), found.mask)
+        return legacy.Estimate(found.flow.masked_fill(source, 0), mask, residual)
+
+
+def _exact(frame: _Prepared) -> _Prepared:
+    """The frame with planes of the dtype that is computed in; it shares what the network sees."""
+    return frame.made(
+        tuple(plane.to(frame.net.exact) for plane in frame.planes),
+        [tuple(plane.to(frame.net.exact) for plane in extra.planes) for extra in frame.carried],
+    )
+
+
+def _samples(frame: _Prepared) -> Planes:
+    """The planes of a frame in its format's own samples."""
+    return tuple(plane if plane.dtype == frame.fmt.dtype else to_samples(plane, frame.fmt) for plane in frame.planes)
 
 
 def _brought(flow: Tensor, share: Tensor, *, to_right: bool) -> View:

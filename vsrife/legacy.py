@@ -10,7 +10,7 @@ Interpolation", ECCV 2022, and its earlier arXiv versions; Practical-RIFE).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from vsrife.catalogue import BODY_LAYERS, FLOW_CHANNELS, IMAGE_CHANNELS, LegacyLayout, Refiner, Shape
 from vsrife.network import swap, warp_by_flow
+from vsrife.ops import Ops, choose
 from vsrife.ops.reference import resize
 
 COUNTER = ".num_batches_tracked"  # of batch normalisation: only training counts
@@ -269,6 +270,11 @@ class Source:
     image: Tensor
     levels: Levels
 
+    @property
+    def stack(self) -> Tensor:
+        """What the blend reads, as `pyramid.Source` calls it."""
+        return self.image
+
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
@@ -277,7 +283,7 @@ class Estimate:
     Attributes:
         flow: (1, 4, H, W) in pixels: x and y towards frame 0, then towards frame 1.
         mask: (1, 1, H, W) logit, large where frame 0 is taken.
-        residual: (1, 3, H, W) RGB to add to the blend, which is then clamped to 0..1; None without a refinement.
+        residual: (1, 3, H, W) RGB, -1..1, to add to the blend before clamping to 0..1; None without a refinement.
     """
 
     flow: Tensor
@@ -306,19 +312,38 @@ class LegacyNet(nn.Module):
             self.contextnet = Context(layout.refiner, 1 if layout.doubled else 2)
             self.unet = Refinement(layout.refiner, _LATER_INPUTS[layout.family], doubled=layout.doubled)
 
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the convolutions."""
+        return next(self.parameters()).dtype
+
+    @property
+    def exact(self) -> torch.dtype:
+        """Of coordinates, flow and blend."""
+        return torch.float64 if self.dtype == torch.float64 else torch.float32
+
+    @property
+    def ops(self) -> Ops:
+        """The fastest twins of the ops that are right for this network."""
+        return choose(self.device, self.dtype)
+
     def encode(self, frame: Tensor) -> Source:
         """Prepare one frame, (1, 3, H, W), padded to `layout.padded`."""
         return Source(frame, self.contextnet(frame) if self.layout.refiner else ())
 
     def estimate(
-        self, source0: Source, source1: Source, timestep: float = 0.5, interrupt: Callable[[], None] = _never
+        self, source0: Source, source1: Source, timestep: float | Tensor = 0.5, interrupt: Callable[[], None] = _never
     ) -> Estimate:
         """Flow, mask and correction between two prepared frames.
 
         Args:
             source0: the frame at time 0.
             source1: the frame at time 1, of the same size.
-            timestep: 0..1; without effect for layouts that know the middle alone.
+            timestep: 0..1, or one for every pixel, (1, 1, H, W); no effect on layouts that know the middle alone.
             interrupt: called before each block; may raise to give up.
         """
         flow_network = _FLOW_NETWORKS[self.layout.family]
@@ -376,11 +401,11 @@ def _warped(images: tuple[Tensor, Tensor], flow: Tensor) -> tuple[Tensor, Tensor
 
 # Each flow network takes the padded frames and the timestep, and returns flow and mask logit at full size; or, without
 # a mask, flow at half size in pixels of that, with 4 channels or the 2 that both frames share.
-_FlowNetwork = Callable[[LegacyNet, Tensor, Tensor, float, Callable[[], None]], tuple[Tensor, Tensor | None]]
+_FlowNetwork = Callable[[LegacyNet, Tensor, Tensor, float | Tensor, Callable[[], None]], tuple[Tensor, Tensor | None]]
 
 
 def _attention_flow(
-    net: LegacyNet, frame0: Tensor, frame1: Tensor, _timestep: float, interrupt: Callable[[], None]
+    net: LegacyNet, frame0: Tensor, frame1: Tensor, _timestep: float | Tensor, interrupt: Callable[[], None]
 ) -> tuple[Tensor, None]:
     images = tuple(resized(frame, 0.5 * net.scale) for frame in (frame0, frame1))
     flow: Tensor | None = None
@@ -397,7 +422,7 @@ def _attention_flow(
 
 
 def _half_flow(
-    net: LegacyNet, frame0: Tensor, frame1: Tensor, _timestep: float, interrupt: Callable[[], None]
+    net: LegacyNet, frame0: Tensor, frame1: Tensor, _timestep: float | Tensor, interrupt: Callable[[], None]
 ) -> tuple[Tensor, None]:
     images = resized(frame0, net.scale), resized(frame1, net.scale)
     flow: Tensor | None = None
@@ -417,7 +442,7 @@ def _half_flow(
 
 
 def _mirrored_flow(
-    net: LegacyNet, frame0: Tensor, frame1: Tensor, _timestep: float, interrupt: Callable[[], None]
+    net: LegacyNet, frame0: Tensor, frame1: Tensor, _timestep: float | Tensor, interrupt: Callable[[], None]
 ) -> tuple[Tensor, Tensor]:
     flow = frame0.new_zeros(1, FLOW_CHANNELS, *frame0.shape[-2:])
     mask = flow[:, :1]
@@ -437,9 +462,9 @@ def _mirrored_flow(
 
 
 def _full_flow(
-    net: LegacyNet, frame0: Tensor, frame1: Tensor, timestep: float, interrupt: Callable[[], None]
+    net: LegacyNet, frame0: Tensor, frame1: Tensor, timestep: float | Tensor, interrupt: Callable[[], None]
 ) -> tuple[Tensor, Tensor]:
-    time = (torch.full_like(frame0[:, :1], timestep),) if net.layout.takes_time else ()
+    time = (torch.zeros_like(frame0[:, :1]) + timestep,) if net.layout.takes_time else ()
     flow: Tensor | None = None
     mask: Tensor | None = None
     for i, s in enumerate(net.layout.scale_list(net.scale)):
@@ -472,3 +497,27 @@ def tensor_shapes(layout: LegacyLayout) -> dict[str, Shape]:
     with torch.device("meta"):
         state = LegacyNet(layout).state_dict()
     return {name: tuple(tensor.shape) for name, tensor in state.items() if not name.endswith(COUNTER)}
+
+
+def load(
+    layout: LegacyLayout,
+    tensors: Mapping[str, Tensor],
+    *,
+    scale: float = 1.0,
+    device: torch.device | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> LegacyNet:
+    """The network with its weights, ready to run.
+
+    Args:
+        layout: the row of the catalogue that the tensors belong to.
+        tensors: exactly those of `tensor_shapes`.
+        scale: flow scale, 0.25, 0.5, 1, 2 or 4.
+        device: where the network runs; None is the CPU.
+        dtype: of the convolutions.
+    """
+    with torch.device("meta"):
+        net = LegacyNet(layout, scale)
+    counters = {name: torch.zeros((), dtype=torch.int64) for name in net.state_dict() if name.endswith(COUNTER)}
+    net.load_state_dict({**tensors, **counters}, assign=True)
+    return net.eval().requires_grad_(False).to(device or torch.device("cpu"), dtype)

@@ -203,6 +203,44 @@ def _from_yuv(y: Tensor, u: Tensor, v: Tensor, matrix: int) -> tuple[Tensor, Ten
     return red, (y - kr * red - kb * blue) / (1 - kr - kb), blue
 
 
+def difference_in_planes(
+    difference: Tensor, fmt: PictureFormat, color: Colorimetry, ops: Ops = reference
+) -> tuple[Tensor, ...]:
+    """What a difference of RGB amounts to in the planes of a format.
+
+    Args:
+        difference: (1, 3, H, W) to add to RGB of 0..1.
+        fmt: the clip's format.
+        color: how its samples are read.
+        ops: to read the difference at the chroma samples' positions with.
+
+    Returns:
+        Per plane (1, 1, h, w), to add to its samples' codes.
+    """
+    scale, _ = luma_range(fmt, color)
+    if fmt.family == "RGB":
+        return tuple(torch.split(difference * scale, 1, dim=1))
+    red, green, blue = torch.split(difference, 1, dim=1)
+    luma, *chroma = _to_yuv(red, green, blue, color.matrix)
+    if fmt.family == "GRAY":
+        return (luma * scale,)
+    if fmt.subsampled(1):
+        grid = chroma_in_luma(fmt, color, difference.device)
+        chroma = [grid.read(plane, ops) for plane in chroma]
+    chroma_scale = 1.0 if fmt.floating else _chroma_range(fmt, color)
+    return luma * scale, *(plane * chroma_scale for plane in chroma)
+
+
+def _to_yuv(red: Tensor, green: Tensor, blue: Tensor, matrix: int) -> tuple[Tensor, Tensor, Tensor]:
+    """R, G, B to luma and chroma; `_from_yuv` takes it back."""
+    if matrix == _YCGCO:
+        base = (red + blue) / 2
+        return (green + base) / 2, (green - base) / 2, (red - blue) / 2
+    kr, kb = _LUMA_WEIGHTS[matrix]
+    luma = kr * red + (1 - kr - kb) * green + kb * blue
+    return luma, (blue - luma) / (2 * (1 - kb)), (red - luma) / (2 * (1 - kr))
+
+
 def luma_range(fmt: PictureFormat, color: Colorimetry) -> tuple[float, float]:
     """Distance between black and white of luma and RGB, and black, in the clip's own codes."""
     if fmt.floating:
