@@ -14,7 +14,7 @@ from torch import Tensor
 from vsrife.errors import WeightsError
 
 CHECKPOINT_FILE = "checkpoint.pt"
-EMA_FILE = "ema.safetensors"
+CARRIED_FILE = "carried.pt"
 
 
 def replace_file(path: Path, write: Any) -> None:
@@ -36,15 +36,24 @@ def save_checkpoint(folder: Path, state: Mapping[str, Any]) -> None:
     replace_file(folder / CHECKPOINT_FILE, lambda name: torch.save(dict(state), name))
 
 
-def load_checkpoint(folder: Path) -> dict[str, Any] | None:
-    """What `save_checkpoint` stored, on the CPU; None where nothing was stored yet.
+def save_carried(folder: Path, state: Mapping[str, Any]) -> None:
+    """Store a run for another machine: weights in half precision, without the optimiser, a quarter of the bytes."""
+
+    def half(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {name: tensor.detach().cpu().half() for name, tensor in tensors.items()}
+
+    small = {key: state[key] for key in ("step", "plan")} | {key: half(state[key]) for key in ("net", "ema")}
+    replace_file(folder / CARRIED_FILE, lambda name: torch.save(small, name))
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """What `save_checkpoint` or `save_carried` stored, on the CPU.
 
     Raises:
-        WeightsError: the file is damaged.
+        WeightsError: the file is missing or damaged.
     """
-    path = folder / CHECKPOINT_FILE
     if not path.is_file():
-        return None
+        raise WeightsError(f"no checkpoint at {path}; give the file that a run left")
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
@@ -58,11 +67,8 @@ def read_initial_weights(path: Path) -> dict[str, Tensor]:
     Raises:
         WeightsError: the file is missing or unreadable.
     """
-    if path.suffix != ".safetensors":
-        state = load_checkpoint(path.parent) if path.name == CHECKPOINT_FILE else None
-        if state is None:
-            raise WeightsError(f"no weights to start from in {path}; give a .safetensors file or a {CHECKPOINT_FILE}")
-        return dict(state["ema"])
+    if path.name in (CHECKPOINT_FILE, CARRIED_FILE):
+        return {name: tensor.float() for name, tensor in load_checkpoint(path)["ema"].items()}
     from vsrife.weights import read_weights
 
     return dict(read_weights(path).tensors)

@@ -1,8 +1,8 @@
 """The forward that training differentiates: the published one, evaluated only where something reads it.
 
-The reference network (`vsrife.network`) keeps every map at full resolution. A block at 1/s of the frame reads two by two
-pixels of each s x s cell, so its flow, its warped frames and its losses are computed at those pixels alone. Parameters
-stay in an `IFNet`; the result equals its forward within float rounding.
+The reference network (`vsrife.network`) keeps every map at full resolution. A block at 1/s of the frame reads two by
+two pixels of each s x s cell, so its flow, its warped frames and its losses are computed at those pixels alone.
+Parameters stay in an `IFNet`; the result equals its forward within float rounding.
 """
 
 from __future__ import annotations
@@ -227,10 +227,7 @@ class TrainingForward(nn.Module):
         flow = sum_flows(grid, maps, scale)
         masks = maps if self.layout.mask_accumulates else maps[-1:]
         mask = torch.stack(
-            [
-                grid.enlarge(m.values[:, MASK_CHANNEL : MASK_CHANNEL + 1], m.step, scale, averaged=True)
-                for m in masks
-            ]
+            [grid.enlarge(m.values[:, MASK_CHANNEL : MASK_CHANNEL + 1], m.step, scale, averaged=True) for m in masks]
         ).sum(0)
         warped = warp_at_taps(grid, stacks[:2], flow, scale)
         heads = warp_at_taps(grid, stacks[2:], flow, scale) if with_heads and self.layout.head else stacks[2:]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from training.forward import Estimate
 from training.samples import Batch
-from training.teacher import where_better
+from training.teacher import Lesson, where_better
 from vsrife.ops.reference import resize
 
 PYRAMID_LEVELS = 5
@@ -26,6 +27,8 @@ class LossWeights:
     pyramid: float = 1.0
     charbonnier: float = 0.0
     flow: float = 0.0  # distance to the flow of a teacher, where it is better, and of synthetic motion, per pixel
+    teacher: float = 1.0  # the privileged block's own picture; no influence on the student
+    distilled: float = 0.01  # distance to the privileged block's flow, where it is better, per pixel
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,27 +65,31 @@ def flow_distance(flow: Tensor, target: Tensor, trusted: Tensor) -> Tensor:
     return ((flow - target).abs().unflatten(1, (2, 2)).mean(2) * trusted).mean()
 
 
-def trusted_flow(estimate: Estimate, batch: Batch) -> Tensor:
-    """Where the flow of a batch is taught, (N, 2, H, W): everywhere it is exact, else where it beats the student's."""
-    better = where_better(batch.flow, (batch.frame0, batch.frame1), batch.truth, estimate.stages[-1].warped)
-    exact = batch.exact.view(-1, 1, 1, 1)
-    return exact + (1 - exact) * better
+def distil(estimate: Estimate, flow: Tensor, trusted: Tensor, shares: Sequence[float]) -> Tensor:
+    """Distance of every block's flow to one that is trusted where (N, 2, H, W) says."""
+    distances = [flow_distance(stage.flow, flow, trusted) for stage in estimate.stages]
+    return torch.stack([share * distance for share, distance in zip(shares, distances, strict=True)]).sum()
 
 
-def compute_loss(estimate: Estimate, batch: Batch, weights: LossWeights) -> Loss:
+def compute_loss(estimate: Estimate, lesson: Lesson | None, batch: Batch, weights: LossWeights) -> Loss:
     """The loss of a batch, averaged over its samples.
 
-    Every block's picture is compared with the truth at the resolution the next block reads it at.
+    Every block's picture is compared with the truth at the resolution the next block reads it at. A teacher's flow
+    counts where it explains the truth better than the student's; the flow of synthetic motion counts everywhere.
     """
-    image_error = estimate.image - batch.truth
     shares = [BLOCK_DECAY**back for back in reversed(range(len(estimate.stages)))]
-    parts = {"charbonnier": charbonnier(image_error), "pyramid": image_error.new_zeros(())}
-    for share, stage in zip(shares, estimate.stages, strict=True):
-        truth = resize(batch.truth, *stage.blend.shape[-2:])
-        parts["pyramid"] = parts["pyramid"] + share * laplacian(stage.blend - truth)
+    errors = [stage.blend - resize(batch.truth, *stage.blend.shape[-2:]) for stage in estimate.stages]
+    parts = {
+        "charbonnier": charbonnier(errors[-1]),
+        "pyramid": torch.stack([share * laplacian(e) for share, e in zip(shares, errors, strict=True)]).sum(),
+    }
     if weights.flow:
-        trusted = trusted_flow(estimate, batch)
-        distances = [flow_distance(stage.flow, batch.flow, trusted) for stage in estimate.stages]
-        parts["flow"] = torch.stack([s * d for s, d in zip(shares, distances, strict=True)]).sum()
+        exact = batch.exact.view(-1, 1, 1, 1)
+        trusted = torch.maximum(exact, where_better(estimate, batch.flow, batch.truth))
+        parts["flow"] = distil(estimate, batch.flow, trusted, shares)
+    if lesson is not None:
+        flow = lesson.flow.detach()
+        parts["teacher"] = laplacian(lesson.blend - batch.truth)
+        parts["distilled"] = distil(estimate, flow, where_better(estimate, flow, batch.truth), shares)
     total = torch.stack([getattr(weights, name) * value for name, value in parts.items()]).sum()
     return Loss(total, {name: value.detach() for name, value in parts.items()})

@@ -56,7 +56,9 @@ class Preparation:
         pictures = []
         for first, (y, x, height, width) in zip((draws.first[:, 0], draws.texture), places, strict=True):
             geometry = self._put(np.stack((y - offset, x - offset, height, width)))
-            pictures.append(gather(self.pixels, self._put(first)[:, None], geometry, size, self._put(draws.orientation)))
+            pictures.append(
+                gather(self.pixels, self._put(first)[:, None], geometry, size, self._put(draws.orientation))
+            )
         textures = self._coloured(torch.cat(pictures, dim=1), draws)
         rendering = self.renderer.render(textures, self._put(draws.timestep), draws.seed, motion)
         inner = slice(TEXTURE_MARGIN_PX, -TEXTURE_MARGIN_PX)

@@ -22,6 +22,7 @@ HALFWAY_SHARE = 0.6  # of samples at timestep 1/2; the others lie anywhere betwe
 CANDIDATES = 4  # places looked at before a crop is cut where the most moves
 MOVING_SHARE = 0.7  # of crops taken at the liveliest of them; the others are cut blindly
 REDUCED_SHARE = 0.25  # of steps whose crops are cut twice as large and halved: sharper pictures, smaller motion
+WIDE_CROPS = 4  # ordinary crops that take as long as one of twice the side
 TEXTURE_MARGIN_PX = 32  # around a crop that becomes a layer of synthetic motion
 PERMUTATIONS = np.array([(0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0)])
 
@@ -36,7 +37,8 @@ class Mix:
     crop_px: int
     batch: int  # samples of a step, over all ranks
     synthetic_share: float = 0.25
-    wide_share: float = 0.0  # of steps with crops of twice the side, and a quarter as many
+    window_steps: int = 0  # first steps that show nothing but still frames seen through a moving window
+    wide_share: float = 0.0  # of steps with crops of twice the side, and fewer of them
     degraded_share: float = 0.3  # of samples that get noise, blur or compression
 
 
@@ -161,7 +163,7 @@ class Sampler:
         reduced, wide = np.random.default_rng((self.seed, step, 1)).random(2)
         mix = self.mix
         if wide < mix.wide_share:
-            return Shape(mix.batch // 4, 2 * mix.crop_px, 1)
+            return Shape(mix.batch // WIDE_CROPS, 2 * mix.crop_px, 1)
         return Shape(mix.batch, mix.crop_px, 2 if reduced < REDUCED_SHARE else 1)
 
     def draw(self, step: int) -> Draws:
@@ -188,7 +190,7 @@ class Sampler:
             channels=PERMUTATIONS[rng.integers(0, 6, size)],
             gain=0.85 + 0.3 * colour[0],
             gamma=0.85 + 0.3 * colour[1],
-            synthetic=rng.random(size) < self.mix.synthetic_share,
+            synthetic=(rng.random(size) < self.mix.synthetic_share) | (step < self.mix.window_steps),
             noise=np.where(degraded, 0.015 * colour[2] ** 2, zero),
             blur=np.where(degraded, np.maximum(0, 2.0 * colour[3] - 1), zero),
             quantiser=np.where(degraded, 0.06 * colour[4] ** 2, zero),

@@ -5,13 +5,12 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from vsrife.network import IFNet
 from vsrife.ops.reference import LEAKY_SLOPE
 
 OUTPUT_SHARE = 0.05  # of the usual spread, for layers that put out flow and mask: near zero, but not zero
 
 
-def initialise(net: IFNet) -> None:
+def initialise(net: nn.Module) -> None:
     """He initialisation; first kernels do not answer to flat colour, output layers are nearly silent.
 
     With PyTorch's own initialisation and output layers of zero no flow appears for a long time.
@@ -23,9 +22,9 @@ def initialise(net: IFNet) -> None:
         if module.bias is not None:
             nn.init.zeros_(module.bias)
         with torch.no_grad():
-            if name.endswith("conv0.0.0"):
+            if name.endswith(("conv0.0.0", "first")):
                 module.weight -= module.weight.mean(dim=(2, 3), keepdim=True)
             elif "lastconv" in name:
                 module.weight *= OUTPUT_SHARE
-            elif ".conv" in name and "convblock" in name:
+            elif name.endswith(".conv"):
                 module.weight *= 0.5  # a residual layer adds to what passes it

@@ -2,15 +2,74 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
-from training.forward import warp
+from training.forward import Estimate, TrainingForward, warp
+from training.start import initialise
+from vsrife.catalogue import FLOW_CHANNELS, IMAGE_CHANNELS
+from vsrife.network import ResidualConv, leaky
+from vsrife.ops.reference import resize
+
+TEACHER_SCALE = 2  # side of the frame / side the privileged block works at
+TEACHER_WIDTH = 64
+TEACHER_LAYERS = 4
 
 LUMA = (0.299, 0.587, 0.114)
+
+
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """What the privileged block makes of the student's answer."""
+
+    flow: Tensor  # (N, 4, H, W), pixels
+    blend: Tensor  # (N, 3, H, W)
+
+
+class PrivilegedBlock(nn.Module):
+    """A further block that sees the truth, as in the RIFE paper; its flow is the student's example."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        width = TEACHER_WIDTH
+        self.first = nn.Conv2d(3 * IMAGE_CHANNELS + 1 + FLOW_CHANNELS, width // 2, 3, stride=2, padding=1)
+        self.second = nn.Conv2d(width // 2, width, 3, stride=2, padding=1)
+        self.body = nn.Sequential(*(ResidualConv(width, 1) for _ in range(TEACHER_LAYERS)))
+        self.lastconv = nn.Sequential(nn.ConvTranspose2d(width, 4 * (FLOW_CHANNELS + 1), 4, 2, 1), nn.PixelShuffle(2))
+        initialise(self)
+
+    def forward(self, estimate: Estimate, truth: Tensor) -> Lesson:
+        """Improve the last stage of `estimate`, whose own gradients are not touched."""
+        last = estimate.stages[-1]
+        height, width = truth.shape[-2:]
+        small = (height // TEACHER_SCALE, width // TEACHER_SCALE)
+        known = [*last.warped, truth, last.mask, last.flow / TEACHER_SCALE]
+        x = torch.cat([resize(part.detach(), *small) for part in known], dim=1)
+        out = resize(self.lastconv(self.body(leaky(self.second(leaky(self.first(x)))))), height, width)
+        flow = last.flow.detach() + out[:, :FLOW_CHANNELS] * TEACHER_SCALE
+        share = torch.sigmoid(last.mask.detach() + out[:, FLOW_CHANNELS:])
+        first, second = warp_both(estimate.reads[:2], flow)
+        return Lesson(flow, first * share + second * (1 - share))
+
+
+class Class(nn.Module):
+    """A student with or without a privileged block, as one module for DistributedDataParallel."""
+
+    def __init__(self, student: TrainingForward, *, privileged: bool) -> None:
+        super().__init__()
+        self.student = student
+        self.teacher = PrivilegedBlock() if privileged else None
+
+    def forward(
+        self, frame0: Tensor, frame1: Tensor, timestep: Tensor, truth: Tensor
+    ) -> tuple[Estimate, Lesson | None]:
+        estimate: Estimate = self.student(frame0, frame1, timestep)
+        return estimate, self.teacher(estimate, truth) if self.teacher else None
 
 
 def classical_flow(truth: Tensor, frame0: Tensor, frame1: Tensor) -> Tensor:
@@ -38,25 +97,29 @@ def _grey(frames: Tensor) -> NDArray[np.uint8]:
     return np.ascontiguousarray(((frames * weights).sum(1) * 255).round().clamp(0, 255).byte().cpu().numpy())
 
 
-def where_better(flow: Tensor, frames: tuple[Tensor, Tensor], truth: Tensor, warped: tuple[Tensor, Tensor]) -> Tensor:
-    """Where a teacher's flow explains the truth better than the student's does.
+def warp_both(frames: tuple[Tensor, ...], flow: Tensor) -> tuple[Tensor, Tensor]:
+    """Frame 0 and frame 1 (N, 3, H, W) warped by a flow (N, 4, H, W)."""
+    height, width = flow.shape[-2:]
+    x = torch.arange(width, device=flow.device, dtype=torch.float32)
+    y = torch.arange(height, device=flow.device, dtype=torch.float32)[:, None]
+    return warp(frames[0], x + flow[:, 0], y + flow[:, 1]), warp(frames[1], x + flow[:, 2], y + flow[:, 3])
+
+
+@torch.no_grad()
+def where_better(estimate: Estimate, flow: Tensor, truth: Tensor) -> Tensor:
+    """Where another flow explains the truth better than the student's does.
 
     Args:
+        estimate: the student's.
         flow: (N, 4, H, W), the teacher's.
-        frames: frame 0 and frame 1, (N, 3, H, W).
         truth: the frame between.
-        warped: both frames warped by the student's flow.
 
     Returns:
         (N, 2, H, W) float32, 1 or 0, for the flow to frame 0 and to frame 1.
     """
-    height, width = truth.shape[-2:]
-    x = torch.arange(width, device=truth.device, dtype=torch.float32)
-    y = torch.arange(height, device=truth.device, dtype=torch.float32)[:, None]
-    maps = []
-    with torch.no_grad():
-        for k, (frame, student) in enumerate(zip(frames, warped, strict=True)):
-            teacher = warp(frame, x + flow[:, 2 * k], y + flow[:, 2 * k + 1])
-            gain = (student - truth).abs().mean(1, keepdim=True) - (teacher - truth).abs().mean(1, keepdim=True)
-            maps.append((gain > 0).float())
-    return torch.cat(maps, dim=1)
+    taught = warp_both(estimate.reads[:2], flow)
+    errors = [
+        [(image - truth).abs().mean(1, keepdim=True) for image in images]
+        for images in (estimate.stages[-1].warped, taught)
+    ]
+    return torch.cat([(own > other).float() for own, other in zip(*errors, strict=True)], dim=1)
