@@ -16,8 +16,10 @@ from torch import Tensor
 
 import vsrife
 from vsrife import weights
-from vsrife.catalogue import DEFAULT_WEIGHTS, LAYOUTS
+from vsrife.catalogue import DEFAULT_WEIGHTS, LAYOUTS, LEGACY_MODELS
 from vsrife.cli import main
+from vsrife.generations import load_model
+from vsrife.legacy import tensor_shapes
 from vsrife.weights import load_weights
 
 SMALL = LAYOUTS["L10"]  # 4.15.lite and two more
@@ -99,6 +101,29 @@ def test_a_folder_is_taken_by_its_network_and_interpolates(tmp_path: Path) -> No
     middle = vsrife.interpolate(a, b, model="mine", device="cpu")
     assert middle.shape == (32, 32, 3)
     assert not np.array_equal(middle, a)
+
+
+def test_a_model_of_several_files_becomes_one(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "train_log"
+    folder.mkdir()
+    parts: dict[str, dict[str, Tensor]] = {"flownet": {}, "contextnet": {}, "unet": {}}
+    for name, shape in tensor_shapes(LEGACY_MODELS["3.1"].layout).items():
+        first, _, rest = name.partition(".")
+        part, bare = (first, rest) if first in parts else ("flownet", name)
+        parts[part][bare] = torch.full(shape, 0.01)
+    for part, values in parts.items():
+        torch.save(values, folder / f"{part}.pkl")
+    before = load_model(folder)
+    assert main(["models", "import", str(folder), "--name", "3.1"]) == 0
+    assert files(store) == ["3.1.safetensors", "3.1.safetensors.sha256"]
+    after = load_model("3.1")
+    assert after.layout.id == before.layout.id == "E04"
+    assert all(torch.equal(after.tensors[name], tensor) for name, tensor in before.tensors.items())
+    capsys.readouterr()
+    assert main(["models", "verify", "3.1"]) == 0
+    assert capsys.readouterr().out.startswith("3.1: good, E04")
+    assert main(["models", "export", "3.1", str(tmp_path / "out.onnx")]) == 2
+    assert "only 4.x models are written as ONNX, got 3.1" in capsys.readouterr().err
 
 
 def test_replacing_needs_force_and_leaves_one_file(

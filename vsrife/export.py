@@ -23,6 +23,8 @@ from vsrife.weights import Weights
 if TYPE_CHECKING:
     import onnx
 
+    from vsrife.generations import AnyWeights
+
 Half = Literal["fp32", "fp16"]
 
 OPSET = 16  # the first that can warp (GridSample)
@@ -47,7 +49,7 @@ def whole_file(path: Path) -> Iterator[Path]:
         part.unlink(missing_ok=True)
 
 
-def export_safetensors(weights: Weights, path: Path, precision: Half = "fp32") -> None:
+def export_safetensors(weights: AnyWeights, path: Path, precision: Half = "fp32") -> None:
     """Write the tensors that the layout needs, without training-only parts and prefixes.
 
     Args:
@@ -110,7 +112,7 @@ def onnx_model(weights: Weights, precision: Half = "fp32", scale: float = 1.0) -
     return model
 
 
-def _provenance(weights: Weights) -> dict[str, str]:
+def _provenance(weights: AnyWeights) -> dict[str, str]:
     return {"model": weights.name, "layout": weights.layout.id, "source_sha256": weights.sha256}
 
 

@@ -10,32 +10,39 @@ import contextlib
 import hashlib
 import os
 import re
+import shutil
 import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO, TYPE_CHECKING, Literal
 
-from vsrife.catalogue import DEFAULT_WEIGHTS, MODELS, Layout, ModelSpec
+from vsrife.catalogue import DEFAULT_WEIGHTS, LEGACY_MODELS, MODELS, LegacySpec, ModelSpec
 from vsrife.errors import OptionError, WeightsError
 from vsrife.weights import (
     SUFFIXES,
-    Weights,
     find_weights,
     installed_names,
+    is_model_folder,
     match_layout,
     model_directory,
     named_version,
     package_directory,
-    read_weights,
     sidecar_path,
+    split_legacy,
 )
+
+if TYPE_CHECKING:
+    from vsrife.generations import AnyWeights
 
 Kind = Literal["bundled", "published", "imported"]
 
 # Stems that say nothing about which model a file holds.
-_NO_NAMES = {"flownet", "model", "weights", "checkpoint", "best", "last", "latest", "final", "rife", "default"}
+_NO_NAMES = {
+    "flownet", "model", "models", "weights", "checkpoint", "checkpoints", "best", "last", "latest", "final", "rife",
+    "default", "train_log",
+}  # fmt: skip
 _VERSION_IN_NAME = re.compile(r"(?:flownet|rife)[-_. ]*v?(\d+\.\d+(?:[-_.](?:lite|heavy))?)(?![\d.])", re.IGNORECASE)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._+-]*")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -48,8 +55,8 @@ class StoredModel:
     Attributes:
         name: of the model.
         kind: where it comes from.
-        path: of its file; None where a published version has not been downloaded.
-        spec: the catalogue's row of a published version.
+        path: of its file or folder; None where a published version has not been downloaded.
+        spec: the catalogue's row of a version.
         licence: in a few words.
         recorded: SHA-256 that the file has to have, where one is recorded.
     """
@@ -57,7 +64,7 @@ class StoredModel:
     name: str
     kind: Kind
     path: Path | None
-    spec: ModelSpec | None = None
+    spec: ModelSpec | LegacySpec | None = None
     licence: str
     recorded: str | None = None
 
@@ -65,16 +72,25 @@ class StoredModel:
     def is_default(self) -> bool:
         return self.path == package_directory() / DEFAULT_WEIGHTS
 
-    def layout(self) -> Layout:
-        """The layout that it has, or has to have.
+    def summary(self) -> tuple[str, int]:
+        """The layout that it has, or has to have, and its number of parameters.
 
         Raises:
             WeightsError: the file is damaged.
         """
-        if self.spec:
-            return self.spec.layout
+        if isinstance(self.spec, ModelSpec):
+            return self.spec.layout.id, self.spec.layout.parameters()
         assert self.path is not None
-        return _layout_of(self.path)
+        if self.path.suffix.lower() == ".safetensors" and self.spec is None and (known := _header_summary(self.path)):
+            return known
+        weights = verify(self)
+        return weights.layout.id, sum(tensor.numel() for tensor in weights.tensors.values())
+
+    def size_bytes(self) -> int:
+        """Of its files."""
+        assert self.path is not None
+        files = self.path.iterdir() if self.path.is_dir() else [self.path]
+        return sum(file.stat().st_size for file in files)
 
 
 def stored_models() -> list[StoredModel]:
@@ -98,13 +114,15 @@ def stored_model(name: str) -> StoredModel:
     return _published(spec) if spec else _named(name)
 
 
-def verify(model: StoredModel) -> Weights:
+def verify(model: StoredModel) -> AnyWeights:
     """Read a model, check its SHA-256 against the recorded one and its tensors against its layout.
 
     Raises:
         WeightsError: it is not here or not as it has to be.
     """
-    weights = read_weights(model.path or find_weights(model.name), model.spec)
+    from vsrife.generations import read_model
+
+    weights = read_model(model.path or find_weights(model.name), model.spec)
     if model.recorded and weights.sha256 != model.recorded:
         raise WeightsError(
             f"{weights.path} is not the file that was released, got SHA-256 {weights.sha256[:12]}… where "
@@ -125,7 +143,10 @@ def remove(model: StoredModel) -> Path:
     if model.path.parent != model_directory():
         raise OptionError(f"only downloaded and imported models can be removed, got {model.name} at {model.path}")
     try:
-        model.path.unlink()
+        if model.path.is_dir():
+            shutil.rmtree(model.path)
+        else:
+            model.path.unlink()
         sidecar_path(model.path).unlink(missing_ok=True)
     except OSError as error:
         raise WeightsError(f"{model.path} cannot be removed, got {error.strerror or error}") from error
@@ -138,76 +159,102 @@ def remove(model: StoredModel) -> Path:
 def import_model(source: Path, name: str | None = None, *, force: bool = False) -> StoredModel:
     """Check a model from elsewhere and copy it into `model_directory()`.
 
+    One weights file is copied as it is. What is spread over several, or is of ncnn, becomes one safetensors file.
+
     Args:
-        source: a weights file, or a folder that holds one, such as `train_log`.
-        name: to call it by. None: the version or the name in the file's name.
+        source: a weights file, a `flownet.param` of ncnn, or a folder that holds a model, such as `train_log`.
+        name: to call it by. None: the version or the name in the file's or folder's name.
         force: replace a model of that name.
 
     Raises:
         OptionError: the name is missing or cannot be taken.
         WeightsError: it is no usable model, or one of that name is here.
     """
-    file = _weights_file(source)
-    name = _name_for(file) if name is None else name.strip()
+    from vsrife.generations import files_of, read_model
+
+    path = _model_path(source)
+    name = _name_for(path) if name is None else name.strip()
     spec = _checked_name(name)
-    weights = read_weights(file, spec)
-    target = model_directory() / (Path(spec.filename).stem if spec else name)
-    target = target.with_name(f"{target.name}{file.suffix.lower()}")
-    data = file.read_bytes()
-    if hashlib.sha256(data).hexdigest() != weights.sha256:
-        raise WeightsError(f"{file} changed while it was read; try again when it is complete")
+    weights = read_model(path, spec)
+    files = files_of(path)
+    single = len(files) == 1 and files[0].suffix.lower() in SUFFIXES
+    data = _unchanged(files[0], weights) if single else joined(weights)
+    stem = Path(spec.filename).stem if isinstance(spec, ModelSpec) else spec.name if spec else name
+    target = model_directory() / f"{stem}{files[0].suffix.lower() if single else '.safetensors'}"
+    sha256 = hashlib.sha256(data).hexdigest()
     with writing(target), locked(target.parent, "another import or download"):
-        _refuse_replacing(target, weights.sha256, force)
+        _refuse_replacing(target, sha256, force)
         part = target.with_name(f"{target.name}.part")
         part.write_bytes(data)
-        install(part, target, weights.sha256)
+        install(part, target, sha256)
     return stored_model(name)
 
 
-def _weights_file(source: Path) -> Path:
-    """The file at `source`, or the one in that folder.
+def joined(weights: AnyWeights) -> bytes:
+    """The tensors as one safetensors file, in half precision where that keeps every value."""
+    import safetensors.torch
+    import torch
+
+    halves = {name: tensor.to(torch.float16) for name, tensor in weights.tensors.items()}
+    exact = all(torch.equal(halves[name].to(torch.float32), tensor) for name, tensor in weights.tensors.items())
+    stored = halves if exact else dict(weights.tensors)
+    return safetensors.torch.save(stored, metadata={"layout": weights.layout.id, "source_sha256": weights.sha256})
+
+
+def _unchanged(file: Path, weights: AnyWeights) -> bytes:
+    data = file.read_bytes()
+    if hashlib.sha256(data).hexdigest() != weights.sha256:
+        raise WeightsError(f"{file} changed while it was read; try again when it is complete")
+    return data
+
+
+def _model_path(source: Path) -> Path:
+    """The file or folder that `source` means.
 
     Raises:
-        WeightsError: there is none, or more than one.
+        WeightsError: there is no model, or more than one.
     """
     if not source.exists():
         raise WeightsError(f"{source} does not exist; give a weights file or a folder such as train_log")
     if not source.is_dir():
-        return source
-    folders = (source, source / "train_log")
-    found = [path for folder in folders if folder.is_dir() for path in sorted(folder.iterdir())]
-    files = [path for path in found if path.suffix.lower() in SUFFIXES]
-    chosen = [path for path in files if path.stem == "flownet"] or files
-    if len(chosen) != 1:
-        got = ", ".join(path.name for path in chosen) or "no weights file"
+        return source.with_suffix(".param") if source.suffix.lower() == ".bin" else source
+    folders = [folder for folder in (source, source / "train_log") if folder.is_dir()]
+    for folder in folders:
+        if is_model_folder(folder):
+            return folder
+    found = [path for folder in folders for path in sorted(folder.iterdir()) if path.suffix.lower() in SUFFIXES]
+    if len(found) != 1:
+        got = ", ".join(path.name for path in found) or "no weights file"
         raise WeightsError(f"{source} must hold one model, got {got}; give the path of the file")
-    return chosen[0]
+    return found[0]
 
 
-def _name_for(file: Path) -> str:
-    """The name that the file's name tells, or the version that its folder's or the one above tells.
+def _name_for(path: Path) -> str:
+    """The version that the name of a file, its folder or the one above tells, or else its own name.
 
     Raises:
         OptionError: they tell none.
     """
-    folder = file.absolute().parent
-    for part in (file.stem, folder.name, folder.parent.name):
-        if (match := _VERSION_IN_NAME.search(part)) and (version := re.sub("[-_]", ".", match[1].lower())) in MODELS:
+    places = path.absolute()
+    own = path.stem if path.is_file() else places.name
+    for part in (own, places.parent.name, places.parent.parent.name):
+        match = _VERSION_IN_NAME.search(part)
+        if match and (version := re.sub("[-_]", ".", match[1].lower())) in MODELS | LEGACY_MODELS:
             return version
-    if file.stem.lower() in _NO_NAMES:
-        raise OptionError(f"which model {file} holds cannot be known, got no version in its name; add --name NAME")
-    return file.stem
+    if own.lower() in _NO_NAMES:
+        raise OptionError(f"which model {path} holds cannot be known, got no version in its name; add --name NAME")
+    return own
 
 
-def _checked_name(name: str) -> ModelSpec | None:
+def _checked_name(name: str) -> ModelSpec | LegacySpec | None:
     """The version that a name stands for; None for a new name.
 
     Raises:
         OptionError: it cannot be the name of a model here.
     """
-    version = name.lower().removeprefix("v")
-    if version in MODELS:
-        return MODELS[version]
+    spec = MODELS.get(name.lower().removeprefix("v")) or split_legacy(name)[0]
+    if spec:
+        return spec
     if not _NAME.fullmatch(name) or name.lower().endswith(SUFFIXES) or name.lower() in _NO_NAMES:
         raise OptionError(
             f"the name must be a version or letters, digits, '.', '_', '+', '-' and blanks, got {name!r}; "
@@ -219,6 +266,9 @@ def _checked_name(name: str) -> ModelSpec | None:
 
 
 def _refuse_replacing(target: Path, sha256: str, force: bool) -> None:
+    folder = target.with_name(target.name.removesuffix(target.suffix))
+    if folder.is_dir():
+        raise WeightsError(f"{folder} is here already, got a folder of that name; remove it first")
     others = [path for path in _variants(target) if path.is_file()]
     if others and not force and hashlib.sha256(others[0].read_bytes()).hexdigest() != sha256:
         raise WeightsError(f"{others[0]} is here already, got another file; replace it with --force")
@@ -312,7 +362,9 @@ def _named(name: str) -> StoredModel:
     bundled = package_directory() / DEFAULT_WEIGHTS
     path = bundled if name == bundled.stem else find_weights(name)
     if path.parent != package_directory():
-        return StoredModel(name=name, kind="imported", path=path, licence="not known")
+        spec = split_legacy(name)[0]
+        licence = "its authors' terms" if spec else "not known"
+        return StoredModel(name=name, kind="imported", path=path, spec=spec, licence=licence)
     licence, recorded = _attribution(path)
     return StoredModel(name=name, kind="bundled", path=path, licence=licence, recorded=recorded)
 
@@ -331,16 +383,14 @@ def _attribution(path: Path) -> tuple[str, str | None]:
     return cells[1].partition(",")[0], sha256[0] if sha256 else None
 
 
-def _layout_of(path: Path) -> Layout:
-    """The layout of a file; of safetensors from the header alone, which needs no torch."""
-    if path.suffix.lower() != ".safetensors":
-        return read_weights(path).layout
+def _header_summary(path: Path) -> tuple[str, int] | None:
+    """Layout and parameters of a 4.x safetensors file from its header alone, which needs no torch."""
     import safetensors
 
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
-            return match_layout({name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}, path)  # noqa: SIM118
-    except (OSError, safetensors.SafetensorError) as error:
-        if isinstance(error, WeightsError):
-            raise
-        raise WeightsError(f"{path} cannot be read, got {error}; get it again, or reinstall vsrife") from error
+            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+        layout = match_layout(shapes, path)
+    except (OSError, safetensors.SafetensorError):
+        return None  # reading all of it tells what is wrong
+    return layout.id, layout.parameters()

@@ -15,7 +15,7 @@ from vsrife.cli.completion import complete_model, complete_version
 from vsrife.download import UnreachableError, download
 from vsrife.errors import OptionError, WeightsError
 from vsrife.store import StoredModel, import_model, remove, stored_model, stored_models, verify
-from vsrife.weights import download_command, load_weights, model_directory, named_version
+from vsrife.weights import download_command, model_directory, named_version
 
 _COLUMNS = ("model", "layout", "parameters", "size", "licence", "where")
 _RIGHT = ("parameters", "size")
@@ -105,8 +105,9 @@ Examples:
 def import_models(source: Path, name: str | None, force: bool) -> None:
     """Check a model from elsewhere and copy it to where `--model NAME` finds it.
 
-    PATH is a .pkl, .pth or .safetensors file, or a folder such as train_log. A file whose name holds a published
-    version, or --name 4.26, must have that version's layout.
+    PATH is a .pkl, .pth or .safetensors file, a flownet.param of ncnn, or a folder with any of these such as
+    train_log. What is spread over several files becomes one. With a published version in its name, or --name 4.26, it
+    must have that version's layout.
     """
     model = import_model(source, name, force=force)
     click.echo(model.path)
@@ -144,9 +145,13 @@ def export_models(name: str, target: Path, precision: str, scale: float | None, 
     if target.exists() and not overwrite:
         raise WeightsError(f"{target} exists already; replace it with --overwrite, or give another name")
     from vsrife.export import Half, export_onnx, export_safetensors
+    from vsrife.generations import load_model
+    from vsrife.weights import Weights
 
-    weights = load_weights(name)
+    weights = load_model(name)
     if suffix == ".onnx":
+        if not isinstance(weights, Weights):
+            raise OptionError(f"only 4.x models are written as ONNX, got {weights.name}; take .safetensors")
         export_onnx(weights, target, cast(Half, precision), 1.0 if scale is None else scale)
         if weights.layout.rescales:
             print(f"{weights.name} looks twice at large motion; the graph looks once", file=sys.stderr)
@@ -199,11 +204,11 @@ def _row(model: StoredModel) -> dict[str, Any]:
         "path": str(model.path) if model.path else None, "bytes": None, "layout": None, "parameters": None,
     }  # fmt: skip
     try:
-        layout = model.layout()
-        row["bytes"] = model.path.stat().st_size if model.path else None
+        layout, parameters = model.summary()
+        row["bytes"] = model.size_bytes() if model.path else None
     except (WeightsError, FileNotFoundError):
         return row | {"damaged": True}
-    return row | {"layout": layout.id, "parameters": layout.parameters()}
+    return row | {"layout": layout, "parameters": parameters}
 
 
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:
