@@ -248,6 +248,8 @@ class CodecSpec:
         preset_option: name of that option.
         options: always set.
         light: how it is told about HDR10; None: the encoder has no place for it.
+        keeps_aspect: whether its stream says how wide a pixel is.
+        alpha_beside: whether transparency is a second stream beside the packets.
     """
 
     name: str
@@ -257,6 +259,8 @@ class CodecSpec:
     preset_option: str = "preset"
     options: Mapping[str, str] = field(default_factory=dict)
     light: LightParameters | None = None
+    keeps_aspect: bool = True
+    alpha_beside: bool = False
 
 
 CODECS = (
@@ -264,12 +268,12 @@ CODECS = (
               light=LightParameters("x264-params", "mastering-display", "cll", _whole_units)),
     CodecSpec(name="x265", encoder="libx265", crf=20, preset="medium", options={"x265-params": "log-level=error"},
               light=LightParameters("x265-params", "master-display", "max-cll", _whole_units, "hdr10=1")),
-    CodecSpec(name="svt-av1", encoder="libsvtav1", crf=26, preset="6",
+    CodecSpec(name="svt-av1", encoder="libsvtav1", crf=26, preset="6", keeps_aspect=False,
               light=LightParameters("svtav1-params", "mastering-display", "content-light", _decimals)),
     CodecSpec(name="vp9", encoder="libvpx-vp9", crf=24, preset="2", preset_option="cpu-used",
-              options={"b": "0", "row-mt": "1"}),
+              options={"b": "0", "row-mt": "1"}, keeps_aspect=False, alpha_beside=True),
     CodecSpec(name="ffv1", encoder="ffv1", options={"level": "3", "slicecrc": "1", "g": "1"}),
-    CodecSpec(name="prores", encoder="prores_ks", options={"vendor": "apl0"}),
+    CodecSpec(name="prores", encoder="prores_ks", options={"vendor": "apl0"}, keeps_aspect=False),
 )  # fmt: skip
 
 

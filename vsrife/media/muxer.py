@@ -15,6 +15,7 @@ from typing import Any
 import av
 import vapoursynth as vs
 from av.container import InputContainer, OutputContainer
+from av.packet import PacketSideData, packet_sidedata_type_from_literal
 from av.video.stream import VideoStream
 
 from vsrife.errors import OptionError
@@ -27,6 +28,7 @@ from vsrife.media.source import Source
 from vsrife.media.timeline import exact
 
 _GLOBAL_HEADER = 0x40  # flag of a container format
+_MATROSKA = ("matroska", "webm")
 _LARGEST_UNITS = 2**31 - 1  # in a second, of a track's clock
 _ROUND_UNITS = 1_000_000  # where exact times would need more
 
@@ -89,8 +91,8 @@ def plan_encoding(product: Product, output: Path, options: EncodeOptions, warn: 
     pix_fmt = options.pix_fmt or _pixel_format(row.encoder, product, warn)
     layout = codecs.check_format(row.encoder, pix_fmt)
     clips = fit(product, layout)
-    if len(product.clips) > len(clips):
-        warn(f"transparency left out, {pix_fmt} has none; --codec ffv1, prores or vp9 keep it")
+    for lost in _losses(product, row, layout, container):
+        warn(lost)
     settings = VideoSettings(
         encoder=row.encoder,
         options=codecs.encoder_options(row, options.crf, options.preset, codecs.light_of(source.props)),
@@ -100,6 +102,20 @@ def plan_encoding(product: Product, output: Path, options: EncodeOptions, warn: 
         global_header=bool(av.ContainerFormat(container, "w").flags & _GLOBAL_HEADER),
     )  # fmt: skip
     return Encoding(replace(product, clips=clips), settings, _clock(product), container, options.stretch_audio)
+
+
+def _losses(product: Product, row: codecs.CodecSpec, layout: codecs.Layout, container: str) -> Iterator[str]:
+    """What neither the encoder nor the container has a place for."""
+    aspect = product.source.sample_aspect
+    if len(product.clips) > 1 and not layout.alpha:
+        yield f"transparency left out, {layout.name} has none; --codec ffv1, prores or vp9 keep it"
+    if layout.alpha and row.alpha_beside and container not in _MATROSKA:
+        yield f"transparency left out, {container} holds none of {row.name}; .mkv and .webm do"
+    if codecs.light_of(product.source.props) is not None and row.light is None:
+        yield f"HDR10 mastering data left out, {row.name} has no place for it; --codec x265 and svt-av1 have"
+    if aspect != 1 and not row.keeps_aspect and container in _MATROSKA:
+        shape = f"{aspect.numerator}:{aspect.denominator}"
+        yield f"the pixel shape {shape} left out, {row.name} in {container} has no place for it; in .mp4 it has"
 
 
 def _container(output: Path) -> str:
@@ -247,6 +263,8 @@ def _video_stream(target: OutputContainer, encoding: Encoding, unit: Fraction) -
     encoder.configure(stream.codec_context, encoding.settings)
     stream.time_base = unit
     stream.set_display_matrix(encoding.product.source.display_matrix)
+    if encoding.settings.planar.startswith("yuva"):
+        stream.metadata["alpha_mode"] = "1"  # where Matroska keeps transparency beside the picture
     return stream
 
 
@@ -267,7 +285,16 @@ def _video_packets(
         packet.stream, packet.time_base, packet.is_keyframe = stream, Fraction(1, units), piece.key
         packet.pts, packet.dts = ticks(piece.frame), ticks(number - delay)
         packet.duration = ticks(piece.frame + 1) - packet.pts
+        if piece.beside:
+            packet.set_sidedata(_side_data(piece.beside))
         yield packet
+
+
+def _side_data(beside: bytes) -> PacketSideData:
+    make: Any = PacketSideData  # its types do not tell how it is made
+    side_data: PacketSideData = make(packet_sidedata_type_from_literal(segments.BESIDE), len(beside))
+    side_data.update(beside)
+    return side_data
 
 
 def _pieces(paths: Sequence[Path]) -> Iterator[Piece]:

@@ -313,6 +313,6 @@ def _is_stale(tag: str) -> bool:
 
 
 def _named(stream: Stream) -> str:
-    codec = stream.codec_context.name if stream.codec_context is not None else stream.name
+    codec = stream.codec_context.codec.canonical_name if stream.codec_context is not None else stream.name
     language = f", {stream.language}" if stream.language else ""
     return f"track {stream.index} ({stream.type}, {codec or 'of unknown kind'}{language})"

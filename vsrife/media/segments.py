@@ -14,27 +14,36 @@ import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import av
 
 from vsrife.errors import MediaError, OptionError
 
 _MAGIC = b"vsrife packets 1\n"
-_RECORD = struct.Struct("<qII")  # frame number, flags, bytes; the last one has the flag _END and is followed by _ENDING
+_RECORD = struct.Struct("<qIII")  # frame number, flags, bytes, bytes beside them; the last has _END, _ENDING follows
 _ENDING = struct.Struct("<IIII")  # an `Ending`
 _KEY, _END = 1, 2
+BESIDE: Literal["matroska_block_additional"] = "matroska_block_additional"  # side data that belongs to the picture
 _HEAD_BYTES = 1 << 20
 _STATE = "job.json"
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """One encoded packet: the frame that it shows, counted in the whole result."""
+    """One encoded packet.
+
+    Attributes:
+        frame: that it shows, counted in the whole result.
+        key: whether decoding can begin there.
+        data: of the packet.
+        beside: what goes with it in a container: the transparency of VP9.
+    """
 
     frame: int
     key: bool
     data: bytes
+    beside: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,12 +139,12 @@ def write_packets(path: Path, start: int, packets: Iterable[av.Packet[Any]], see
         file.write(_MAGIC)
         for packet in packets:
             assert packet.pts is not None
-            data = bytes(packet)
-            file.write(_RECORD.pack(start + packet.pts, _KEY if packet.is_keyframe else 0, len(data)))
-            file.write(data)
+            data, beside = bytes(packet), bytes(packet.get_sidedata(BESIDE))
+            file.write(_RECORD.pack(start + packet.pts, _KEY if packet.is_keyframe else 0, len(data), len(beside)))
+            file.write(data + beside)
             delay = max(delay, count - packet.pts)
             count += 1
-        file.write(_RECORD.pack(0, _END, 0))
+        file.write(_RECORD.pack(0, _END, 0, 0))
         file.write(_ENDING.pack(count, delay, *seen()))
         file.flush()
         os.fsync(file.fileno())
@@ -157,13 +166,13 @@ def read_packets(path: Path) -> Iterator[Piece]:
     with path.open("rb") as file:
         whole = file.read(len(_MAGIC)) == _MAGIC
         while whole and len(record := file.read(_RECORD.size)) == _RECORD.size:
-            number, flags, size = _RECORD.unpack(record)
+            number, flags, size, more = _RECORD.unpack(record)
             if flags & _END:
                 return
-            data = file.read(size)
-            whole = len(data) == size
+            data, beside = file.read(size), file.read(more)
+            whole = len(data) == size and len(beside) == more
             if whole:
-                yield Piece(number, bool(flags & _KEY), data)
+                yield Piece(number, bool(flags & _KEY), data, beside)
     raise MediaError(f"{path} is damaged, got an end before its end; delete it and go on with --resume")
 
 

@@ -170,7 +170,8 @@ def _frames(path: Path, track: int, index: Path | None, keywords: Mapping[str, A
         keep = {"cachemode": INDEX_ALWAYS, "cachepath": os.fspath(index)}
     with _quiet():
         read = vs.core.bs.VideoSource(os.fspath(path), track=track, exporttimestamps=1, **keywords, **keep)
-    return read["clip"], list(read["timestamps"])
+    stamps = read["timestamps"]
+    return read["clip"], [stamps] if isinstance(stamps, int) else list(stamps)
 
 
 @contextmanager

@@ -119,7 +119,7 @@ def measured(ticks: Iterable[int], tick: Fraction, last_ticks: int | None, rates
                 f"frame {n} is shown no later than the frame before, got {float(stamps[n] * tick):.3f} s for both; "
                 "remux the file, e.g. with mkvmerge, or give --rate to take a constant rate"
             )
-    for rate in rates:
+    for rate in rates if len(stamps) > 1 or last_ticks is None else ():
         if _agrees(stamps, tick, rate):
             return constant(len(stamps), rate, stamps[0] * tick)
     if last_ticks is None or last_ticks <= 0:
