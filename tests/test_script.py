@@ -19,7 +19,7 @@ from conftest import VSPipe
 from vsrife.cli import main
 
 BRIDGE = Path(__file__).with_name("mpv_bridge.py")
-ODD_NAME = 'it\'s a "clip" \\n über 映画 {0} #1.mkv'
+ODD_NAME = '-it\'s a "clip" \\n über 映画 {0}\n#1.mkv'
 
 
 def make_clip(ffmpeg: str, path: Path, *, variable: bool = False) -> Path:
@@ -77,7 +77,6 @@ def rate_of_video(ffprobe: str, path: Path) -> Fraction:
 
 CASES = {
     "a part": ["--multi", "5/2", "--start", "2f", "--end", "0.3"],
-    "60 fps": ["--fps", "60", "--end", "6f"],
     "slow motion": ["--slow-motion", "3", "--end", "4f"],
     "slow motion to a rate": ["--fps", "30", "--slow-motion", "2", "--end", "4f"],
 }
@@ -129,13 +128,10 @@ def test_a_variable_rate_keeps_its_timing(
     assert float(sum(durations)) == pytest.approx(0.5 * slower, abs=0.045 * slower)
 
 
-@pytest.mark.parametrize("name", [ODD_NAME, "-dash and\nline break.mkv"])
-def test_any_file_name(
-    name: str, constant: Path, tmp_path: Path, vspipe: VSPipe, capsys: pytest.CaptureFixture[str]
-) -> None:
-    path = tmp_path / name
+def test_any_file_name(constant: Path, tmp_path: Path, vspipe: VSPipe, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / ODD_NAME
     path.write_bytes(constant.read_bytes())
-    script = saved(script_of(capsys, "--multi", "2", "--", str(path)), tmp_path)
+    script = saved(script_of(capsys, str(path)), tmp_path)
     result = vspipe(script, "--info")
     assert result.returncode == 0, result.stderr.decode()
     assert "Frames: 24\n" in result.stdout.decode()
