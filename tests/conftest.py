@@ -92,6 +92,12 @@ def ffprobe() -> str:
     return _program("ffprobe")
 
 
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """Path of the browser `chromium`."""
+    return _program("chromium")
+
+
 def _program(name: str) -> str:
     path = shutil.which(name)
     if path is None:

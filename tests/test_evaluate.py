@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import cv2
@@ -203,7 +203,8 @@ def scripts_rgb(data: bytes, width: int, height: int) -> Image8:
     y, u, v = np.split(planes, [width * height, width * height * 5 // 4])
     full = [np.array(Image.fromarray(c.reshape(height // 2, width // 2)).resize((width, height))) for c in (u, v)]
     yuv = np.stack([y.reshape(height, width) / 255.0, full[0] / 255.0 - 0.5, full[1] / 255.0 - 0.5], axis=-1)
-    return (255.0 * np.clip(skimage.color.yuv2rgb(yuv), 0, 1)).astype(np.uint8)
+    rgb: Image8 = (255.0 * np.clip(skimage.color.yuv2rgb(yuv), 0, 1)).astype(np.uint8)
+    return rgb
 
 
 def test_hd_frames_and_scores_are_those_of_the_scripts(tmp_path: Path) -> None:
@@ -297,27 +298,37 @@ def test_the_worst_cases_are_the_lowest_scores_of_different_items() -> None:
     assert [(score.item, score.time) for score in worst(scores, 2)] == [("x 0", 0.25), ("x 4", 0.25)]
 
 
+def triplet(folder: Path, *sizes: tuple[int, int]) -> None:
+    for i, (width, height) in enumerate(sizes, 1):
+        write(folder / "t" / f"im{i}.png", np.zeros((height, width, 3), np.uint8))
+
+
+def nothing(_: Path) -> None: ...
+
+
+def no_video(folder: Path) -> None:
+    (folder / "clip.mp4").write_bytes(b"no video")
+
+
+def two_sizes(folder: Path) -> None:
+    triplet(folder, (8, 8), (8, 8), (8, 9))
+
+
+def cut_short(folder: Path) -> None:
+    triplet(folder, (8, 8), (8, 8), (8, 8))
+    (folder / "t" / "im2.png").write_bytes(b"")
+
+
 @pytest.mark.parametrize(
     ("make", "says"),
-    [
-        (lambda _: None, "got none"),
-        (lambda folder: (folder / "clip.mp4").write_bytes(b"no video"), "got no frames"),
-        (lambda folder: _triplet(folder, (8, 8), (8, 8), (8, 9)), "got 8x8, 8x8, 8x9"),
-        (lambda folder: (_triplet(folder, *((8, 8),) * 3), (folder / "t" / "im2.png").write_bytes(b"")), "im2.png"),
-    ],
-    ids=["empty", "no video", "sizes", "cut short"],
+    [(nothing, "got none"), (no_video, "got no frames"), (two_sizes, "got 8x8, 8x8, 8x9"), (cut_short, "im2.png")],
 )
 def test_what_cannot_be_used_is_named(
-    make: object, says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    make: Callable[[Path], None], says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "data"
     folder.mkdir()
-    make(folder)  # type: ignore[operator]
+    make(folder)
     text = refused(capsys, folder, "-b", "blend")
     assert says in text
     assert str(folder) in text
-
-
-def _triplet(folder: Path, *sizes: tuple[int, int]) -> None:
-    for i, (width, height) in enumerate(sizes, 1):
-        write(folder / "t" / f"im{i}.png", np.zeros((height, width, 3), np.uint8))

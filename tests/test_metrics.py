@@ -86,7 +86,9 @@ def test_the_perceptual_score_punishes_blur_that_psnr_flatters() -> None:
 
 
 def read(path: Path) -> Image8:
-    return cv2.imread(str(path))[..., ::-1].astype(np.uint8)
+    picture = cv2.imread(str(path))
+    assert picture is not None
+    return picture[..., ::-1].astype(np.uint8)
 
 
 @pytest.mark.parametrize(
@@ -133,7 +135,7 @@ def at(name: str) -> Callable[[float], float]:
 
     def value(t: float) -> float:
         a, b = np.full((16, 16, 3), 10, np.uint8), np.full((16, 16, 3), 21, np.uint8)
-        return float(next(BASELINES[name](a, b, [t])).mean())  # type: ignore[call-overload]
+        return float(next(BASELINES[name](a, b, [t])).mean())
 
     return value
 

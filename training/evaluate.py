@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 import torch
 from tqdm import tqdm
@@ -79,12 +80,11 @@ Scores = dict[str, list[Score]]  # by method
 # --- methods ----------------------------------------------------------------------------------------------------------
 
 
-def engine_interpolator(model: str | None, options: Mapping[str, object]) -> Interpolator:
+def engine_interpolator(model: str | None, options: Mapping[str, Any]) -> Interpolator:
     """The network as users get it."""
 
     def interpolate(first: Image8, last: Image8, times: Sequence[float]) -> Iterator[Image8]:
-        for t in times:
-            yield vsrife.interpolate(first, last, t, model=model, **options)  # type: ignore[arg-type]
+        return iter(vsrife.interpolate(first, last, list(times), model=model, **options))
 
     return interpolate
 

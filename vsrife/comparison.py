@@ -10,7 +10,7 @@ from __future__ import annotations
 from array import array
 from bisect import insort
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from statistics import fmean
 from typing import Any
@@ -38,6 +38,9 @@ class Target:
     left: int  # the kept frame before it
     right: int  # the kept frame after it
     timestep: Fraction  # between these two
+
+    def moved(self, by: int) -> Target:
+        return replace(self, number=self.number + by, left=self.left + by, right=self.right + by)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +101,23 @@ class Result:
             return {}
         return {method: {key: fmean(self.scores[key][method]) for key in self.measures} for method in self.methods}
 
+    def moved(self, by: int) -> Result:
+        """The same with all numbers of frames higher by this."""
+        dropping = self.dropping
+        return replace(
+            self,
+            dropping=replace(
+                dropping,
+                targets=[target.moved(by) for target in dropping.targets],
+                across_cuts=[n + by for n in dropping.across_cuts],
+                rest=[n + by for n in dropping.rest],
+                cuts=[n + by for n in dropping.cuts],
+            ),
+            numbers=array("q", (n + by for n in self.numbers)),
+            repeated=[n + by for n in self.repeated],
+            worst=[replace(case, target=case.target.moved(by)) for case in self.worst],
+        )
+
     def left_out(self) -> list[int]:
         """All dropped frames that were not scored, ascending."""
         return sorted([*self.dropping.across_cuts, *self.dropping.rest, *self.repeated])
@@ -120,7 +140,7 @@ def plan_dropping(
         if decision(frame) and n + 1 < clip.num_frames:
             cuts.append(n + 1)
         advance(n + 1)
-    targets, across = [], []
+    targets, across = list[Target](), list[int]()
     last = (clip.num_frames - 1) // step * step
     crossed = {(cut - 1) // step * step for cut in cuts}
     for left in range(0, last, step):
@@ -167,7 +187,7 @@ def compare(
     result.scores = {key: {method: array("d") for method in methods} for key in measures}
     if not dropping.targets:
         return result
-    shelf = _Shelf(worst, spacing=4 * dropping.step)
+    shelf = Shelf(worst, spacing=4 * dropping.step)
     rebuilt = {name: _rebuilt(clip, dropping, keywords) for name, keywords in models.items()}
     for done, (target, before, truth, after, pictures) in enumerate(_pictures(clip, dropping, rebuilt), 1):
         advance(done)
@@ -228,7 +248,7 @@ def array_of(frame: vs.VideoFrame) -> Image8:
     return np.stack([np.asarray(frame[p]) for p in range(3)], axis=-1)
 
 
-class _Shelf:
+class Shelf:
     """Keeps the cases of lowest rank, no two of them near each other.
 
     Args:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +14,7 @@ import click
 
 from vsrife.cli.console import Console
 from vsrife.cli.options import NetworkArguments, SectionedCommand, console_options, network_options, option
-from vsrife.errors import ClipError, MediaError, OptionError
+from vsrife.errors import ClipError, MediaError, OptionError, RifeError
 
 if TYPE_CHECKING:
     import vapoursynth as vs
@@ -23,6 +26,8 @@ if TYPE_CHECKING:
 _BASELINES = ("repeat", "blend", "dis")  # as in `vsrife.baselines`, which is slow to import
 _MEASURES = ("psnr_db", "ssim", "ssimulacra2")
 _CUTS_SHOWN = 5
+
+Seconds = Callable[[int], float]  # the time of a frame
 
 
 _rebuild, _source, _output = (functools.partial(option, section=name) for name in ("Comparison", "Source", "Output"))
@@ -83,40 +88,54 @@ def compare(file: Path, console: Console, html: bool, output: Path | None, overw
     dropped frames: PSNR, SSIM, and SSIMULACRA2 as a perceptual score. Frames across a scene change and repeated
     frames are left out. Writes a plot over time, strips of the worst frames and the scores of every frame.
     """
-    folder = _output_folder(output or Path(f"{file.stem}-compare"), overwrite)
-    title, clip, timeline, result = _run(file, console, **options)
-    means = result.means()
-    if not means:
-        raise ClipError(
-            f"{file} has no frame that can be rebuilt, got {clip.num_frames} frames, {_left_out(result)}; give a "
-            "longer part, or --sc-threshold 1 where cuts are seen that are none"
-        )
-    _say(console, means, result)
-    _write(folder, title, timeline, result, html=html)
+    with _output_folder(output or Path(f"{file.stem}-compare"), overwrite) as folder:
+        result, seconds = _run(file, console, **options)
+        means = result.means()
+        if not means:
+            raise ClipError(
+                f"{file} has no frame that can be rebuilt, got {_left_out(result)}; give a longer part, or "
+                "--sc-threshold 1 where cuts are seen that are none"
+            )
+        _say(console, means, result)
+        _write(folder, f"{file.name}, every {_ordinal(result.dropping.step)} frame kept", seconds, result, html=html)
     console.event("done", output=folder, frames=len(result.numbers), left_out=len(result.left_out()))
     console.say(f"wrote {folder}")
     return 0
 
 
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """The frames to compare on, at a known rate."""
+
+    clip: vs.VideoNode
+    timeline: Timeline
+    first: int  # number of its first frame in the file
+    start: Fraction  # when the file's first frame is shown
+
+    def seconds(self, number: int) -> float:
+        """The time of a frame of the file."""
+        return float(self.timeline[number - self.first] - self.start)
+
+
 def _run(
     file: Path, console: Console, *, drop: int, network: Sequence[NetworkArguments], baselines: Sequence[str],
     start: str | None, end: str | None, frames: int | None, deinterlace: bool, sc_threshold: float, worst: int,
-) -> tuple[str, vs.VideoNode, Timeline, Result]:  # fmt: skip
+) -> tuple[Result, Seconds]:  # fmt: skip
+    """Gives the result, and the time of each of its frames."""
     from vsrife.comparison import compare as compare_clip
     from vsrife.comparison import plan_dropping
     from vsrife.media.source import explained, open_source
 
     models = _models(network)
-    source = open_source(file, upright=True)
-    clip, timeline = _part(source, start, end, frames, deinterlace)
-    time_of = None if timeline.rate is not None else timeline.__getitem__
+    part = _part(open_source(file, upright=True), start, end, frames, deinterlace)
+    time_of = None if part.timeline.rate is not None else part.timeline.__getitem__
     with explained(file):
-        with console.progress("looking for cuts", clip.num_frames) as advance:
-            dropping = plan_dropping(clip, drop, sc_threshold, time_of, advance)
+        with console.progress("looking for cuts", part.clip.num_frames) as advance:
+            dropping = plan_dropping(part.clip, drop, sc_threshold, time_of, advance)
         with console.progress("rebuilding", len(dropping.targets)) as advance:
             chosen = [name for name in baselines or _BASELINES if name != "none"]
-            result = compare_clip(clip, dropping, models, chosen, _MEASURES, worst, advance)
-    return f"{file.name}, every {_ordinal(drop)} frame kept", clip, timeline, result
+            result = compare_clip(part.clip, dropping, models, chosen, _MEASURES, worst, advance)
+    return result.moved(part.first), part.seconds
 
 
 def _models(network: Sequence[NetworkArguments]) -> dict[str, dict[str, Any]]:
@@ -128,38 +147,45 @@ def _models(network: Sequence[NetworkArguments]) -> dict[str, dict[str, Any]]:
     return {name: arguments.keywords() for name, arguments in zip(names, chosen, strict=True)}
 
 
-def _part(
-    source: Source, start: str | None, end: str | None, frames: int | None, deinterlace: bool
-) -> tuple[vs.VideoNode, Timeline]:
-    """The frames to compare on, at a known rate, and their times."""
+def _part(source: Source, start: str | None, end: str | None, frames: int | None, deinterlace: bool) -> _Part:
     from vsrife.media.plan import VideoOptions, make_plan, parse_mark, prepare
 
-    marks = {name: parse_mark(f"--{name}", text) if text else None for name, text in (("start", start), ("end", end))}
-    plan = make_plan(
-        VideoOptions(deinterlace=deinterlace, **marks), source.timeline, source.field_based, source.keywords
+    options = VideoOptions(
+        start=parse_mark("--start", start) if start else None,
+        end=parse_mark("--end", end) if end else None,
+        deinterlace=deinterlace,
     )
+    plan = make_plan(options, source.timeline, source.field_based, source.keywords)
     clip, timeline = prepare(source.clip, plan), plan.timeline
     if frames is not None and frames < timeline.frames:
         clip, timeline = clip[:frames], timeline.part(0, frames)
     if timeline.rate is None:  # positions between frames are given by their times; the filter wants some rate
         mean = timeline.mean_rate
         clip = clip.std.AssumeFPS(fpsnum=mean.numerator, fpsden=mean.denominator)
-    return clip, timeline
+    return _Part(clip, timeline, plan.trim[0] if plan.trim else 0, source.timeline.start)
 
 
-def _output_folder(folder: Path, overwrite: bool) -> Path:
-    """Refuses a folder with files in it before anything is computed."""
+@contextmanager
+def _output_folder(folder: Path, overwrite: bool) -> Iterator[Path]:
+    """Refuses a folder with files in it before anything is computed; one that stays empty is not left behind."""
     if folder.is_file():
         raise OptionError(f"--output must be a folder, got the file {folder}; give another name")
-    if folder.is_dir() and any(folder.iterdir()) and not overwrite:
+    existed = folder.is_dir()
+    if existed and any(folder.iterdir()) and not overwrite:
         raise OptionError(
             f"--output must be empty, got {folder} with files in it; add --overwrite or give another name"
         )
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        yield folder
     except OSError as error:
-        raise MediaError(f"{folder} cannot be made, got: {error.strerror}; give another --output") from error
-    return folder
+        if isinstance(error, RifeError):
+            raise
+        raise MediaError(f"{folder} cannot be written, got: {error.strerror}; give another --output") from error
+    finally:
+        if not existed:
+            with suppress(OSError):
+                folder.rmdir()
 
 
 def _say(console: Console, means: Mapping[str, Mapping[str, float]], result: Result) -> None:
@@ -190,7 +216,7 @@ def _ordinal(n: int) -> str:
     return {2: "second", 3: "third"}.get(n, f"{n}th")
 
 
-def _write(folder: Path, title: str, timeline: Timeline, result: Result, *, html: bool) -> None:
+def _write(folder: Path, title: str, seconds: Seconds, result: Result, *, html: bool) -> None:
     from vsrife.report.pages import Page, write_page
     from vsrife.report.pictures import method_row, save_png, strip
     from vsrife.report.plots import plot_time
@@ -201,8 +227,8 @@ def _write(folder: Path, title: str, timeline: Timeline, result: Result, *, html
         result.numbers, *(scores[key][method] for key in result.measures for method in result.methods), strict=True
     )
     head = ["frame", "seconds", *(f"{method} {key}" for key in result.measures for method in result.methods)]
-    seconds = lambda n: f"{float(timeline[n] - timeline.start):.6f}"  # noqa: E731
-    write_csv(folder / "scores.csv", head, ((n, seconds(n), *(f"{v:.6g}" for v in values)) for n, *values in rows))
+    lines = ((n, f"{seconds(n):.6f}", *(f"{v:.6g}" for v in values)) for n, *values in rows)
+    write_csv(folder / "scores.csv", head, lines)
     plot_time(folder / "plot.png", scores, result.numbers, gaps)
     (folder / "strips").mkdir(exist_ok=True)
     for case in result.worst:
@@ -214,7 +240,7 @@ def _write(folder: Path, title: str, timeline: Timeline, result: Result, *, html
         ]
         save_png(strip(panels), folder / "strips" / f"frame_{case.target.number:06d}.png")
     if html:
-        page = Page(title, f"{len(result.numbers)} frames scored; {_left_out(result)}", result, gaps, timeline)
+        page = Page(title, f"{len(result.numbers)} frames scored; {_left_out(result)}", result, gaps, seconds)
         write_page(folder / "compare.html", page)
 
 

@@ -6,15 +6,14 @@ import base64
 import html
 import json
 from array import array
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from string import Template
 from typing import Any
 
 from vsrife.baselines import BASELINES
 from vsrife.comparison import Case, Result
-from vsrife.media.timeline import Timeline
 from vsrife.metrics import Image8
 from vsrife.report.pictures import encoded
 from vsrife.report.plots import looks
@@ -36,14 +35,14 @@ class Page:
         summary: a line below it.
         result: scores and the worst cases.
         gaps: first and last frame of each stretch that was left out.
-        timeline: of the frames.
+        seconds: the time of a frame.
     """
 
     title: str
     summary: str
     result: Result
     gaps: Sequence[tuple[int, int]]
-    timeline: Timeline
+    seconds: Callable[[int], float]
 
 
 def write_page(path: Path, page: Page) -> None:
@@ -54,10 +53,9 @@ def write_page(path: Path, page: Page) -> None:
         note += f" A point is the lowest score of {each} frames."
     data = {
         "methods": _methods(page.result.methods),
-        "measures": [{"key": key, "label": MEASURES[key].label, "decimals": MEASURES[key].decimals}
-                     for key in page.result.measures],
+        "measures": [{"key": key, **asdict(MEASURES[key])} for key in page.result.measures],
         "numbers": numbers, "scores": scores, "gaps": page.gaps, "views": [*_SOURCES, *page.result.methods],
-        "cases": [_case(case, page.timeline) for case in page.result.worst],
+        "cases": [_case(case, page.seconds(case.target.number)) for case in page.result.worst],
     }  # fmt: skip
     text = Template(_TEMPLATE.read_text(encoding="utf-8")).substitute(
         title=html.escape(page.title),
@@ -85,7 +83,7 @@ def _table(result: Result) -> str:
     """The means, the best of each measure marked."""
     means = result.means()
     best = {key: max(values[key] for values in means.values()) for key in result.measures}
-    head = "".join(f'<th scope="col">{MEASURES[key].label}</th>' for key in result.measures)
+    head = "".join(f'<th scope="col">{MEASURES[key].heading}</th>' for key in result.measures)
 
     def cell(key: str, value: float) -> str:
         return f"<td{' class=best' if value == best[key] else ''}>{number(key, value)}</td>"
@@ -98,10 +96,9 @@ def _table(result: Result) -> str:
     return f'<table id="scores">{head}<tbody>{"".join(rows)}</tbody></table>'
 
 
-def _case(case: Case, timeline: Timeline) -> dict[str, Any]:
-    pictures = dict(zip(_SOURCES, (case.before, case.truth, case.after), strict=True)) | case.pictures
+def _case(case: Case, seconds: float) -> dict[str, Any]:
+    pictures = dict(zip(_SOURCES, (case.before, case.truth, case.after), strict=True)) | dict(case.pictures)
     height, width = case.truth.shape[:2]
-    seconds = float(timeline[case.target.number] - timeline.start)
     return {
         "number": case.target.number, "time": f"{seconds:.2f} s", "width": width, "height": height,
         "pictures": {name: _data_uri(picture) for name, picture in pictures.items()}, "scores": case.scores,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,7 +78,7 @@ def _set_panel(axes: Axes, scores: Mapping[str, Mapping[str, Mapping[str, float]
             ms=8,
             mew=1.6,
         )
-    axes.set_title(MEASURES[measure].label, fontsize=11)
+    axes.set_title(MEASURES[measure].heading, fontsize=11)
     axes.grid(color="#e4e4e4", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.tick_params(length=0)
@@ -100,15 +102,36 @@ def plot_time(
     panels = figure.subplots(len(series), 1, sharex=True, squeeze=False)[:, 0]
     for (measure, by_method), axes in zip(series.items(), panels, strict=True):
         for method, look in looks(list(by_method)).items():
-            axes.plot(numbers, by_method[method], color=look.color, linestyle=look.dashes, label=method, linewidth=1.4)
+            axes.plot(
+                *_broken(numbers, by_method[method], gaps),
+                color=look.color,
+                linestyle=look.dashes,
+                label=method,
+                linewidth=1.4,
+            )
         for first, last in gaps:
             axes.axvspan(first - 0.5, last + 0.5, color="#f3dcdc", linewidth=0)
-        axes.set_ylabel(MEASURES[measure].label)
+        axes.set_ylabel(MEASURES[measure].heading)
         axes.grid(color="#e4e4e4", linewidth=0.8)
         axes.margins(x=0.01)
     panels[-1].set_xlabel("source frame" + ("; shaded: left out" if gaps else ""))
     _legend(figure, panels[0])
     _save(figure, path)
+
+
+def _broken(
+    numbers: Sequence[int], values: Sequence[float], gaps: Sequence[tuple[int, int]]
+) -> tuple[list[float], list[float]]:
+    """The same points, with a hole where something was left out between two of them."""
+    starts = [first for first, _ in gaps]
+    xs, ys = list[float](), list[float]()
+    for previous, number, value in zip((numbers[0], *numbers), numbers, values, strict=False):
+        if bisect_left(starts, previous) < bisect_left(starts, number):
+            xs.append(previous)
+            ys.append(math.nan)
+        xs.append(number)
+        ys.append(value)
+    return xs, ys
 
 
 def _figure(width: float, height: float) -> Figure:

@@ -17,12 +17,18 @@ class Measure:
 
     label: str
     decimals: int
+    unit: str = ""
+
+    @property
+    def heading(self) -> str:
+        """With its unit."""
+        return f"{self.label} {self.unit}".rstrip()
 
 
 MEASURES: Mapping[str, Measure] = MappingProxyType(
     {
-        "psnr_db": Measure("PSNR dB", 2),
-        "luma_psnr_db": Measure("luma PSNR dB", 2),
+        "psnr_db": Measure("PSNR", 2, "dB"),
+        "luma_psnr_db": Measure("luma PSNR", 2, "dB"),
         "ssim": Measure("SSIM", 4),
         "ie": Measure("IE", 3),
         "ssimulacra2": Measure("SSIMULACRA2", 2),
@@ -38,7 +44,7 @@ def number(key: str, value: float) -> str:
 def score_table(scores: Mapping[str, Mapping[str, float]]) -> str:
     """A line for each method with a column for each measure, from `scores[method][measure]`."""
     measures = list(next(iter(scores.values()), {}))
-    head = ["method", *(MEASURES[key].label for key in measures)]
+    head = ["method", *(MEASURES[key].heading for key in measures)]
     body = [[method, *(number(key, values[key]) for key in measures)] for method, values in scores.items()]
     return aligned([head, *body])
 
