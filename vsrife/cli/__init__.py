@@ -18,6 +18,8 @@ import click
 from vsrife import __version__
 from vsrife.cli.compare import compare
 from vsrife.cli.completion import completion
+from vsrife.cli.doctor import doctor
+from vsrife.cli.image import image
 from vsrife.cli.models import models
 from vsrife.cli.script import script
 from vsrife.cli.video import video
@@ -33,7 +35,7 @@ def commands() -> None:
     """Frame interpolation with RIFE."""
 
 
-for command in (video, script, compare, models, completion):
+for command in (video, image, script, compare, models, doctor, completion):
     commands.add_command(command)
 
 

@@ -405,6 +405,14 @@ def _counting(path: Path) -> list[tuple[int, str]]:
     return [(int(part), part) if part.isdigit() else (-1, part.lower()) for part in re.split(r"(\d+)", str(path))]
 
 
+def numbered(pattern: Path, number: int) -> Path | None:
+    """The name of picture `number` of a numbered pattern such as "frame_%04d.png"; None if it is no pattern."""
+    match = _NUMBERED.search(pattern.name)
+    if match is None:
+        return None
+    return pattern.with_name(f"{pattern.name[: match.start()]}{number:0{match[1] or 1}}{pattern.name[match.end() :]}")
+
+
 def _numbered(pattern: Path) -> list[Path]:
     before, digits, after = _NUMBERED.split(pattern.name, maxsplit=1)
     name = re.compile(f"{re.escape(before)}(\\d{{{digits or 1},}}){re.escape(after)}")

@@ -1,0 +1,146 @@
+"""`vsrife image`: pictures between two pictures, as files, an animation or a short video."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from vsrife.cli.console import Advance, Console
+from vsrife.cli.options import NetworkArguments, SectionedCommand, console_options, network_options, option
+from vsrife.errors import OptionError
+
+if TYPE_CHECKING:
+    from vsrife.media.pictures import Picture
+
+_DEFAULT_RATE = "24"
+_times, _output = (partial(option, section=section) for section in ("Times", "Output"))
+
+
+@click.command(
+    cls=SectionedCommand,
+    epilog="""\b
+Examples:
+  vsrife image a.png b.png -o middle.png
+  vsrife image a.png b.png --timestep 0.3 --timestep 0.7 -o between_%02d.png
+  vsrife image a.jpg b.jpg --multi 12 --rate 12 -o morph.webp
+  vsrife image a.png b.png --multi 24 -o morph.mp4""",
+)
+@click.argument("first", metavar="A", type=click.Path(path_type=Path))
+@click.argument("second", metavar="B", type=click.Path(path_type=Path))
+@_times("--multi", type=click.IntRange(2), metavar="N", help="Make N - 1 pictures, evenly spaced in time.  [2]")
+@_times(
+    "--timestep", "timesteps", type=click.FloatRange(0, 1), multiple=True, metavar="T",
+    help="Make the picture of this time: 0 is that of A, 1 that of B; may be repeated.",
+)  # fmt: skip
+@_output(
+    "-o", "--output", metavar="OUT", type=click.Path(path_type=Path),
+    help="A picture, names such as out_%02d.png, a folder, an animation (.gif, .apng, .webp or .png with --rate) or a "
+    "video.  [beside A]",
+)  # fmt: skip
+@_output("--rate", metavar="FPS", help=f"Frames a second of an animation or video.  [{_DEFAULT_RATE}]")
+@_output("--quality", type=click.IntRange(1, 100), metavar="Q", help="Of JPEG.  [95]  Of WebP.  [lossless]")
+@_output("--overwrite", is_flag=True, help="Replace what is there.")
+@network_options
+@console_options
+def image(
+    first: Path, second: Path, multi: int | None, timesteps: tuple[float, ...], output: Path | None, rate: str | None,
+    quality: int | None, overwrite: bool, network: NetworkArguments, console: Console,
+) -> None:  # fmt: skip
+    """Make pictures between the pictures A and B.
+
+    PNG and TIFF of 8 and 16 bits, JPEG and WebP; alpha and the ICC profile are kept. Animations and videos begin with A
+    and end with B.
+    """
+    from vsrife.media.animation import MOVING_SUFFIXES, check_animation, write_animation
+    from vsrife.media.pictures import check_writable, write_picture
+    from vsrife.options import parse_fps
+
+    if multi and timesteps:
+        raise OptionError("--multi and --timestep both say which times; give one of them")
+    times = list(timesteps) or [n / (multi or 2) for n in range(1, multi or 2)]
+    a, b = _read_alike(first, second, console)
+    moving = output is not None and (rate is not None or output.suffix.lower() in MOVING_SUFFIXES)
+    paths = [output] if output is not None and moving else name_outputs(output, first, second, a, len(times))
+    for path in paths:
+        (check_animation if moving else check_writable)(path, a)
+    refuse_existing(paths, overwrite=overwrite, inputs=(first, second))
+    with console.progress("interpolating", len(times)) as advance:
+        between = _between(a, b, times, network, advance)
+        if moving:
+            speed = parse_fps(rate or _DEFAULT_RATE)
+            write_animation(paths[0], _framed(a, between, b), speed, quality=quality)
+        else:
+            for path, picture in zip(paths, between, strict=True):
+                write_picture(path, picture, quality=quality)
+    for path in paths:
+        console.say(f"wrote {path}")
+        console.event("written", path=path)
+
+
+def _read_alike(first: Path, second: Path, console: Console) -> tuple[Picture, Picture]:
+    from vsrife.media.pictures import alike, read_picture
+
+    a, b = alike(read_picture(first), read_picture(second), (str(first), str(second)))
+    if a.icc != b.icc:
+        console.warn(f"{first} and {second} have different ICC profiles; results have that of {first}")
+    return a, b
+
+
+def _between(
+    a: Picture, b: Picture, times: list[float], network: NetworkArguments, advance: Advance
+) -> Iterator[Picture]:
+    from vsrife.arrays import Pair
+    from vsrife.media.pictures import Picture
+
+    pair: Pair[Any] = Pair(a.pixels, b.pixels, **network.keywords())
+    for number, time in enumerate(times, 1):
+        yield Picture(pair.at(float(time)), a.icc)
+        advance(number)
+
+
+def _framed(a: Picture, between: Iterator[Picture], b: Picture) -> Iterator[Picture]:
+    yield a
+    yield from between
+    yield b
+
+
+def name_outputs(output: Path | None, first: Path, second: Path, picture: Picture, count: int) -> list[Path]:
+    """The names of so many result files.
+
+    Args:
+        output: as given: a name, one with a number such as %02d, a folder, or None: beside A.
+        first, second: the inputs' names.
+        picture: what the results are like; their suffix is that of A where it can hold them.
+        count: of results.
+    """
+    from vsrife.media.pictures import PICTURE_SUFFIXES, numbered
+
+    deep = picture.bits > 8 or picture.has_alpha
+    kept = first.suffix.lower() in PICTURE_SUFFIXES and not (deep and first.suffix.lower() in (".jpg", ".jpeg"))
+    name = f"{first.stem}-{second.stem}{first.suffix if kept else '.png'}".replace("%", "")
+    if output is None:
+        output = first.with_name(name)
+    elif output.is_dir():
+        output = output / name
+    if count == 1 and numbered(output, 1) is None:
+        return [output]
+    if numbered(output, 1) is None:
+        output = output.with_name(f"{output.stem}_%0{len(str(count))}d{output.suffix}")
+    return [path for n in range(1, count + 1) if (path := numbered(output, n)) is not None]
+
+
+def refuse_existing(paths: list[Path], *, overwrite: bool, inputs: tuple[Path, ...]) -> None:
+    """Before any work is done.
+
+    Raises:
+        OptionError: a result is there, or would replace an input.
+    """
+    for path in paths:
+        if any(path.exists() and path.samefile(source) for source in inputs if source.exists()):
+            raise OptionError(f"the result would replace the input, got {path} for both; give another name")
+        if path.exists() and not overwrite:
+            raise OptionError(f"{path} is there already; give another name, or --overwrite to replace it")
