@@ -107,7 +107,8 @@ def test_animations(folder: Path, name: str, alpha: bool) -> None:
     for frame, pixels in zip(frames, expected, strict=True):
         got = np.asarray(frame.convert("RGBA" if alpha else "RGB")).astype(int)
         if not name.endswith("gif"):
-            assert np.array_equal(got, pixels)
+            seen = pixels[..., -1:] > 0 if alpha else True  # WebP drops the colours that nobody sees
+            assert np.array_equal(got * seen, pixels * seen)
         elif not alpha:
             assert np.abs(got - pixels).mean() < 12  # 256 colours, and noise instead of steps
 
