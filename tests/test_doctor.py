@@ -1,0 +1,134 @@
+"""`vsrife doctor`: what it reports of this machine, and what it finds wrong with broken ones."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import vapoursynth as vs
+
+import vsrife
+from vsrife import diagnosis, weights
+from vsrife.catalogue import DEFAULT_WEIGHTS
+from vsrife.cli import main
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home of the test's own, and a benchmark of a second."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("VSRIFE_MODEL_DIR", str(tmp_path / "home" / "models"))
+    monkeypatch.setattr(diagnosis, "BENCHMARK_SIZES", ((64, 48), (80, 64)))
+    monkeypatch.setattr(diagnosis, "BENCHMARK_SECONDS", 1.0)
+    (tmp_path / "home" / "models").mkdir(parents=True)
+    return tmp_path / "home"
+
+
+def report(capsys: pytest.CaptureFixture[str], *options: str, code: int = 0) -> dict[str, Any]:
+    capsys.readouterr()
+    assert main(["doctor", "--json", *options]) == code
+    found: dict[str, Any] = json.loads(capsys.readouterr().out)
+    assert found["usable"] is (code == 0)
+    return found
+
+
+def problems(found: dict[str, Any]) -> str:
+    return "\n".join(f"{problem['text']} -> {problem['remedy']}" for problem in found["problems"])
+
+
+def test_the_report_tells_what_is_here(capsys: pytest.CaptureFixture[str]) -> None:
+    sections = report(capsys)["sections"]
+    assert list(sections) == [
+        "system", "packages", "devices", "VapourSynth", "FFmpeg", "models", "folders", "environment", "self-test",
+        "benchmark",
+    ]  # fmt: skip
+    assert sections["system"]["vsrife"] == vsrife.__version__
+    assert sections["packages"]["torch"] == importlib.metadata.version("torch")
+    assert f"R{vs.core.core_version.release_major}" in sections["VapourSynth"]["core"]
+    assert "bs " in sections["VapourSynth"]["plugins"]
+    assert "x264" in sections["FFmpeg"]["codecs"]
+    assert sections["models"][f"{Path(DEFAULT_WEIGHTS).stem} (default)"].startswith("good, L")
+    assert sections["self-test"]["result"].startswith("good")
+    assert "ms a pair" in sections["benchmark"]["64x48"]
+    assert "frames/s" in sections["benchmark"]["64x48"]
+
+
+def test_text_has_the_problems_first_and_nothing_private(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("VSRIFE_MODEL_URL", "https://me:secret@mirror.example/models")
+    monkeypatch.setenv("API_TOKEN", "secret")
+    (home / "models" / "flownet_v4.6.pkl").write_text("no weights")
+    assert main(["doctor", "--no-benchmark"]) == 0
+    text = capsys.readouterr().out
+    first, *rest = text.splitlines()
+    assert first == "problems:"
+    assert rest[0].startswith("  ~/models/flownet_v4.6.pkl is damaged")
+    assert rest[1] == "    -> expected a state dict as torch.save writes it (nothing else in a pickle is ever run); " \
+        "run: python -m vsrife models download 4.6 --force"  # fmt: skip
+    assert "VSRIFE_MODEL_DIR" in text
+    assert "https://…@mirror.example/models" in text
+    assert str(home) not in text
+    assert "secret" not in text
+    assert "benchmark" not in text
+
+
+def test_a_broken_installation_is_not_usable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    package = tmp_path / "package"
+    package.mkdir()
+    data = (weights.package_directory() / DEFAULT_WEIGHTS).read_bytes()
+    (package / DEFAULT_WEIGHTS).write_bytes(data[: len(data) // 2])
+    for module in ("weights", "store"):
+        monkeypatch.setattr(f"vsrife.{module}.package_directory", lambda: package)
+    found = report(capsys, code=1)
+    assert found["problems"][0]["fatal"]
+    assert "is damaged" in found["problems"][0]["text"]
+    assert "benchmark" not in found["sections"]
+
+    shutil.rmtree(package)
+    found = report(capsys, code=1)
+    assert "reinstall vsrife" in problems(found)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the GPU here is used")
+def test_a_gpu_that_is_not_used_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    program = tmp_path / "nvidia-smi"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    found = problems(report(capsys, "--no-benchmark"))
+    assert "an NVIDIA GPU is here, but" in found
+    assert ("update NVIDIA's driver" if torch.version.cuda else "install torch with CUDA") in found
+
+
+def test_what_is_missing_is_told_with_its_remedy(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    version = diagnosis._version
+    monkeypatch.setattr(diagnosis, "_version", lambda name: None if name in ("numba", "av") else version(name))
+    monkeypatch.setattr(diagnosis, "PLUGINS", {"absent": ("it reads files", "pip install vapoursynth-absent")})
+    found = report(capsys, "--no-benchmark")
+    assert found["sections"]["packages"]["numba"] == "not installed"
+    text = problems(found)
+    assert "PyAV is not installed, which encodes for `vsrife video` -> pip install '.[cli]'" in text
+    assert "the VapourSynth plugin absent is missing; it reads files -> pip install vapoursynth-absent" in text
+    if found["sections"]["devices"]["used"] == "cpu":
+        assert "numba is not installed: a frame takes about twice as long -> pip install numba" in text
+
+
+def test_a_part_that_fails_does_not_hide_the_rest(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("VSRIFE_MODEL_DIR", "/" + "too long " * 1000)
+    found = report(capsys, "--no-benchmark")
+    assert "could not be looked at" in problems(found)
+    assert found["sections"]["self-test"]["result"].startswith("good")
