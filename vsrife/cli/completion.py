@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import click
 from click.shell_completion import CompletionItem, get_completion_class
 
-from vsrife.catalogue import MODELS
+from vsrife.catalogue import LEGACY_MODELS, MODELS
 from vsrife.weights import installed_names
 
 
@@ -36,7 +36,7 @@ def complete_version(ctx: click.Context, param: click.Parameter, incomplete: str
 def complete_model(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:  # noqa: ARG001
     """Names of models, or else files."""
     files = CompletionItem(incomplete, type="file")  # first, because bash's script forgets what came before it
-    return [files, *_matching([*installed_names(), *MODELS], incomplete)]
+    return [files, *_matching(dict.fromkeys([*installed_names(), *MODELS, *LEGACY_MODELS]), incomplete)]
 
 
 def complete_device(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:  # noqa: ARG001
@@ -45,6 +45,14 @@ def complete_device(ctx: click.Context, param: click.Parameter, incomplete: str)
 
 def complete_precision(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:  # noqa: ARG001
     return _matching(("fp32", "fp16", "bf16"), incomplete)
+
+
+def complete_codec(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:  # noqa: ARG001
+    try:
+        from vsrife.media.codecs import CODECS
+    except ImportError:  # without the extra `cli`
+        return []
+    return _matching((row.name for row in CODECS), incomplete)
 
 
 def _matching(values: Iterable[str], incomplete: str) -> list[CompletionItem]:
