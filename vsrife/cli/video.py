@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from vsrife.cli.completion import complete_codec
 from vsrife.cli.console import Console
 from vsrife.cli.options import (
     ClipArguments,
@@ -44,7 +45,10 @@ _source, _encoding, _output = (partial(option, section=section) for section in (
 @clip_options
 @_source("--rate", metavar="FPS", help="Frames a second of a picture sequence.  [24]")
 @network_options
-@_encoding("--codec", metavar="CODEC", help="x264, x265, svt-av1, vp9, ffv1, prores, or an encoder of FFmpeg.  [x264]")
+@_encoding(
+    "--codec", metavar="CODEC", shell_complete=complete_codec,
+    help="x264, x265, svt-av1, vp9, ffv1, prores, or an encoder of FFmpeg.  [x264]",
+)  # fmt: skip
 @_encoding("--crf", type=float, metavar="CRF", help="Quality, lower is better.  [of the codec]")
 @_encoding("--preset", metavar="PRESET", help="Speed of the encoder.  [of the codec]")
 @_encoding("--pix-fmt", metavar="FORMAT", help="Pixel format as FFmpeg names it.  [the source's]")
