@@ -45,7 +45,7 @@ def list_models(as_json: bool) -> None:
     print(f"\nget one with: {download_command(MODELS['4.26'])}", file=sys.stderr)
 
 
-@models.command("path")
+@models.command("path", epilog="Example:  ls $(vsrife models path)")
 def print_path() -> None:
     """Print the directory that downloads and imports go to."""
     click.echo(model_directory())
@@ -84,7 +84,7 @@ def verify_models(names: tuple[str, ...], as_json: bool) -> int:
     return 0 if all(result["ok"] for result in results) else 1
 
 
-@models.command("remove")
+@models.command("remove", epilog="Example:  vsrife models remove 4.6")
 @click.argument("names", nargs=-1, required=True, metavar="MODEL...", shell_complete=complete_model)
 def remove_models(names: tuple[str, ...]) -> int:
     """Delete downloaded and imported models; bundled ones stay."""

@@ -40,10 +40,11 @@ def sections_of(command: click.Command, ctx: click.Context) -> dict[str, list[cl
     """A command's options by the headings of its help; those without one come last."""
     options = [parameter for parameter in command.get_params(ctx) if isinstance(parameter, click.Option)]
     sections: dict[str, list[click.Option]] = {}
-    for option in sorted(options, key=lambda option: not isinstance(option, SectionedOption)):
-        title = option.section if isinstance(option, SectionedOption) else "Other options" if sections else "Options"
-        sections.setdefault(title, []).append(option)
-    return sections
+    for option in options:
+        if isinstance(option, SectionedOption):
+            sections.setdefault(option.section, []).append(option)
+    others = [option for option in options if not isinstance(option, SectionedOption)]
+    return sections | {"Other options" if sections else "Options": others}
 
 
 def option(*names: str, section: str, **rest: Any) -> Callable[[Any], Any]:
