@@ -19,6 +19,7 @@ from vsrife import __version__
 from vsrife.cli.compare import compare
 from vsrife.cli.completion import completion
 from vsrife.cli.doctor import doctor
+from vsrife.cli.flow import flow
 from vsrife.cli.image import image
 from vsrife.cli.models import models
 from vsrife.cli.script import script
@@ -29,13 +30,22 @@ DONE, FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
 _EXTRAS = {"onnx": "export"}  # of a package that is not installed, where it is not `cli`
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="""\b
+Examples:
+  vsrife video in.mp4 out.mp4
+  vsrife video in.mkv out.mkv --fps 60
+  vsrife image a.png b.png -o middle.png
+
+vsrife COMMAND --help tells more. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.""",
+)
 @click.version_option(__version__, message="vsrife %(version)s")
 def commands() -> None:
-    """Frame interpolation with RIFE."""
+    """Frame interpolation with RIFE: videos, pictures, models."""
 
 
-for command in (video, image, script, compare, models, doctor, completion):
+for command in (video, image, flow, script, compare, models, doctor, completion):
     commands.add_command(command)
 
 

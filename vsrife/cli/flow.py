@@ -1,0 +1,92 @@
+"""`vsrife flow`: what an interpolated picture is made of, as files."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from vsrife.cli.console import Console
+from vsrife.cli.image import refuse_existing
+from vsrife.cli.options import NetworkArguments, SectionedCommand, console_options, network_options, option
+from vsrife.errors import OptionError
+
+if TYPE_CHECKING:
+    from vsrife.arrays import Flow
+    from vsrife.media.pictures import Picture
+
+_FILES = (
+    "to_a.flo", "to_b.flo", "to_a.png", "to_b.png", "mask.png", "warp_a.png", "warp_b.png", "between.png",
+)  # fmt: skip
+_flow, _output = (partial(option, section=section) for section in ("Flow", "Output"))
+
+
+@click.command(
+    cls=SectionedCommand,
+    epilog="""\b
+Examples:
+  vsrife flow frame_0100.png frame_0101.png -o bad_frame
+  vsrife flow a.png b.png --timestep 0 --only to_b.flo -o .""",
+)
+@click.argument("first", metavar="A", type=click.Path(path_type=Path))
+@click.argument("second", metavar="B", type=click.Path(path_type=Path))
+@_flow("--timestep", type=click.FloatRange(0, 1), default=0.5, show_default=True, metavar="T", help="Time to see from.")
+@_flow("--largest", type=click.FloatRange(0, min_open=True), metavar="PX", help="Motion in full colour.  [the longest]")
+@_output("-o", "--output", metavar="DIR", type=click.Path(path_type=Path), help="Folder to write to.  [flow, beside A]")
+@_output("--only", "names", multiple=True, type=click.Choice(_FILES), metavar="NAME", help="One of the files.  [all]")
+@_output("--overwrite", is_flag=True, help="Replace what is there.")
+@network_options
+@console_options
+def flow(
+    first: Path, second: Path, timestep: float, largest: float | None, output: Path | None, names: tuple[str, ...],
+    overwrite: bool, network: NetworkArguments, console: Console,
+) -> None:  # fmt: skip
+    """Write the motion that the network sees between the pictures A and B, to look into a bad frame.
+
+    \b
+    to_a.flo, to_b.flo      from a pixel at time T to its place in A and in B
+    to_a.png, to_b.png      the same in colour: red right, yellow down, cyan left, blue up; white is still
+    mask.png                white where the new picture comes from A, black where from B
+    warp_a.png, warp_b.png  A and B moved to the time T
+    between.png             the picture made of them
+
+    Flow is in pixels, x to the right before y down, in Middlebury's format. With --timestep 0 to_b.flo is the flow from
+    A to B as Middlebury defines it; with --timestep 1 to_a.flo is that from B to A.
+    """
+    from vsrife.arrays import Pair
+    from vsrife.media.pictures import Picture, alike, read_picture
+
+    a, b = alike(read_picture(first), read_picture(second), (str(first), str(second)))
+    folder = first.with_name("flow") if output is None else output
+    paths = [folder / name for name in names or _FILES]
+    refuse_existing(paths, overwrite=overwrite, inputs=(first, second))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OptionError(f"{folder} cannot be made a folder, got: {error.strerror}; give another --output") from error
+    pair: Pair[Any] = Pair(a.pixels, b.pixels, **network.keywords())
+    seen = pair.flow(timestep)
+    between = Picture(pair.at(timestep), a.icc) if folder / "between.png" in paths else None
+    for path in paths:
+        _write(path, seen, between, largest, a.icc)
+        console.say(f"wrote {path}")
+        console.event("written", path=path)
+
+
+def _write(path: Path, seen: Flow[Any], between: Picture | None, largest: float | None, icc: bytes | None) -> None:
+    from vsrife.media.flow_files import flow_colours, write_flo
+    from vsrife.media.pictures import Picture, write_picture
+
+    if path.name == "between.png":
+        assert between is not None
+        write_picture(path, between)
+    elif path.suffix == ".flo":
+        write_flo(path, getattr(seen, path.stem))
+    elif path.stem.startswith("to_"):
+        write_picture(path, Picture(flow_colours(getattr(seen, path.stem), largest)))
+    elif path.stem == "mask":
+        write_picture(path, Picture((seen.mask * 65535).round().astype("uint16")[..., None]))
+    else:
+        write_picture(path, Picture(getattr(seen, path.stem), icc))
