@@ -5,8 +5,12 @@
 
 from __future__ import annotations
 
+import threading
+import warnings
+from collections.abc import Callable
 from functools import lru_cache
-from typing import Protocol
+from types import SimpleNamespace
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor
@@ -31,9 +35,7 @@ class Ops(Protocol):
 
     def calm(self, a: Tensor, b: Tensor) -> Tensor: ...
 
-    def blend_plane(
-        self, a: Tensor, b: Tensor, flow: Tensor, mask: Tensor, calmness: Tensor, peak: int
-    ) -> Tensor: ...
+    def blend_plane(self, a: Tensor, b: Tensor, flow: Tensor, mask: Tensor, calmness: Tensor, peak: int) -> Tensor: ...
 
     def convolve(self, x: Tensor, conv: Conv) -> Tensor: ...
 
@@ -43,10 +45,90 @@ class Ops(Protocol):
 @lru_cache(maxsize=8)
 def choose(device: torch.device, dtype: torch.dtype) -> Ops:
     """The ops for convolutions of `dtype` on `device`."""
-    if device.type != "cpu" or dtype == torch.float64:
+    if dtype == torch.float64:
         return reference
+    if device.type == "cuda":
+        return _on_cuda(device, dtype)
     try:
         from vsrife.ops import cpu
     except ImportError:  # numba is optional
         return reference
-    return cpu
+    return cpu if device.type == "cpu" else reference
+
+
+def _on_cuda(device: torch.device, dtype: torch.dtype) -> Ops:
+    try:
+        from vsrife.ops import triton_ops
+    except ImportError:  # PyTorch brings Triton along on Linux only
+        return reference
+    with _checking:  # a second thread waits, and finds what the first has learnt
+        return proven(triton_ops, device, dtype)
+
+
+@lru_cache(maxsize=8)
+def proven(twins: object, device: torch.device, dtype: torch.dtype) -> Ops:
+    """The ops of `twins` that compile and are right on this device, each with `reference` behind it.
+
+    Each is run once on small cases whose exact answer is known. What fails is told in one warning and done by plain
+    PyTorch instead.
+    """
+    kept, told = {}, []
+    for name in OP_NAMES:
+        twin = _Twin(name, getattr(twins, name), getattr(reference, name))
+        problem = _problem(twins, name, device, dtype)
+        if problem:
+            twin.gives_way = True
+            told.append(f"{name} ({problem})")
+        kept[name] = twin
+    if told:
+        _warn(device, ", ".join(told))
+    return cast(Ops, SimpleNamespace(**kept))
+
+
+def _problem(twins: object, name: str, device: torch.device, dtype: torch.dtype) -> str:
+    """Why an op cannot be used on a device; empty where it can."""
+    from vsrife.ops import cases
+
+    try:
+        wrong = [f"case {case} off by {over:.1g}" for case, over in cases.failing(twins, name, dtype, device)]
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # compilers fail in many ways
+        return _reason(error)
+    return ", ".join(wrong)
+
+
+class _Twin:
+    """A fast op that gives way to the plain one, for good, when it turns out not to compile for some shape."""
+
+    def __init__(self, name: str, fast: Callable[..., Tensor], plain: Callable[..., Tensor]) -> None:
+        self.name, self.fast, self.plain = name, fast, plain
+        self.gives_way = False
+
+    def __call__(self, *arguments: Any) -> Tensor:
+        if not self.gives_way:
+            try:
+                return self.fast(*arguments)
+            except torch.OutOfMemoryError:
+                raise
+            except Exception as error:
+                self.gives_way = True
+                _warn(arguments[0].device, f"{self.name} ({_reason(error)})")
+        return self.plain(*arguments)
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).strip().partition('\n')[0][:200]}"
+
+
+def _warn(device: torch.device, what: str) -> None:
+    warnings.warn(
+        f"fast kernels do not work on {device} here and plain PyTorch does their work, which is slower: {what}; please "
+        "report this with the versions of PyTorch, Triton and the driver",
+        RuntimeWarning,
+        stacklevel=3,
+    )
+
+
+OP_NAMES = ("sample", "enlarge_add", "warp_stacks", "blend", "calm", "blend_plane", "convolve", "expand")
+_checking = threading.Lock()

@@ -163,7 +163,8 @@ def warp_stacks(
         into: the weight of the convolution, (any, channels, any, any): its dtype is that of the result.
 
     Returns:
-        (N, channels, h, w): the stacks, `extra`, the averaged flow, `times`, zeros as far as the weight has more channels.
+        (N, channels, h, w): the stacks, `extra`, the averaged flow, `times`, zeros as far as the weight has
+        more channels.
     """
     height, width = flow.shape[-2] // taps, flow.shape[-1] // taps
     warped0 = warp(stack0, columns + flow[:, 0], rows + flow[:, 1])
@@ -217,8 +218,8 @@ def activate(x: Tensor, slopes: Tensor | None) -> Tensor:
 class Expansion:
     """A transposed convolution of 4x4 with stride 2 and padding 1, with or without a pixel shuffle by 2 behind it.
 
-    Each output reads 2x2 inputs, and which ones depends on its parity. So it is held as a convolution of 2x2 with padding
-    1 to (H + 1) x (W + 1) places, of which parity (p, q) uses those from (p, q) on.
+    Each output reads 2x2 inputs, and which ones depends on its parity. So it is held as a convolution of 2x2 with
+    padding 1 to (H + 1) x (W + 1) places, of which parity (p, q) uses those from (p, q) on.
 
     Attributes:
         weight: (4 * out, in, 2, 2); in the order of rows' parity, rows of the shuffle, columns' parity, columns of the
@@ -281,8 +282,8 @@ def calm(a: Tensor, b: Tensor) -> Tensor:
         b: the later one.
 
     Returns:
-        (1, 1, H, W) int8: the largest radius of 0 and `STILL_RADII_PX` whose box of side 2r + 1 holds no difference; -1 where
-        the samples themselves differ.
+        (1, 1, H, W) int8: the largest radius of 0 and `STILL_RADII_PX` whose box of side 2r + 1 holds no difference; -1
+        where the samples themselves differ.
     """
     moved = a != b
     result = torch.where(moved, -1, 0).to(torch.int8)

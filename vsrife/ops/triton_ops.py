@@ -1,11 +1,13 @@
 """Triton twins for CUDA devices: each op in one pass over memory, any strides, any size, any batch.
 
 Coordinates, sums and what comes from a small map are float32; planes and convolutions keep their own types. Kernels are
-compiled on first use and kept on disk by Triton. `self_check` has the cases that a device must pass before they count.
+compiled on first use and kept on disk by Triton. A device must pass `cases` before they are used on it.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -48,7 +50,7 @@ def _strides(image: Tensor) -> tuple[int, int, int, int]:
     return (n if image.shape[0] > 1 else 0), c, y, x
 
 
-# --- reading between samples --------------------------------------------------------------------------------------------
+# --- reading between samples ------------------------------------------------------------------------------------------
 
 
 @triton.jit
@@ -147,7 +149,7 @@ def enlarge_add(total: Tensor, small: Tensor) -> Tensor:
     return out
 
 
-# --- warping ------------------------------------------------------------------------------------------------------------
+# --- warping ----------------------------------------------------------------------------------------------------------
 
 
 @triton.jit
@@ -360,7 +362,7 @@ def calm(a: Tensor, b: Tensor) -> Tensor:
     return out
 
 
-# --- convolutions -------------------------------------------------------------------------------------------------------
+# --- convolutions -----------------------------------------------------------------------------------------------------
 
 
 @triton.jit
@@ -424,7 +426,9 @@ def _finish_kernel(
         same = x + n * xn + (row * xy + column * xx)[:, None] + (c * xc)[None, :]
         value += tl.load(same, mask=use, other=0).to(tl.float32)
     if PRELU:
-        value = tl.where(value > 0, value, value * tl.load(slopes + c, mask=c < channels, other=0).to(tl.float32)[None, :])
+        value = tl.where(
+            value > 0, value, value * tl.load(slopes + c, mask=c < channels, other=0).to(tl.float32)[None, :]
+        )
     if LEAKY:
         value = tl.where(value > 0, value, value * SLOPE)
     tl.store(place, value, mask=use)
@@ -433,9 +437,8 @@ def _finish_kernel(
 def _tail(conv: Conv) -> dict[str, bool]:
     """What follows a convolution, as the kernels want to know it."""
     prelu = conv.activated and conv.slopes is not None
-    return {
-        "BIASED": conv.bias is not None, "RESIDUAL": conv.residual, "PRELU": prelu, "LEAKY": conv.activated and not prelu,
-    }  # fmt: skip
+    leaky = conv.activated and not prelu
+    return {"BIASED": conv.bias is not None, "RESIDUAL": conv.residual, "PRELU": prelu, "LEAKY": leaky}
 
 
 def convolve_fused(x: Tensor, conv: Conv) -> Tensor:
@@ -471,6 +474,46 @@ def convolve_apart(x: Tensor, conv: Conv) -> Tensor:
             **_tail(conv), C=lanes, P=PIXELS,
         )  # fmt: skip
     return y
+
+
+def convolve(x: Tensor, conv: Conv) -> Tensor:
+    """Twin of `reference.convolve`, in whichever way is faster for these shapes on this device."""
+    if x.dtype.itemsize > 2 or conv.groups > 1:
+        return convolve_apart(x, conv)
+    if not x.is_cuda:
+        return convolve_fused(x, conv)
+    key = (x.device, x.dtype, x.shape, x.stride(), conv.weight.shape, conv.stride, tuple(_tail(conv).values()))
+    way = _fastest.get(key)
+    if way is None:
+        if torch.cuda.is_current_stream_capturing():  # nothing can be timed now
+            return convolve_apart(x, conv)
+        with _on(x):
+            way = _fastest[key] = min((convolve_fused, convolve_apart), key=lambda one: _milliseconds(one, x, conv))
+    return way(x, conv)
+
+
+def _milliseconds(way: Callable[[Tensor, Conv], Tensor], x: Tensor, conv: Conv) -> float:
+    """Of one call, the fastest of a few; infinite where it does not compile."""
+    try:
+        way(x, conv)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception:  # compilers fail in many ways
+        return math.inf
+    times = []
+    for _ in range(TRIALS):
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start.record()
+        way(x, conv)
+        end.record()
+        end.synchronize()
+        times.append(start.elapsed_time(end))
+    return min(times)
+
+
+TRIALS = 5
+# A process sees few shapes; what is chosen stays, so that the same frame always comes out the same.
+_fastest: dict[tuple[object, ...], Callable[[Tensor, Conv], Tensor]] = {}
 
 
 @triton.jit

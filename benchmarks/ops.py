@@ -1,0 +1,116 @@
+"""Time and memory traffic of every op, as a markdown table.
+
+    python benchmarks/ops.py [--device cuda] [--precision fp16] [--sizes 1920x1080] [--quick] [--output ops.md]
+
+Tensors are those of the last block of 4.25, and of a YUV420P8 picture. Bytes are what the op has to read and write once;
+the share is that of the bandwidth which copying a large tensor reaches in the same run. Accuracy comes first: an op
+that is wrong on this device is not timed.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from measure import Rates, Report, Size, arguments, facts, milliseconds, number, table
+from torch import Tensor
+
+from vsrife.ops import Ops, cases, choose, reference
+from vsrife.ops.reference import Axis, Conv, Expansion
+
+HEAD = ("op", "size", "ms", "plain PyTorch, ms", "ratio", "MB", "GB/s", "share of copying")
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """An op with arguments of the size that a picture needs."""
+
+    op: str
+    note: str
+    given: tuple[Any, ...]
+
+
+def loads(size: Size, dtype: torch.dtype, device: torch.device) -> Iterable[Load]:
+    """All ops as 4.25 uses them at full resolution."""
+    height, width = -(-size.height // 64) * 64, -(-size.width // 64) * 64
+    generator = torch.Generator().manual_seed(0)
+
+    def maps(channels: int, factor: int, kind: torch.dtype = torch.float32) -> Tensor:
+        shape = (1, channels, height // factor, width // factor)
+        values = torch.rand(shape, generator=generator).to(device, kind)
+        return values.contiguous(memory_format=torch.channels_last)
+
+    def weights(*shape: int) -> Tensor:
+        values = torch.rand(shape, generator=generator).sub_(0.5).div_(shape[1] ** 0.5).to(device, dtype)
+        return values.contiguous(memory_format=torch.channels_last)
+
+    flow, stacks = 20 * maps(4, 1), (maps(7, 1), maps(7, 1))
+    grid = torch.arange(height, device=device).float()[:, None], torch.arange(width, device=device).float()
+    time = torch.full((1, 1, 1, 1), 0.5, device=device)
+    planes = [(255 * maps(1, 1)).to(torch.uint8).contiguous() for _ in range(2)]
+    axes = [
+        Axis.at((torch.arange(n // 2).double() + 0.5) * 2 - 0.5, n).to(device, torch.float32) for n in (height, width)
+    ]
+    bias = torch.zeros(32, dtype=dtype, device=device)
+    yield Load("sample", "chroma", (flow, *axes))
+    yield Load("enlarge_add", "of 1/4", (flow, maps(4, 4)))
+    yield Load("warp_stacks", "last block", (*stacks, flow, *grid, 1, maps(9, 2), time, weights(16, 32, 3, 3)))
+    yield Load("blend", "RGB", (stacks[0][:, :3], stacks[1][:, :3], flow, maps(1, 1)))
+    yield Load("calm", "uint8", tuple(planes))
+    yield Load("blend_plane", "uint8", (*planes, flow, maps(1, 1), reference.calm(*planes), 255))
+    yield Load("convolve", "32 to 32 at 1/4", (maps(32, 4, dtype), Conv(weights(32, 32, 3, 3), bias, residual=True)))
+    yield Load("convolve", "32 to 16 at 1/2", (maps(32, 1, dtype), Conv(weights(16, 32, 3, 3), bias[:16], stride=2)))
+    expansion = Expansion.of(weights(32, 20, 4, 4), bias[:20], True)
+    yield Load("expand", "32 to 5 at 1/1", (maps(32, 4, dtype), expansion))
+
+
+def nbytes(value: Any) -> int:
+    """Of all tensors in an argument or a result."""
+    if isinstance(value, Tensor):
+        return value.nbytes
+    if isinstance(value, Axis | Conv | Expansion):
+        return sum(nbytes(getattr(value, name)) for name in value.__dataclass_fields__)
+    return 0
+
+
+def wrong_ops(ops: Ops, dtype: torch.dtype, device: torch.device) -> list[str]:
+    """Names of ops that fail a case on this device, with the case."""
+    found = (cases.failing(ops, name, dtype, device) for name in sorted({case.op for case in cases.CASES}))
+    return [f"{case.op}: {case} exceeds its limit by {over:.2g}" for group in found for case, over in group]
+
+
+def rows(
+    sizes: Sequence[Size], dtype: torch.dtype, device: torch.device, rates: Rates, repeats: int
+) -> Iterable[tuple[str, ...]]:
+    ops = choose(device, dtype)
+    for size in sizes:
+        for load in loads(size, dtype, device):
+            fast: Callable[..., Tensor] = getattr(ops, load.op)
+            plain: Callable[..., Tensor] = getattr(reference, load.op)
+            ways = [lambda f=f, g=load.given: f(*g) for f in (fast, plain)]  # type: ignore[misc]
+            ms, plain_ms = milliseconds(ways, device, repeats)
+            moved = sum(nbytes(value) for value in load.given) + nbytes(fast(*load.given))
+            yield (
+                f"{load.op}, {load.note}", str(size), number(ms), number(plain_ms), number(plain_ms / ms),
+                number(moved / 1e6), number(moved / ms / 1e6), f"{moved / ms * 1e5 / rates.bandwidth:.0f} %",
+            )  # fmt: skip
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    given = arguments("time and memory traffic of every op", argv)
+    report = Report(given.output)
+    with torch.inference_mode():
+        rates = Rates.of(given.device, given.dtype)
+        report.add("# Ops", f"{facts(given.device, given.dtype)}; {rates}.")
+        if wrong := wrong_ops(choose(given.device, given.dtype), given.dtype, given.device):
+            report.add("Nothing is timed, since results are wrong:", "\n".join(wrong))
+            return 1
+        report.add(table(HEAD, rows(given.sizes, given.dtype, given.device, rates, given.repeats)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,229 @@
+"""The Triton kernels: run by Triton's interpreter on the CPU, and compiled where a GPU is.
+
+bfloat16 is not tried in the interpreter, which takes such numbers for integers.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import vsrife.ops
+from vsrife.ops import OP_NAMES, cases, proven, reference
+from vsrife.ops.cases import CASES, FLOWS, Case, arguments_of, excess
+
+triton = pytest.importorskip("triton", reason="PyTorch brings Triton along on Linux only")
+SIZES = [(1, 1), (2, 3), (1, 29), (13, 37)]
+HALF = [case for case in CASES if case.half]
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def interpreted() -> Iterator[ModuleType]:
+    """The kernels as the interpreter runs them."""
+    if torch.cuda.is_available():
+        pytest.skip("the kernels are compiled in this process; the cases marked needs_cuda run them")
+    before, triton.knobs.runtime.interpret = triton.knobs.runtime.interpret, True
+    sys.modules.pop("vsrife.ops.triton_ops", None)
+    from vsrife.ops import triton_ops
+
+    assert type(triton_ops._blend_kernel).__name__ == "InterpretedFunction"
+    yield triton_ops
+    triton.knobs.runtime.interpret = before
+    del sys.modules["vsrife.ops.triton_ops"]
+
+
+@pytest.fixture
+def launches(interpreted: ModuleType, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the kernels that were started."""
+    started: list[str] = []
+    kind = type(interpreted._blend_kernel)
+    launch = kind.run
+
+    def recorded(self: Any, *args: Any, **kwargs: Any) -> Any:
+        started.append(self.fn.__name__)
+        return launch(self, *args, **kwargs)
+
+    monkeypatch.setattr(kind, "run", recorded)
+    return started
+
+
+def moves(case: Case) -> list[str]:
+    return list(FLOWS) if case.op in ("warp_stacks", "blend", "blend_plane") else ["subpixel"]
+
+
+SINGLE = [(case, move) for case in CASES for move in moves(case)]
+
+
+@pytest.mark.parametrize(("case", "move"), SINGLE, ids=lambda x: str(x))
+@pytest.mark.parametrize("size", SIZES, ids=lambda s: f"{s[1]}x{s[0]}")
+def test_kernel_in_float32(
+    case: Case, move: str, size: tuple[int, int], interpreted: ModuleType, launches: list[str]
+) -> None:
+    """At most twice the error of plain PyTorch, plus the floor of the case; both against float64."""
+    over = excess(getattr(interpreted, case.op), case, arguments_of(case, size, FLOWS[move], torch.float32))
+    assert over <= 0
+    assert launches or case.op == "expand"  # which leaves float32 to PyTorch
+
+
+@pytest.mark.parametrize("case", HALF, ids=str)
+@pytest.mark.parametrize("size", SIZES, ids=lambda s: f"{s[1]}x{s[0]}")
+def test_kernel_in_half_precision(
+    case: Case, size: tuple[int, int], interpreted: ModuleType, launches: list[str]
+) -> None:
+    over = excess(getattr(interpreted, case.op), case, arguments_of(case, size, FLOWS["subpixel"], torch.float16))
+    assert over <= 0
+    assert launches
+
+
+@pytest.mark.parametrize("case", [c for c in HALF if c.op == "convolve" and "grouped" not in c.label], ids=str)
+def test_both_ways_of_a_convolution(case: Case, interpreted: ModuleType) -> None:
+    arguments = arguments_of(case, (5, 9), FLOWS["zero"], torch.float16)
+    for way in (interpreted.convolve_fused, interpreted.convolve_apart):
+        assert excess(way, case, arguments) <= 0
+
+
+@pytest.mark.needs_cuda
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize(("case", "move"), SINGLE, ids=lambda x: str(x))
+def test_kernel_on_a_gpu(case: Case, move: str, dtype: torch.dtype) -> None:
+    from vsrife.ops import triton_ops
+
+    if dtype != torch.float32 and not case.half:
+        pytest.skip("networks of half precision hand this op float32")
+    for size in (*SIZES, (31, 65), (272, 480)):
+        arguments = arguments_of(case, size, FLOWS[move], dtype)
+        assert excess(getattr(triton_ops, case.op), case, arguments, torch.device("cuda")) <= 0
+
+
+def test_a_batch_reads_one_picture_at_several_times(interpreted: ModuleType) -> None:
+    """Stacks of one pair serve any number of flows."""
+    generator = torch.Generator().manual_seed(0)
+    stacks = [cases.unit(generator, 1, 7, 8, 12).float() for _ in range(2)]
+    flow, extra = cases.unit(generator, 3, 4, 8, 12).float(), cases.unit(generator, 3, 2, 4, 6).float()
+    times = torch.tensor([0.25, 0.5, 0.75])[:, None, None, None]
+    rest = torch.arange(8.0)[:, None], torch.arange(12.0), 1
+    into = torch.empty(1, 24, 3, 3)
+    batch = interpreted.warp_stacks(*stacks, flow, *rest, extra, times, into)
+    for n in range(3):
+        part = slice(n, n + 1)
+        single = reference.warp_stacks(*stacks, flow[part], *rest, extra[part], times[part], into)
+        torch.testing.assert_close(batch[part], single, rtol=0, atol=1e-5)
+
+
+def test_not_a_number_reads_inside_the_picture(interpreted: ModuleType) -> None:
+    picture, share = torch.ones(1, 1, 8, 8), torch.full((1, 1, 8, 8), 0.5)
+    flow = torch.full((1, 4, 8, 8), float("nan"))
+    flow[..., ::2] = float("inf")
+    assert torch.equal(interpreted.blend(picture, picture, flow, share), picture)
+
+
+# --- whether a device is trusted --------------------------------------------------------------------------------------
+
+
+def names(ops: Any) -> list[str]:
+    """Ops that do not give way to plain PyTorch."""
+    return [name for name in OP_NAMES if not getattr(ops, name).gives_way]
+
+
+def wrong_sample(*arguments: Any) -> Tensor:
+    return reference.sample(*arguments) * 1.01
+
+
+def broken_calm(*_planes: Tensor) -> Tensor:
+    raise RuntimeError("ptxas does not know this chip\nand much more")
+
+
+def twins_with(**others: Any) -> SimpleNamespace:
+    return SimpleNamespace(**({name: getattr(reference, name) for name in OP_NAMES} | others))
+
+
+class Twins(SimpleNamespace):
+    """Hashable, as modules are."""
+
+    __hash__ = object.__hash__
+
+
+def test_what_is_wrong_or_does_not_compile_gives_way() -> None:
+    twins = Twins(**vars(twins_with(sample=wrong_sample, calm=broken_calm)))
+    with pytest.warns(RuntimeWarning, match=r"sample \(case sample off by .*calm \(RuntimeError: ptxas") as told:
+        ops = proven(twins, CPU, torch.float32)
+    assert len(told) == 1
+    assert "much more" not in str(told[0].message)
+    assert names(ops) == [name for name in OP_NAMES if name not in ("sample", "calm")]
+    plane = torch.zeros(1, 1, 4, 4)
+    assert torch.equal(ops.calm(plane, plane), torch.full((1, 1, 4, 4), 32))
+    proven(twins, CPU, torch.float32)  # checked once
+
+
+def test_a_shape_that_does_not_compile_gives_way_later() -> None:
+    def fails_when_large(a: Tensor, b: Tensor) -> Tensor:
+        if a.shape[-1] > 100:
+            raise RuntimeError("out of resources")
+        return reference.calm(a, b)
+
+    ops = proven(Twins(**vars(twins_with(calm=fails_when_large))), CPU, torch.float32)
+    assert "calm" in names(ops)
+    plane = torch.zeros(1, 1, 4, 200)
+    with pytest.warns(RuntimeWarning, match=r"calm \(RuntimeError: out of resources\)"):
+        assert torch.equal(ops.calm(plane, plane), torch.full((1, 1, 4, 200), 32))
+    ops.calm(plane, plane)  # in silence
+
+
+def test_the_kernels_are_trusted(interpreted: ModuleType) -> None:
+    assert names(proven(interpreted, CPU, torch.float16)) == list(OP_NAMES)
+
+
+def test_a_device_is_checked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By whichever thread comes first; the others wait for it."""
+    checked = []
+    monkeypatch.setattr(vsrife.ops, "_problem", lambda *given: checked.append(given[1]) or "")
+    monkeypatch.setitem(sys.modules, "vsrife.ops.triton_ops", Twins(**vars(twins_with())))  # type: ignore[misc]
+    found: list[object] = []
+    threads = [
+        threading.Thread(target=lambda: found.append(vsrife.ops._on_cuda(torch.device("cuda:7"), torch.float16)))
+        for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert checked == list(OP_NAMES)
+    assert len({id(ops) for ops in found}) == 1
+
+
+COMPILE = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from triton_targets import compile_all
+print("\\n".join(compile_all(int(sys.argv[2]))))
+"""
+
+
+@pytest.mark.slow
+def test_every_kernel_compiles_for_hopper(request: pytest.FixtureRequest) -> None:
+    """To machine code, with the compiler that Triton brings along: no GPU is needed for that."""
+    if sys.platform != "linux":
+        pytest.skip("Triton's compiler is for Linux")
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    done = subprocess.run(
+        [sys.executable, "-c", COMPILE, str(request.path.parent), "90"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment,
+    )
+    assert not done.returncode, done.stderr[-2000:]
+    compiled = done.stdout.split()
+    for kernel in ("sample", "enlarge_add", "warp_stacks", "blend", "blend_plane", "reach", "calm", "convolve",
+                   "finish", "expand"):  # fmt: skip
+        assert f"_{kernel}_kernel" in compiled

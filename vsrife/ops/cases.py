@@ -1,0 +1,233 @@
+"""Cases by which a fast twin of an op is held against the plain one: in the tests, and before a new device is trusted.
+
+Float64 decides: a twin may be off by twice the error of the plain op in the same dtype, and by a floor that is stated
+with each case, plus one rounding of what is kept in half precision.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vsrife.ops import reference
+from vsrife.ops.reference import Axis, Conv, Expansion
+
+Move = Callable[[Tensor], Tensor]
+Arguments = tuple[Any, ...]
+FLOWS: Mapping[str, Move] = {
+    "zero": lambda unit: unit * 0,
+    "subpixel": lambda unit: unit * 0.9,
+    "whole pixels": lambda unit: (unit * 5).round(),
+    "leaves the frame": lambda unit: unit * 8000,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """Arguments for an op.
+
+    Attributes:
+        op: its name.
+        label: what is special about the arguments.
+        make: them in float64 from a generator, a height, a width and how far things move.
+        floor: error that is allowed in addition, relative to the largest value, at least 1.
+        half: whether networks of half precision hand the op such tensors.
+    """
+
+    op: str
+    label: str
+    make: Callable[[torch.Generator, int, int, Move], Arguments]
+    floor: float
+    half: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.op}-{self.label}" if self.label else self.op
+
+
+def unit(generator: torch.Generator, *shape: int) -> Tensor:
+    """Values in -1..1, in the channels-last memory of the network."""
+    values = torch.rand(shape, generator=generator, dtype=torch.float64) * 2 - 1
+    return values.contiguous(memory_format=torch.channels_last)
+
+
+def sliced(generator: torch.Generator, channels: int, height: int, width: int, count: int = 1) -> Tensor:
+    """A part of a larger tensor, as cropping makes it."""
+    return unit(generator, count, channels + 1, height + 3, width + 2)[:, 1:, 2:-1, 1:-1]
+
+
+def _sample(adds: bool) -> Callable[..., Arguments]:
+    def make(generator: torch.Generator, height: int, width: int, move: Move) -> Arguments:
+        def axis(size: int) -> Axis:
+            return Axis.at(torch.rand(2 * size + 1, generator=generator, dtype=torch.float64) * (size + 2) - 1, size)
+
+        arguments = move(sliced(generator, 3, height, width)), axis(height), axis(width)
+        return (*arguments, unit(generator, 1, 3, 2 * height + 1, 2 * width + 1)) if adds else arguments
+
+    return make
+
+
+def _enlarge_add(generator: torch.Generator, height: int, width: int, move: Move) -> Arguments:
+    return move(unit(generator, 1, 4, 4 * height, 2 * width)), move(sliced(generator, 4, height, width))
+
+
+def _warp_stacks(taps: int, channels: int, extras: int, times: int, filled: int) -> Callable[..., Arguments]:
+    def make(generator: torch.Generator, height: int, width: int, move: Move) -> Arguments:
+        stacks = [sliced(generator, channels, taps * height, taps * width) for _ in range(2)]
+        flow = move(unit(generator, 1, 4, taps * height, taps * width))
+        rows = torch.arange(taps * height, dtype=torch.float64)[:, None]
+        columns = torch.arange(taps * width, dtype=torch.float64)
+        extra = sliced(generator, extras, max(1, height // 2), max(1, width // 2))
+        when = unit(generator, 1, times, 1, 1) if times == 1 else unit(generator, 1, times, height, width)
+        return *stacks, flow, rows, columns, taps, extra, when, unit(generator, 1, filled, 3, 3)
+
+    return make
+
+
+def _pictures(generator: torch.Generator, channels: int, height: int, width: int, dtype: torch.dtype) -> list[Tensor]:
+    pictures = [sliced(generator, channels, height, width) for _ in range(2)]
+    if dtype.is_floating_point:
+        return [p.to(dtype).to(torch.float64) if dtype == torch.float16 else p for p in pictures]
+    return [((p + 1) * torch.iinfo(dtype).max / 2).to(dtype) for p in pictures]
+
+
+def _blend(dtype: torch.dtype, channels: int) -> Callable[..., Arguments]:
+    def make(generator: torch.Generator, height: int, width: int, move: Move) -> Arguments:
+        pictures = _pictures(generator, channels, height + 1, width + 2, dtype)
+        share = (unit(generator, 1, 1, height, width) + 1) / 2
+        return *pictures, move(unit(generator, 1, 4, height, width)), share
+
+    return make
+
+
+def _alike(generator: torch.Generator, height: int, width: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Two planes that differ in one sample out of a hundred."""
+    a, b = _pictures(generator, 1, height, width, dtype)
+    return a, torch.where(torch.rand(a.shape, generator=generator) < 0.01, b, a)
+
+
+def _calm(dtype: torch.dtype) -> Callable[..., Arguments]:
+    def make(generator: torch.Generator, height: int, width: int, _move: Move) -> Arguments:
+        return _alike(generator, height, width, dtype)
+
+    return make
+
+
+def _blend_plane(dtype: torch.dtype) -> Callable[..., Arguments]:
+    def make(generator: torch.Generator, height: int, width: int, move: Move) -> Arguments:
+        a, b = _alike(generator, height, width, dtype)
+        flow, mask = move(unit(generator, 1, 4, height, width)), 9 * unit(generator, 1, 1, height, width)
+        peak = 1 if dtype.is_floating_point else int(torch.iinfo(dtype).max)
+        return a, b, flow, mask, reference.calm(a, b), peak
+
+    return make
+
+
+def _convolve(inputs: int, outputs: int, count: int = 1, **kind: Any) -> Callable[..., Arguments]:
+    def make(generator: torch.Generator, height: int, width: int, _move: Move) -> Arguments:
+        bias, slopes = (unit(generator, 1, 1, 1, outputs).flatten() for _ in range(2))
+        conv = Conv(
+            unit(generator, outputs, inputs // kind.get("groups", 1), 3, 3) / inputs**0.5,
+            bias if kind.get("biased", True) else None,
+            stride=kind.get("stride", 1),
+            groups=kind.get("groups", 1),
+            slopes=slopes if kind.get("prelu") else None,
+            residual=kind.get("residual", False),
+            activated=kind.get("activated", True),
+        )
+        return sliced(generator, inputs, height, width, count), conv
+
+    return make
+
+
+def _expand(inputs: int, outputs: int, shuffles: bool, count: int) -> Callable[..., Arguments]:
+    def make(generator: torch.Generator, height: int, width: int, _move: Move) -> Arguments:
+        weight, bias = unit(generator, inputs, outputs, 4, 4) / inputs**0.5, unit(generator, 1, 1, 1, outputs).flatten()
+        return sliced(generator, inputs, height, width, count), Expansion.of(weight, bias, shuffles)
+
+    return make
+
+
+# Positions in float32 are off by 6e-8 of the picture's side, and values by their slope times that.
+_POSITIONS = 1e-5
+CASES = (
+    Case("sample", "", _sample(False), 3e-7),
+    Case("sample", "adds", _sample(True), 3e-7),
+    Case("enlarge_add", "", _enlarge_add, 2e-6),
+    Case("warp_stacks", "one tap", _warp_stacks(1, 7, 9, 1, 28), _POSITIONS),
+    Case("warp_stacks", "four taps, a time for every pixel", _warp_stacks(2, 11, 1, 2, 40), _POSITIONS, half=True),
+    Case("blend", "float32", _blend(torch.float32, 3), _POSITIONS),
+    Case("blend", "uint8", _blend(torch.uint8, 1), _POSITIONS),
+    Case("blend", "uint16", _blend(torch.uint16, 1), _POSITIONS),
+    Case("calm", "uint8", _calm(torch.uint8), 0),
+    Case("calm", "float32", _calm(torch.float32), 0),
+    Case("blend_plane", "uint8", _blend_plane(torch.uint8), 1.01 / 255),  # one code, where rounding is a matter of luck
+    Case("blend_plane", "uint16", _blend_plane(torch.uint16), 2.01 / 65535),
+    Case("blend_plane", "float32", _blend_plane(torch.float32), _POSITIONS),
+    Case("convolve", "residual", _convolve(32, 32, residual=True), 1e-6, half=True),
+    Case("convolve", "strided", _convolve(24, 40, stride=2, count=2), 1e-6, half=True),
+    Case("convolve", "prelu", _convolve(70, 16, prelu=True), 1e-6, half=True),
+    Case("convolve", "grouped", _convolve(16, 16, groups=2), 1e-6, half=True),
+    Case("convolve", "alone", _convolve(3, 8, stride=2, activated=False, biased=False), 1e-6, half=True),
+    Case("expand", "shuffled", _expand(24, 20, True, 2), 1e-6, half=True),
+    Case("expand", "", _expand(70, 5, False, 1), 1e-6, half=True),
+)
+
+
+def cast(argument: Any, dtype: torch.dtype, device: torch.device | None = None) -> Any:
+    """An argument with its float tensors in `dtype`, on `device`."""
+    if isinstance(argument, Axis):
+        return argument.to(device or argument.low.device, dtype)
+    if isinstance(argument, Conv | Expansion):
+        parts = {name: cast(getattr(argument, name), dtype, device) for name in ("weight", "bias")}
+        if isinstance(argument, Conv):
+            parts["slopes"] = cast(argument.slopes, dtype, device)
+        return replace(argument, **parts)
+    if isinstance(argument, Tensor):
+        return argument.to(device or argument.device, dtype if argument.dtype.is_floating_point else argument.dtype)
+    return argument
+
+
+def arguments_of(case: Case, size: tuple[int, int], move: Move, dtype: torch.dtype) -> Arguments:
+    """The arguments of a case as a network of this dtype would have them; its coordinates stay float32."""
+    made = case.make(torch.Generator().manual_seed(size[1]), *size, move)
+    if case.op == "warp_stacks":  # the last tells what the result is for
+        return (*(cast(a, torch.float32) for a in made[:-1]), cast(made[-1], dtype))
+    return tuple(cast(a, dtype if case.half else torch.float32) for a in made)
+
+
+def excess(twin: Callable[..., Tensor], case: Case, arguments: Arguments, device: torch.device | None = None) -> float:
+    """How much larger the error of `twin`, run on `device`, is than what is allowed; not positive where it is right."""
+    plain_op = getattr(reference, case.op)
+
+    def run(op: Callable[..., Tensor], dtype: torch.dtype | None, place: torch.device | None) -> Tensor:
+        given = (cast(a, dtype or _dtype_of(a), place) for a in arguments)
+        return op(*(a.clone() if isinstance(a, Tensor) else a for a in given))  # sums may be overwritten
+
+    exact, plain, fast = run(plain_op, torch.float64, None), run(plain_op, None, None), run(twin, None, device)
+    if fast.dtype != plain.dtype or fast.shape != plain.shape:
+        return float("inf")
+    error, own = ((one.double().cpu() - exact.double()).abs().amax().item() for one in (fast, plain))
+    # A convolution of half precision may be rounded once more, before bias and residual are added.
+    floor = case.floor + (torch.finfo(fast.dtype).eps / 2 if fast.dtype.itemsize == 2 and case.half else 0)
+    allowed = 2 * own + floor * max(1.0, exact.double().abs().amax().item())
+    return error - allowed if error == error else float("inf")
+
+
+def _dtype_of(argument: Any) -> torch.dtype:
+    if isinstance(argument, Axis | Conv | Expansion):
+        argument = argument.weight
+    return argument.dtype if isinstance(argument, Tensor) else torch.float32
+
+
+def failing(twins: object, op: str, dtype: torch.dtype, device: torch.device) -> Iterator[tuple[Case, float]]:
+    """The cases of an op that its twin does not pass on a device, each with its excess."""
+    for case in CASES:
+        if case.op == op:
+            arguments = arguments_of(case, (31, 65), FLOWS["subpixel"], dtype if case.half else torch.float32)
+            over = excess(getattr(twins, op), case, arguments, device)
+            if over > 0:
+                yield case, over
