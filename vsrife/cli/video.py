@@ -40,7 +40,17 @@ _KEPT_SUFFIXES = frozenset({".mp4", ".mkv", ".mov", ".m4v", ".webm"})  # others 
 _source, _encoding, _output = (partial(option, section=section) for section in ("Source", "Encoding", "Output"))
 
 
-@click.command(cls=SectionedCommand)
+@click.command(
+    cls=SectionedCommand,
+    epilog="""\b
+Examples:
+  vsrife video in.mp4 out.mp4
+  vsrife video in.mkv out.mkv --fps 60000/1001 --codec x265 --crf 18
+  vsrife video in.mp4 slow.mp4 --slow-motion 4 --start 1:30 --end 1:40
+  vsrife video *.mp4 --output-dir smooth --multi 2.5
+  vsrife video frames/%04d.png out.mp4 --rate 12
+  vsrife video in.mp4 --y4m - | mpv -""",
+)
 @click.argument("files", nargs=-1, required=True, metavar="IN... [OUT]")
 @clip_options
 @_source("--rate", metavar="FPS", help="Frames a second of a picture sequence.  [24]")
