@@ -20,6 +20,7 @@ from vsrife import pyramid
 from vsrife.engine import Picture, Planes
 from vsrife.fold import FoldedNet
 from vsrife.planes import PictureFormat
+from vsrife.tta import Averaging
 
 core = vs.core
 RGBPicture = NDArray[np.float32]
@@ -217,7 +218,12 @@ class LinearEngine:
     """In place of `Engine`: mixes the planes, so that the position of a frame can be read off a counting clip."""
 
     def __init__(
-        self, net: FoldedNet, fmt: PictureFormat, capacity: int = 3, carried: Sequence[PictureFormat] = ()
+        self,
+        net: FoldedNet,
+        fmt: PictureFormat,
+        capacity: int = 3,
+        carried: Sequence[PictureFormat] = (),
+        _: Averaging | None = None,
     ) -> None:
         self.net, self.fmt, self.capacity, self.carried = net, fmt, capacity, carried
 

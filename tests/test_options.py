@@ -39,7 +39,8 @@ def clip(fmt: int = vs.YUV420P8, length: int = 10, fps: tuple[int, int] = (24, 1
 def checked(node: vs.VideoNode, **options: Any) -> Options:
     usual: dict[str, Any] = {
         "multi": 2, "scale": 1.0, "sc_threshold": 0.15, "fps": None, "timestamps": None, "times": None,
-        "times_in": "seconds", "carry": (), "model": None, "ensemble": False, "device": "cpu", "precision": None,
+        "times_in": "seconds", "carry": (), "model": None, "tta": False,
+        "tta_temporal": False, "ensemble": False, "device": "cpu", "precision": None,
     }  # fmt: skip
     return check_options(node, **(usual | options))
 

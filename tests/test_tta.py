@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import pytest
 import torch
+from clips import equal, pan, planes_of
 from golden import frame_pair, tensors
 from torch import Tensor
 
-from vsrife import pyramid, tta
+from vsrife import RIFE, pyramid, tta
 from vsrife.catalogue import MODELS
 from vsrife.fold import FoldedNet, fold
 from vsrife.network import IFNet, swap, warp_by_flow
-from vsrife.tta import ALL_VIEWS, UPRIGHT, View
+from vsrife.tta import ALL_VIEWS, UPRIGHT, Averaging, View
 
 SIZE = 64, 128  # aligned for the layouts below, and not square
 
@@ -25,7 +26,7 @@ def estimate(
 ) -> tuple[Tensor, Tensor]:
     """Flow and mask at every pixel."""
     prepared = [[pyramid.encode(net, view.turn(frame).contiguous()) for view in views] for frame in frames]
-    field = tta.estimate(net, prepared[0], prepared[1], timestep, views, temporal=temporal)
+    field = tta.estimate(net, prepared[0], prepared[1], timestep, Averaging(views, temporal))
     return field.flow(), field.mask(*field.size)
 
 
@@ -113,3 +114,14 @@ def test_temporal_is_the_ensemble_where_that_exists() -> None:
     field = pyramid.estimate(net, *(pyramid.encode(net, frame) for frame in frames), 0.3)
     assert (flow - field.flow()).abs().max() < 1e-9
     assert (mask - field.mask(*field.size)).abs().max() < 1e-9
+
+
+def test_the_filter_averages() -> None:
+    """Differently from a plain run, and the same at every access, also for odd sizes."""
+    clip = pan(3, 66, 50)
+    plain_run = planes_of(RIFE(clip, device="cpu"), 1)
+    spatial = RIFE(clip, device="cpu", tta=True)
+    shown = [planes_of(spatial, n) for n in (3, 1)]
+    again = RIFE(clip, device="cpu", tta=True)
+    assert [equal(planes_of(again, n), planes) for n, planes in ((1, shown[1]), (3, shown[0]))] == [True, True]
+    assert not equal(shown[1], plain_run)

@@ -7,6 +7,7 @@ filter anew at every seek. Pictures are cached per engine.
 from __future__ import annotations
 
 import copy
+import functools
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Sequence
@@ -21,14 +22,14 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vsrife import legacy, pyramid
+from vsrife import legacy, pyramid, tta
 from vsrife.bisection import Bisection, reachable, tell_inexact
 from vsrife.errors import DeviceError, OptionError
 from vsrife.fold import FoldedNet, fold
 from vsrife.generations import LegacyWeights, files_of, load_model, title_of
 from vsrife.legacy import LegacyNet
-from vsrife.ops.reference import still
 from vsrife.network import warp_by_flow
+from vsrife.ops.reference import still
 from vsrife.planes import (
     Colorimetry,
     PictureFormat,
@@ -38,6 +39,8 @@ from vsrife.planes import (
     to_rgb,
     to_samples,
 )
+from vsrife.tta import ALL_VIEWS, UPRIGHT, Averaging
+from vsrife.tta import View as Orientation
 from vsrife.weights import find_weights
 
 Planes = tuple[Tensor, ...]
@@ -63,6 +66,15 @@ class NetworkOptions:
     ensemble: bool
     device: torch.device
     dtype: torch.dtype
+    tta: bool = False  # eight orientations
+    tta_temporal: bool = False  # both time directions, for any model
+
+    @property
+    def averaging(self) -> Averaging | None:
+        """The passes that are averaged after each block; None: the network as it is, be it an ensemble."""
+        if not (self.tta or self.tta_temporal):
+            return None
+        return Averaging(ALL_VIEWS if self.tta else (UPRIGHT,), self.tta_temporal or self.ensemble)
 
 
 def network(options: NetworkOptions) -> Network:
@@ -101,7 +113,7 @@ def _load(options: NetworkOptions) -> Network:
         weights.layout,
         weights.tensors,
         scale=options.scale,
-        ensemble=options.ensemble,
+        ensemble=options.ensemble and options.averaging is None,
         device=options.device,
         dtype=options.dtype,
     )
@@ -130,7 +142,12 @@ class _Prepared:
     """
 
     def __init__(
-        self, net: Network, fmt: PictureFormat, picture: Picture, carried: Sequence[PictureFormat] = ()
+        self,
+        net: Network,
+        fmt: PictureFormat,
+        picture: Picture,
+        carried: Sequence[PictureFormat] = (),
+        views: Sequence[Orientation] = (UPRIGHT,),
     ) -> None:
         self.net, self.fmt, self.color = net, fmt, picture.color
         self.planes: Planes = tuple(
@@ -138,25 +155,32 @@ class _Prepared:
             for p in picture.planes
         )
         self.carried = tuple(_Prepared(net, fmt, extra) for fmt, extra in zip(carried, picture.carried, strict=True))
-        self._source: pyramid.Source | legacy.Source | None = None
+        self.views = views
+        self._sources: tuple[Any, ...] = ()
 
     @property
-    def source(self) -> pyramid.Source | legacy.Source:
-        if self._source is None:
+    def source(self) -> Any:
+        """What the network sees: a `pyramid.Source` or a `legacy.Source`."""
+        return self.sources[0]
+
+    @property
+    def sources(self) -> tuple[Any, ...]:
+        """The same in every view."""
+        if not self._sources:
             rgb = to_rgb(self.planes, self.fmt, self.color, self.net.ops).to(self.net.exact)
             width, height = self.net.layout.padded(self.fmt.width, self.fmt.height, self.net.scale)
             self.see(F.pad(rgb, (0, width - self.fmt.width, 0, height - self.fmt.height)))
-        assert self._source is not None
-        return self._source
+        return self._sources
 
     def see(self, image: Tensor) -> None:
         """Take (1, 3, H, W) at the padded size for what the network sees."""
-        self._source = self.net.encode(image) if isinstance(self.net, LegacyNet) else pyramid.encode(self.net, image)
+        encode = self.net.encode if isinstance(self.net, LegacyNet) else functools.partial(pyramid.encode, self.net)
+        self._sources = tuple(encode(view.turn(image).contiguous()) for view in self.views)
 
     def made(self, planes: Planes, carried: Sequence[Planes]) -> _Prepared:
         """A frame of the same kind with other planes, which may be of another dtype."""
         frame = copy.copy(self)
-        frame.planes, frame._source = planes, None
+        frame.planes, frame._sources = planes, ()
         frame.carried = tuple(own.made(new, ()) for own, new in zip(self.carried, carried, strict=False))
         return frame
 
@@ -174,14 +198,21 @@ class Engine:
         fmt: the pictures' format.
         capacity: source pictures kept prepared, least recently used out first; at least 2.
         carried: formats of the pictures that are moved along with each, in their order; of any size.
+        averaging: test-time augmentation; None: the network as it is.
     """
 
     def __init__(
-        self, net: Network, fmt: PictureFormat, capacity: int = 3, carried: Sequence[PictureFormat] = ()
+        self,
+        net: Network,
+        fmt: PictureFormat,
+        capacity: int = 3,
+        carried: Sequence[PictureFormat] = (),
+        averaging: Averaging | None = None,
     ) -> None:
         self.net = net
         self.fmt = fmt
         self.carried = tuple(carried)
+        self.averaging = averaging
         self.capacity = max(2, capacity)
         self.prepared: OrderedDict[Hashable, _Prepared] = OrderedDict()
         self.halves: Bisection[_Prepared] = Bisection()
@@ -295,15 +326,19 @@ class Engine:
                 )
             found = self._estimate_legacy(self.net, a, b, timestep, interrupt)
             return self._cropped(found.flow), self._cropped(found.mask)
-        source_a, source_b = a.source, b.source
-        assert isinstance(source_a, pyramid.Source)
-        assert isinstance(source_b, pyramid.Source)
         if not isinstance(timestep, Tensor):
-            return self._view(pyramid.estimate(self.net, source_a, source_b, timestep, interrupt))
-        padded = self._padded_times(timestep, source_a.stack)
-        flow, mask = self._view(pyramid.estimate(self.net, source_a, source_b, padded, interrupt))
+            return self._view(self._estimate(self.net, a, b, timestep, interrupt))
+        padded = self._padded_times(timestep, a.source.stack)
+        flow, mask = self._view(self._estimate(self.net, a, b, padded, interrupt))
         source = (timestep == 0) | (timestep == 1)
         return flow.masked_fill(source, 0), torch.where(source, CERTAIN_LOGIT * (1 - 2 * timestep), mask)
+
+    def _estimate(
+        self, net: FoldedNet, a: _Prepared, b: _Prepared, timestep: float | Tensor, interrupt: Callable[[], None]
+    ) -> pyramid.Field:
+        if self.averaging is None:
+            return pyramid.estimate(net, a.source, b.source, timestep, interrupt)
+        return tta.estimate(net, a.sources, b.sources, timestep, self.averaging, interrupt)
 
     def _padded_times(self, timestep: Tensor, padded: Tensor) -> Tensor:
         """A time for every pixel, (1, 1, H, W), at the size of a padded picture."""
@@ -311,7 +346,9 @@ class Engine:
         return F.pad(timestep, (0, width - self.fmt.width, 0, height - self.fmt.height), mode="replicate")
 
     def _prepare(self, picture: Picture) -> _Prepared:
-        prepared = self.prepared.pop(picture.key, None) or _Prepared(self.net, self.fmt, picture, self.carried)
+        prepared = self.prepared.pop(picture.key, None) or _Prepared(
+            self.net, self.fmt, picture, self.carried, self.averaging.views if self.averaging else (UPRIGHT,)
+        )
         self.prepared[picture.key] = prepared
         while len(self.prepared) > self.capacity:
             self.prepared.popitem(last=False)
@@ -413,7 +450,9 @@ class Engine:
         view = self._cropped(found.flow), self._cropped(found.mask)
         left, right = _exact(a), _exact(b)
         shown = self.fmt.family == "RGB" and self.fmt.floating
-        image = legacy.blended(a.source.stack, b.source.stack, found) if seen or shown else None
+        image = None
+        if seen or shown:
+            image = legacy.blended(a.source.stack, b.source.stack, found) if found.image is None else found.image
         if shown and image is not None:
             planes: Planes = torch.split(self._cropped(image), 1, dim=1)
         else:
@@ -440,13 +479,13 @@ class Engine:
     def _estimate_legacy(
         self, net: LegacyNet, a: _Prepared, b: _Prepared, timestep: float | Tensor, interrupt: Callable[[], None]
     ) -> legacy.Estimate:
-        source_a, source_b = a.source, b.source
-        assert isinstance(source_a, legacy.Source)
-        assert isinstance(source_b, legacy.Source)
-        if not isinstance(timestep, Tensor):
-            return net.estimate(source_a, source_b, timestep, interrupt)
-        times = self._padded_times(timestep, source_a.image)
-        found = net.estimate(source_a, source_b, times, interrupt)
+        times = self._padded_times(timestep, a.source.image) if isinstance(timestep, Tensor) else timestep
+        if self.averaging is None:
+            found = net.estimate(a.source, b.source, times, interrupt)
+        else:
+            found = tta.estimate_legacy(net, a.sources, b.sources, times, self.averaging, interrupt)
+        if not isinstance(times, Tensor):
+            return found
         source = (times == 0) | (times == 1)
         residual = None if found.residual is None else found.residual.masked_fill(source, 0)
         mask = torch.where(source, CERTAIN_LOGIT * (1 - 2 * times), found.mask)

@@ -56,6 +56,8 @@ class RifeKeywords(TypedDict, total=False):
     times_in: TimesUnit
     model: str | Path | None
     ensemble: bool
+    tta: bool
+    tta_temporal: bool
     device: str | torch.device | None
     precision: str | None
 
@@ -93,6 +95,8 @@ def RIFE(
     carry: Sequence[vs.VideoNode] | None = None,
     model: str | Path | None = None,
     ensemble: bool = False,
+    tta: bool = False,
+    tta_temporal: bool = False,
     device: str | torch.device | None = None,
     precision: str | None = None,
 ) -> vs.VideoNode | list[vs.VideoNode]:
@@ -117,6 +121,8 @@ def RIFE(
             the same flow.
         model: a published version such as "4.26", the path of a weights file, or None for the bundled weights.
         ensemble: average both time directions, for models that support it (up to 4.20, and 4.24); twice the time.
+        tta: average eight orientations of the pictures (rife-ncnn-vulkan's spatial TTA); eight times the time.
+        tta_temporal: average both time directions, for any model; twice the time.
         device: "cpu", "cuda", "cuda:1", "xpu", "mps"; None: the best present.
         precision: "fp32", "fp16" or "bf16" of the convolutions; None: the best that is safe on the device.
 
@@ -130,7 +136,8 @@ def RIFE(
     """
     clips = _build(
         "RIFE", [clip, *(carry or [])], multi, scale, sc_threshold, fps=fps, timestamps=timestamps, times=times,
-        times_in=times_in, model=model, ensemble=ensemble, device=device, precision=precision,
+        times_in=times_in, model=model, ensemble=ensemble, tta=tta, tta_temporal=tta_temporal, device=device,
+        precision=precision,
     )  # fmt: skip
     return clips[0] if carry is None else clips
 
@@ -142,7 +149,7 @@ def _build(name: str, clips: list[vs.VideoNode], *args: Any, **kwargs: Any) -> l
             find_weights(options.network.model)  # a name that is wrong is wrong here as well
             return clips
         net = network(options.network)
-        engine = Engine(net, options.picture, PREPARED_FRAMES, options.carried)
+        engine = Engine(net, options.picture, PREPARED_FRAMES, options.carried, options.network.averaging)
         return _output(name, clips, options, options.schedule, engine)
     except RifeError as error:
         raise vs.Error(f"{name}: {error}") from error
@@ -199,7 +206,7 @@ def rife(
         raise vs.Error(f"rife: {error}") from error
     (output,) = _build(
         "rife", [clip], 2 if fps else factor, scale, sc_threshold if sc else 1.0, fps=fps, timestamps=None, times=None,
-        times_in="seconds", model=model, ensemble=ensemble,
+        times_in="seconds", model=model, ensemble=ensemble, tta=False, tta_temporal=False,
         device=f"cuda:{device_index}" if torch.cuda.is_available() else None, precision=None,
     )  # fmt: skip
     return output

@@ -284,11 +284,13 @@ class Estimate:
         flow: (1, 4, H, W) in pixels: x and y towards frame 0, then towards frame 1.
         mask: (1, 1, H, W) logit, large where frame 0 is taken.
         residual: (1, 3, H, W) RGB, -1..1, to add to the blend before clamping to 0..1; None without a refinement.
+        image: (1, 3, H, W), the picture itself where it is not what flow, mask and residual give: a mean of several.
     """
 
     flow: Tensor
     mask: Tensor
     residual: Tensor | None
+    image: Tensor | None = None
 
 
 def _never() -> None:
@@ -346,17 +348,23 @@ class LegacyNet(nn.Module):
             timestep: 0..1, or one for every pixel, (1, 1, H, W); no effect on layouts that know the middle alone.
             interrupt: called before each block; may raise to give up.
         """
+        flow, mask = self.flow(source0, source1, timestep, interrupt)
+        interrupt()
+        return self.refine(source0, source1, flow, mask)
+
+    def flow(
+        self, source0: Source, source1: Source, timestep: float | Tensor, interrupt: Callable[[], None] = _never
+    ) -> tuple[Tensor, Tensor | None]:
+        """Flow (1, 4, h, w) in pixels of its own size and mask logit, both at full size; or flow at half size alone."""
         flow_network = _FLOW_NETWORKS[self.layout.family]
         flow, mask = flow_network(self, source0.image, source1.image, timestep, interrupt)
-        interrupt()
+        return torch.cat((flow, -flow), dim=1) if flow.shape[1] == 2 else flow, mask
+
+    def refine(self, source0: Source, source1: Source, flow: Tensor, mask: Tensor | None) -> Estimate:
+        """From what `flow` gave to the estimate, by the refinement where there is one."""
         if self.layout.refiner is None:
             assert mask is not None
             return Estimate(flow, mask, None)
-        return self._refine(source0, source1, flow, mask)
-
-    def _refine(self, source0: Source, source1: Source, flow: Tensor, mask: Tensor | None) -> Estimate:
-        if flow.shape[1] == 2:  # one flow for both
-            flow = torch.cat((flow, -flow), dim=1)
         flow0, flow1 = flow[:, :2], flow[:, 2:]
         levels = warped_levels(source0.levels, flow0), warped_levels(source1.levels, flow1)
         images = source0.image, source1.image

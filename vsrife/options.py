@@ -230,6 +230,8 @@ def check_options(
     carry: Sequence[vs.VideoNode],
     model: str | Path | None,
     ensemble: bool,
+    tta: bool,
+    tta_temporal: bool,
     device: str | torch.device | None,
     precision: str | None,
 ) -> Options:
@@ -252,6 +254,8 @@ def check_options(
         ensemble=bool(ensemble),
         device=chosen,
         dtype=parse_precision(precision, chosen),
+        tta=bool(tta),
+        tta_temporal=bool(tta_temporal),
     )
     return Options(
         picture=picture,

@@ -1,21 +1,23 @@
 """Test-time augmentation: the same pair seen mirrored, turned and in reverse, the answers averaged.
 
-As rife-ncnn-vulkan does for its 4.x models: after every block the flow and the mask of all views are put back in place
+As rife-ncnn-vulkan does. 4.x models: after every block the flow and the mask of all views are put back in place
 and averaged, and every view goes on from the mean. The temporal mode is the published `ensemble`, which here also
-works for layouts with carried features: each view keeps its own.
+works for layouts with carried features: each view keeps its own. Models before 4.x: the flow is averaged once, and the
+pictures that the views make of it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 
 import torch
 from torch import Tensor
 
-from vsrife import pyramid
+from vsrife import legacy, pyramid
 from vsrife.fold import FoldedNet
+from vsrife.legacy import LegacyNet
 from vsrife.pyramid import Field, Source
 
 
@@ -62,15 +64,30 @@ UPRIGHT = View(False, False, False)
 ALL_VIEWS = tuple(View(*flags) for flags in product((False, True), repeat=3))
 
 
+@dataclass(frozen=True, slots=True)
+class Averaging:
+    """Which passes are averaged.
+
+    Attributes:
+        views: orientations of the pictures, the first `UPRIGHT`.
+        temporal: whether each is also seen with the frames exchanged.
+    """
+
+    views: Sequence[View]
+    temporal: bool
+
+
+def _never() -> None:
+    """The interrupt of those who have none."""
+
+
 def estimate(
     net: FoldedNet,
     sources0: Sequence[Source],
     sources1: Sequence[Source],
-    timestep: float,
-    views: Sequence[View],
-    *,
-    temporal: bool,
-    interrupt: Callable[[], None] = lambda: None,
+    timestep: float | Tensor,
+    averaging: Averaging,
+    interrupt: Callable[[], None] = _never,
 ) -> Field:
     """Flow and mask between two frames, averaged over views.
 
@@ -78,17 +95,14 @@ def estimate(
         net: the folded network, without ensemble.
         sources0: the frame at time 0, prepared in every view.
         sources1: the frame at time 1, likewise.
-        timestep: 0..1.
-        views: what the sources show; the first is `UPRIGHT`.
-        temporal: whether each view is also seen with the frames exchanged.
+        timestep: 0..1; or a time for every pixel, (1, 1, H, W) at the padded size.
+        averaging: its views are those of the sources.
         interrupt: called before each block of each view; may raise to give up.
 
     Returns:
         The field at `timestep`. The second try of 4.0 and 4.1 is left out, as in rife-ncnn-vulkan.
     """
-    passes = [_Pass(net, view, False, a, b, timestep) for view, a, b in zip(views, sources0, sources1, strict=True)]
-    if temporal:
-        passes += [_Pass(net, one.view, True, one.source1, one.source0, 1 - timestep) for one in passes]
+    passes = [_Pass(net, *one) for one in _passes(sources0, sources1, timestep, averaging)]
     for index in range(len(net.blocks)):
         answers = []
         for one in passes:
@@ -100,11 +114,57 @@ def estimate(
     return passes[0].field
 
 
+def estimate_legacy(
+    net: LegacyNet,
+    sources0: Sequence[legacy.Source],
+    sources1: Sequence[legacy.Source],
+    timestep: float | Tensor,
+    averaging: Averaging,
+    interrupt: Callable[[], None] = _never,
+) -> legacy.Estimate:
+    """The same for models before 4.x, whose mean picture comes with the estimate; arguments as for `estimate`."""
+    passes = list(_passes(sources0, sources1, timestep, averaging))
+    flows: list[Tensor] = []
+    masks: list[Tensor] = []
+    for view, reverse, a, b, time in passes:
+        flow, mask = net.flow(a, b, time, interrupt)
+        flow = view.turn_flow_back(flow)
+        flows.append(pyramid.exchanged(flow) if reverse else flow)
+        if mask is not None:
+            mask = view.turn_back(mask)
+            masks.append(-mask if reverse else mask)
+    mean_flow, mean_mask = torch.stack(flows).mean(0), torch.stack(masks).mean(0) if masks else None
+    if net.layout.refiner is None:  # all views would make the same picture of it
+        return net.refine(sources0[0], sources1[0], mean_flow, mean_mask)
+    found = []
+    for view, reverse, a, b, _ in passes:
+        interrupt()
+        flow = view.turn_flow(pyramid.exchanged(mean_flow) if reverse else mean_flow)
+        mask = None if mean_mask is None else view.turn(-mean_mask if reverse else mean_mask)
+        one = net.refine(a, b, flow, mask)
+        assert one.residual is not None
+        share = view.turn_back(torch.sigmoid(-one.mask if reverse else one.mask))
+        maps = share, view.turn_back(one.residual), view.turn_back(legacy.blended(a.image, b.image, one))
+        found.append((view.turn_flow_back(pyramid.exchanged(one.flow) if reverse else one.flow), *maps))
+    full_flow, share, residual, image = (torch.stack(maps).mean(0) for maps in zip(*found, strict=True))
+    return legacy.Estimate(full_flow, torch.logit(share), residual, image)
+
+
+def _passes[S](
+    sources0: Sequence[S], sources1: Sequence[S], timestep: float | Tensor, averaging: Averaging
+) -> Iterator[tuple[View, bool, S, S, float | Tensor]]:
+    """View, whether the frames are exchanged, the two sources in the pass's own order, and its timestep."""
+    for reverse in (False, True) if averaging.temporal else (False,):
+        for view, a, b in zip(averaging.views, sources0, sources1, strict=True):
+            time = view.turn(timestep) if isinstance(timestep, Tensor) else timestep
+            yield (view, True, b, a, 1 - time) if reverse else (view, False, a, b, time)
+
+
 class _Pass:
     """The pyramid in one view and order of the frames, whose maps come back from outside after each block."""
 
     def __init__(
-        self, net: FoldedNet, view: View, reverse: bool, source0: Source, source1: Source, timestep: float
+        self, net: FoldedNet, view: View, reverse: bool, source0: Source, source1: Source, timestep: float | Tensor
     ) -> None:
         self.net, self.view, self.reverse = net, view, reverse
         self.source0, self.source1, self.timestep = source0, source1, timestep
