@@ -182,8 +182,8 @@ def _accelerators() -> Rows:
             f"{total / 2**30:.1f} GiB, {free / 2**30:.1f} free"
         )
     for index in range(torch.xpu.device_count() if torch.xpu.is_available() else 0):
-        properties = torch.xpu.get_device_properties(index)
-        rows[f"xpu:{index}"] = f"{properties.name}, {properties.total_memory / 2**30:.1f} GiB"
+        intel = torch.xpu.get_device_properties(index)
+        rows[f"xpu:{index}"] = f"{intel.name}, {intel.total_memory / 2**30:.1f} GiB"
     if torch.backends.mps.is_available():
         rows["mps"] = f"{torch.mps.recommended_max_memory() / 2**30:.1f} GiB"
     return rows

@@ -239,7 +239,7 @@ def _name_for(path: Path) -> str:
     own = path.stem if path.is_file() else places.name
     for part in (own, places.parent.name, places.parent.parent.name):
         match = _VERSION_IN_NAME.search(part)
-        if match and (version := re.sub("[-_]", ".", match[1].lower())) in MODELS | LEGACY_MODELS:
+        if match and (version := re.sub("[-_]", ".", match[1].lower())) in {**MODELS, **LEGACY_MODELS}:
             return version
     if own.lower() in _NO_NAMES:
         raise OptionError(f"which model {path} holds cannot be known, got no version in its name; add --name NAME")

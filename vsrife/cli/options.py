@@ -47,7 +47,7 @@ def sections_of(command: click.Command, ctx: click.Context) -> dict[str, list[cl
     return sections | {"Other options" if sections else "Options": others}
 
 
-def option(*names: str, section: str, **rest: Any) -> Callable[[Any], Any]:
+def option[F: Callable[..., Any]](*names: str, section: str, **rest: Any) -> Callable[[F], F]:
     """`click.option` under a heading."""
     return click.option(*names, cls=SectionedOption, section=section, **rest)
 
@@ -59,6 +59,8 @@ class NetworkArguments:
     model: str | None
     scale: float
     ensemble: bool
+    tta: bool
+    tta_temporal: bool
     device: str | None
     precision: str | None
 
@@ -153,6 +155,8 @@ def network_options[R](function: Callable[..., R], *, several: bool = False) -> 
     )
     @network("--uhd", is_flag=True, help="The same as --scale 0.5, for 4K.")
     @network("--ensemble", is_flag=True, help="Estimate in both directions and average; twice the work.")
+    @network("--tta", is_flag=True, help="Average eight orientations of the pictures; eight times the work.")
+    @network("--tta-temporal", is_flag=True, help="Average both directions, for any model; twice the work.")
     @network("--device", metavar="DEVICE", shell_complete=complete_device, help="cpu, cuda, cuda:1, …  [best present]")
     @network(
         "--precision",
@@ -166,21 +170,16 @@ def network_options[R](function: Callable[..., R], *, several: bool = False) -> 
         model: str | tuple[str, ...] | None,
         scale: float | None,
         uhd: bool,
-        ensemble: bool,
-        device: str | None,
-        precision: str | None,
         **rest: Any,
     ) -> R:
+        own = {name: rest.pop(name) for name in ("ensemble", "tta", "tta_temporal", "device", "precision")}
         if uhd and scale not in (None, 0.5):
             raise OptionError(f"--uhd is --scale 0.5, got --scale {scale:g} as well; give one of both")
         chosen = 0.5 if uhd else 1.0 if scale is None else scale
         if chosen not in FLOW_SCALES:
             raise OptionError(f"--scale must be 0.25, 0.5, 1, 2 or 4, got {chosen:g}; for 4K sources try 0.5")
         models = (model or [None]) if isinstance(model, tuple) else [model]
-        networks = [
-            NetworkArguments(model=each, scale=chosen, ensemble=ensemble, device=device, precision=precision)
-            for each in models
-        ]
+        networks = [NetworkArguments(model=each, scale=chosen, **own) for each in models]
         return function(*args, network=networks if several else networks[0], **rest)
 
     return command
