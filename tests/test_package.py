@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -82,9 +83,10 @@ def test_wheel_interpolates_in_an_empty_environment(wheel: Path, environment: Pa
 
     run(environment / "pip", "install", "--quiet", wheel)
     run(environment / "python", "-c", INTERPOLATE)
-    rows = [line.split() for line in run(environment / "vsrife", "models", "list").splitlines()]
-    assert rows[1][:4] == ["default", "L14", "5,664,776", "bundled:"]
-    assert Path(rows[1][4]).is_relative_to(environment.parent)
+    (default,) = (row for row in json.loads(run(environment / "vsrife", "models", "list", "--json")) if row["default"])
+    assert (default["name"], default["licence"]) == (Path(DEFAULT_WEIGHTS).stem, "CC-BY 4.0")
+    assert Path(default["path"]).is_relative_to(environment.parent)
+    assert run(environment / "vsrife", "models", "verify", "default").startswith(f"{default['name']}: good")
 
 
 def test_public_names_resolve() -> None:
