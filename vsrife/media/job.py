@@ -107,6 +107,10 @@ def run(job: VideoJob, report: Reporter) -> Outcome:
         if continued:
             report.say(f"{len(workspace.done())} of {len(workspace.starts())} pieces are done, going on")
         return _Run(job, workspace, encoding, report).finish()
+    except MediaError as error:
+        if not segments.has_pieces(folder):
+            raise
+        raise MediaError(f"{error}; what is done stays in {folder}, --resume goes on from there") from error
     finally:
         if not segments.has_pieces(folder):
             segments.remove(folder)
