@@ -23,6 +23,8 @@ TRIPLET_STEMS = (  # before, truth, after
     ("im1", "im2", "im3"),
     ("frame1", "frame2", "frame3"),
 )
+NUMBERED_STEMS = TRIPLET_STEMS[2:]  # more images than three make these a sequence
+SEARCH_DEPTH = 3  # folders below the one that is given
 
 
 class EvaluationError(RifeError, OSError):
@@ -171,11 +173,7 @@ def find_sets(path: Path, steps: Sequence[int]) -> list[EvalSet]:
     Raises:
         EvaluationError: there is nothing.
     """
-    found = _sets_at(path, steps)
-    if not found and path.is_dir():
-        found = [s for child in sorted(path.iterdir(), key=natural) for s in _sets_at(child, steps)]
-    if not found and path.is_dir():
-        found = [s for child in sorted(path.glob("*/*"), key=natural) for s in _sets_at(child, steps)]
+    found = _search(path, steps, SEARCH_DEPTH)
     if not found:
         names = "; ".join(", ".join(stems) for stems in TRIPLET_STEMS)
         raise EvaluationError(
@@ -184,16 +182,22 @@ def find_sets(path: Path, steps: Sequence[int]) -> list[EvalSet]:
     return found
 
 
+def _search(path: Path, steps: Sequence[int], depth: int) -> list[EvalSet]:
+    """What is at the path, or else in the folders below it."""
+    found = _sets_at(path, steps)
+    if found or depth == 0 or not path.is_dir():
+        return found
+    return [s for child in sorted(path.iterdir(), key=natural) for s in _search(child, steps, depth - 1)]
+
+
 def _sets_at(path: Path, steps: Sequence[int]) -> list[EvalSet]:
-    if path.is_file() and path.suffix.lower() not in VIDEO_SUFFIXES:
-        return []
     if path.is_dir():
         triplets = _triplets(path)
         if triplets:
             return [EvalSet(name=path.name, items=lambda: (read_triplet(p[0].parent.name, p) for p in triplets))]
-        if len(_images(path)) <= min(steps) or any(_stems_in(path)):
+        if len(_images(path)) <= min(steps):
             return []
-    elif not path.exists():
+    elif path.suffix.lower() not in VIDEO_SUFFIXES:
         return []
     return [EvalSet(name=f"{path.stem} {step}x", items=partial(_sequence_items, path, step)) for step in steps]
 
@@ -203,12 +207,13 @@ def _sequence_items(path: Path, step: int) -> Iterator[Item]:
 
 
 def _triplets(folder: Path) -> list[list[Path]]:
-    """The paths of each triplet in the subfolders."""
+    """The paths of the triplet that the folder holds, or of those in its subfolders."""
     children = sorted((child for child in folder.iterdir() if child.is_dir()), key=natural)
-    return [paths for child in children if (paths := _stems_in(child))]
+    return [paths for child in (folder, *children) if (paths := _stems_in(child))]
 
 
 def _stems_in(folder: Path) -> list[Path]:
     """Before, truth and after, when the folder holds them; else nothing."""
-    rows = ([find_image(folder, stem) for stem in stems] for stems in TRIPLET_STEMS)
+    usable = TRIPLET_STEMS if len(_images(folder)) == 3 else tuple(set(TRIPLET_STEMS) - set(NUMBERED_STEMS))
+    rows = ([find_image(folder, stem) for stem in stems] for stems in usable)
     return next((paths for paths in rows if all(path.is_file() for path in paths)), [])

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,20 +24,24 @@ from statistics import fmean
 from typing import Any
 
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 import vsrife
 from training.authors import AUTHORS_SETS
 from training.evalsets import EvalSet, Item, find_sets
+from vsrife import legacy
 from vsrife.baselines import BASELINES, Interpolator
+from vsrife.bisection import reachable
 from vsrife.devices import parse_device
-from vsrife.errors import RifeError
+from vsrife.errors import OptionError, RifeError
+from vsrife.generations import LegacyWeights, load_model
 from vsrife.metrics import METRICS, Image8
 from vsrife.network import IFNet
 from vsrife.report.pictures import Panel, method_row, save_png, strip
 from vsrife.report.plots import plot_sets
 from vsrife.report.tables import MEASURES, model_labels, number, score_table, write_csv
-from vsrife.weights import load_weights
+from vsrife.weights import Weights
 
 RANKING = ("psnr_db", "luma_psnr_db")  # what tells the worst cases
 
@@ -89,24 +93,58 @@ def engine_interpolator(model: str | None, options: Mapping[str, Any]) -> Interp
     return interpolate
 
 
+# Two pictures (1, 3, H, W) of 0..1 and a time between them, to the picture at that time.
+Forward = Callable[[Tensor, Tensor, float], Tensor]
+
+
 def published_interpolator(model: str | None, device: str | None, scale: float, ensemble: bool) -> Interpolator:
     """The network as its authors run it: everything at full resolution, float32, the whole picture as one blend."""
-    weights, chosen = load_weights(model), parse_device(device)
-    net = IFNet(weights.layout)
-    net.load_state_dict(dict(weights.tensors))
-    net.eval().to(chosen)
+    weights, chosen = load_model(model), parse_device(device)
+    if isinstance(weights, LegacyWeights):
+        forward = _legacy_forward(weights, chosen, scale, ensemble)
+    else:
+        forward = _forward(weights, chosen, scale, ensemble)
 
-    def tensor(picture: Image8) -> torch.Tensor:
+    def tensor(picture: Image8) -> Tensor:
         return (torch.from_numpy(picture.transpose(2, 0, 1).copy()).to(chosen).float() / 255)[None]
 
     def interpolate(first: Image8, last: Image8, times: Sequence[float]) -> Iterator[Image8]:
         pair = tensor(first), tensor(last)
         for t in times:
             with torch.inference_mode():
-                image = net(*pair, t, scale=scale, ensemble=ensemble).image
-            yield (image[0] * 255).round().clamp(0, 255).byte().permute(1, 2, 0).cpu().numpy()
+                image = forward(*pair, t)[0]
+            yield (image * 255).round().clamp(0, 255).byte().permute(1, 2, 0).cpu().numpy()
 
     return interpolate
+
+
+def _forward(weights: Weights, device: torch.device, scale: float, ensemble: bool) -> Forward:
+    if ensemble and not weights.layout.ensemble:
+        raise OptionError(f"--ensemble needs a model up to 4.20, or 4.24, got {weights.name}; leave it out")
+    net = IFNet(weights.layout)
+    net.load_state_dict(dict(weights.tensors))
+    net.eval().to(device)
+    return lambda first, last, t: net(first, last, t, scale=scale, ensemble=ensemble).image
+
+
+def _legacy_forward(weights: LegacyWeights, device: torch.device, scale: float, ensemble: bool) -> Forward:
+    """Before 4.x; those that know the middle alone halve the way until they are there, as the authors' scripts do."""
+    if ensemble:
+        raise OptionError(f"--ensemble needs a model of 4.x, got {weights.name}; leave it out")
+    net = legacy.load(weights.layout, weights.tensors, scale=scale, device=device)
+
+    def halved(first: Tensor, last: Tensor, t: float) -> Tensor:
+        if t in (0, 1):
+            return last if t else first
+        middle: Tensor = net(first, last)
+        if t == 0.5:
+            return middle
+        return halved(first, middle, 2 * t) if t < 0.5 else halved(middle, last, 2 * t - 1)
+
+    def reached(first: Tensor, last: Tensor, t: float) -> Tensor:
+        return halved(first, last, float(reachable(t)))
+
+    return net if weights.layout.takes_time else reached
 
 
 def chosen_methods(arguments: argparse.Namespace) -> list[Method]:
