@@ -77,6 +77,7 @@ def _set_panel(axes: Axes, scores: Mapping[str, Mapping[str, Mapping[str, float]
             label=method,
             ms=8,
             mew=1.6,
+            zorder=3 if look.dashes == "solid" else 2,
         )
     axes.set_title(MEASURES[measure].heading, fontsize=11)
     axes.grid(color="#e4e4e4", linewidth=0.8)
