@@ -86,6 +86,8 @@ def read_model(path: Path, spec: ModelSpec | LegacySpec | None = None) -> AnyWei
     else:
         stored, layout = read_file(first), None
         layout = recognise_legacy(_shapes(stored.tensors))
+        if layout is None:
+            _refuse_part(stored)
     if not isinstance(layout, LegacyLayout):
         if isinstance(spec, LegacySpec):
             raise WeightsError(
@@ -120,6 +122,8 @@ def recognise_legacy(shapes: Mapping[str, Shape]) -> LegacyLayout | None:
     from vsrife.legacy import tensor_shapes  # imports torch
 
     flow = _flow_items(shapes)
+    if any(flow == _flow_items(layout.tensor_shapes()) for layout in LAYOUTS.values()):
+        return None
 
     def likeness(expected: Mapping[str, Shape]) -> float:
         wanted = _flow_items(expected)
@@ -148,6 +152,21 @@ def _flow_items(shapes: Mapping[str, Shape]) -> set[tuple[str, Shape]]:
 
 def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, Shape]:
     return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+
+
+def _refuse_part(stored: StoredFile) -> None:
+    """Tell a part of an older model that was given for the whole."""
+    from vsrife.legacy import tensor_shapes  # imports torch
+
+    for layout in LEGACY_LAYOUTS.values():
+        whole = tensor_shapes(layout).items()
+        for part in PARTS:
+            named = {f"{part}.{name}": shape for name, shape in _shapes(stored.tensors).items()}
+            if named and named.items() <= whole:
+                raise WeightsError(
+                    f"{stored.path} is a {part} of {title_of(layout)} alone; give the flownet file, or the folder of "
+                    "all files"
+                )
 
 
 def _part_file(flow_file: Path, part: str) -> Path:
@@ -192,7 +211,7 @@ def _check_legacy(
             )
         layout = spec.layout
     return LegacyWeights(
-        name=spec.name if spec else path.stem,
+        name=spec.name if spec else path.name if path.is_dir() else path.stem,
         path=path,
         layout=layout,
         tensors=MappingProxyType(to_float32(stored.tensors, path)),

@@ -22,8 +22,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NoReturn
 
-import platformdirs
-
 from vsrife.catalogue import DEFAULT_WEIGHTS, LAYOUTS, LEGACY_MODELS, MODELS, Layout, LegacySpec, ModelSpec, Shape
 from vsrife.errors import OptionError, WeightsError
 
@@ -79,7 +77,14 @@ def load_weights(model: str | Path | None = None) -> Weights:
         OptionError: `model` is neither a known version, nor an installed name, nor a path.
         WeightsError: the file is missing, damaged, of no layout or of another one than the version's.
     """
-    return read_weights(find_weights(model), named_version(model))
+    from vsrife.generations import LegacyWeights, load_model, title_of  # which builds upon this module
+
+    loaded = load_model(model)
+    if isinstance(loaded, LegacyWeights):
+        raise WeightsError(
+            f"{loaded.path} is a model before 4.x, {title_of(loaded.layout)}; this takes 4.x alone, give another one"
+        )
+    return loaded
 
 
 def find_weights(model: str | Path | None = None) -> Path:
@@ -234,6 +239,8 @@ def model_directory() -> Path:
     chosen = os.environ.get(DIRECTORY_VARIABLE)
     if chosen:
         return Path(chosen).expanduser()
+    import platformdirs  # here, so that a network can be measured where only PyTorch is installed
+
     return platformdirs.user_cache_path("vsrife", appauthor=False) / "models"
 
 
