@@ -39,6 +39,8 @@ class NetworkKeywords(TypedDict, total=False):
     scale: float
     model: str | Path | None
     ensemble: bool
+    tta: bool
+    tta_temporal: bool
     device: str | torch.device | None
     precision: str | None
 
@@ -85,7 +87,7 @@ def interpolate[Array: (NDArray[Any], Tensor)](
         b: the later one, same shape and dtype.
         timestep: 0 is the time of `a`, 1 that of `b`, which both come back unchanged. An array (H, W) is a time for
             every pixel. A list of these gives a list of pictures, for which each source is prepared once.
-        options: `scale`, `model`, `ensemble`, `device` and `precision`, as in `vsrife.RIFE`.
+        options: `scale`, `model`, `ensemble`, `tta`, `tta_temporal`, `device`, `precision`, as in `vsrife.RIFE`.
 
     Returns:
         Shape and dtype of `a`; a NumPy array or a tensor on the device of `a`, as that is. Equal pictures give `a`.
@@ -151,6 +153,8 @@ class Pair[Array: (NDArray[Any], Tensor)]:
         scale: float = 1.0,
         model: str | Path | None = None,
         ensemble: bool = False,
+        tta: bool = False,
+        tta_temporal: bool = False,
         device: str | torch.device | None = None,
         precision: str | None = None,
     ) -> None:
@@ -164,7 +168,9 @@ class Pair[Array: (NDArray[Any], Tensor)]:
         self.a: Array = a
         self.b: Array = b
         chosen = parse_device(device)
-        self._options = NetworkOptions(model, parse_scale(scale), ensemble, chosen, parse_precision(precision, chosen))
+        self._options = NetworkOptions(
+            model, parse_scale(scale), ensemble, chosen, parse_precision(precision, chosen), tta, tta_temporal
+        )
         bits, floating = _FORMATS[_dtype(a)]
         height, width = self.size
         colours = a.ndim == 3 and a.shape[2] >= 3
@@ -230,9 +236,9 @@ class Pair[Array: (NDArray[Any], Tensor)]:
     def _engine(self) -> Engine:
         net = network(self._options)
         if not self._translucent:
-            return Engine(net, self._fmt)
+            return Engine(net, self._fmt, averaging=self._options.averaging)
         seen, grey = (PictureFormat(f, 32, True, self._fmt.width, self._fmt.height) for f in (self._fmt.family, "GRAY"))
-        return Engine(net, seen, carried=(seen, grey))
+        return Engine(net, seen, carried=(seen, grey), averaging=self._options.averaging)
 
     def _joined(self, planes: Sequence[Tensor]) -> Any:
         """Planes as the engine gives them, in the layout of `a`."""

@@ -12,7 +12,8 @@ from vsrife.media.source import Source
 
 # What `RIFE` does without being told.
 _DEFAULTS: Mapping[str, Any] = {
-    "sc_threshold": 0.15, "scale": 1.0, "ensemble": False, "model": None, "device": None, "precision": None,
+    "sc_threshold": 0.15, "scale": 1.0, "ensemble": False, "tta": False, "tta_temporal": False, "model": None,
+    "device": None, "precision": None,
 }  # fmt: skip
 
 _TIMED = """\
