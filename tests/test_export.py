@@ -46,12 +46,13 @@ def pair(width: int, height: int, batch: int = 1) -> tuple[Array, Array]:
     return frames(0), frames(2)
 
 
-def run(path: Path, a: Array, b: Array, timestep: float) -> Array:
+def run(path: Path, a: Array, b: Array, *timesteps: float) -> Array:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 3  # the runtime warns of its own rewriting
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    inputs: dict[str, Any] = {"img0": a, "img1": b, "timestep": np.full((1, 1, 1, 1), timestep, np.float32)}
+    times = np.array(timesteps, np.float32).reshape(-1, 1, 1, 1)
+    inputs: dict[str, Any] = {"img0": a, "img1": b, "timestep": times}
     result: Array = session.run(["image"], inputs)[0]
     return result
 
@@ -83,6 +84,8 @@ def test_one_file_takes_any_size_and_number_of_frames(tmp_path: Path) -> None:
         image = run(path, a, b, 0.5)
         assert image.shape == a.shape
         np.testing.assert_allclose(image, expected(net, a, b, 0.5), atol=1e-4)
+    np.testing.assert_allclose(run(path, a, b, 0.2, 0.5)[1], image[1], atol=1e-6)  # a time for each frame
+    np.testing.assert_allclose(run(path, a, b, 0.2, 0.5)[0], expected(net, a, b, 0.2)[0], atol=1e-4)
 
 
 @pytest.mark.parametrize("scale", [0.25, 0.5, 2, 4])
