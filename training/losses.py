@@ -17,6 +17,7 @@ from vsrife.ops.reference import resize
 PYRAMID_LEVELS = 5
 LEAST_LEVEL_PX = 4
 CHARBONNIER_EPSILON = 1e-3
+LEAST_SQUARE = 3e-6  # 55 dB; what is better than this is good enough
 BLOCK_DECAY = 0.75  # weight of a block's picture against the one after it
 
 
@@ -26,6 +27,7 @@ class LossWeights:
 
     pyramid: float = 1.0
     charbonnier: float = 0.0
+    psnr: float = 0.0  # logarithm of each sample's mean squared error, so that easy samples count as much as hard ones
     flow: float = 0.0  # distance to the flow of a teacher, where it is better, and of synthetic motion, per pixel
     teacher: float = 1.0  # the privileged block's own picture; no influence on the student
     distilled: float = 0.01  # distance to the privileged block's flow, where it is better, per pixel
@@ -59,6 +61,11 @@ def charbonnier(error: Tensor) -> Tensor:
     return torch.sqrt(error * error + CHARBONNIER_EPSILON**2).mean()
 
 
+def log_error(error: Tensor) -> Tensor:
+    """Mean over samples of log10 of the mean squared error: a tenth of the PSNR in dB, with the sign of a loss."""
+    return (error.pow(2).mean(dim=(1, 2, 3)) + LEAST_SQUARE).log10().mean()
+
+
 def flow_distance(flow: Tensor, target: Tensor, trusted: Tensor) -> Tensor:
     """Mean distance in pixels of a stage's flow (N, 4, h, w) to a target (N, 4, H, W), weighted by (N, 2, H, W)."""
     target, trusted = (resize(m, *flow.shape[-2:]) for m in (target, trusted))
@@ -83,6 +90,8 @@ def compute_loss(estimate: Estimate, lesson: Lesson | None, batch: Batch, weight
         "charbonnier": charbonnier(errors[-1]),
         "pyramid": torch.stack([share * laplacian(e) for share, e in zip(shares, errors, strict=True)]).sum(),
     }
+    if weights.psnr:
+        parts["psnr"] = log_error(errors[-1])
     if weights.flow:
         exact = batch.exact.view(-1, 1, 1, 1)
         trusted = torch.maximum(exact, where_better(estimate, batch.flow, batch.truth))

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from training.forward import Estimate
@@ -32,11 +33,12 @@ class Monitor:
         out: Folder of the run.
         steps: Planned steps.
         first: The step it starts at.
+        every: Steps between two lines of the log, which are means over those steps and all processes.
         shown: False for all processes but one.
     """
 
-    def __init__(self, out: Path, steps: int, first: int, *, shown: bool = True) -> None:
-        self.out, self.shown = out, shown
+    def __init__(self, out: Path, steps: int, first: int, *, every: int = SCALARS_EVERY, shown: bool = True) -> None:
+        self.out, self.every, self.shown = out, every, shown
         self._bar = _make_bar(steps, first) if shown else None
         self._board = _make_board(out / "tensorboard") if shown else None
         self._reset()
@@ -65,24 +67,33 @@ class Monitor:
 
     def show(self, step: int, rate: float, samples: int, result: tuple[Loss, Batch, Estimate]) -> None:
         """Take note of a finished step of `samples` samples; values stay on the device until they are written."""
-        if not self.shown:
-            return
         loss, batch, estimate = result
         error = ((estimate.image.detach() - batch.truth) ** 2).mean(dim=(1, 2, 3))
-        values = {"loss": loss.total.detach(), "psnr": -10 * error.clamp_min(1e-8).log10().mean(), **loss.parts}
+        values = {"loss": loss.total.detach(), "psnr_db": -10 * error.clamp_min(1e-8).log10().mean(), **loss.parts}
         for name, value in values.items():
             self._sums[name] = self._sums.get(name, value.new_zeros(())) + value
         self._count += 1
         self._samples += samples
         if self._bar is not None:
             self._bar.update(1)
-        if (step + 1) % SCALARS_EVERY == 0:
-            self._write_scalars(step + 1, rate)
+        if (step + 1) % self.every == 0:
+            means = self._means()
+            if self.shown:
+                self._write_scalars(step + 1, rate, means)
+            self._reset()
         if self._board is not None and (step + 1) % PICTURES_EVERY == 0:
             self._board.add_image("samples", draw_samples(batch, estimate), step + 1)
 
-    def _write_scalars(self, step: int, rate: float) -> None:
-        scalars = {name: round(float(value) / self._count, 5) for name, value in self._sums.items()}
+    def _means(self) -> dict[str, float]:
+        """Means since the last line, over all processes."""
+        values = torch.stack(list(self._sums.values())) / self._count
+        if dist.is_initialized():
+            dist.all_reduce(values)
+            values /= dist.get_world_size()
+        return {name: round(value, 6) for name, value in zip(self._sums, values.tolist(), strict=True)}
+
+    def _write_scalars(self, step: int, rate: float, means: dict[str, float]) -> None:
+        scalars = dict(means)
         seconds = time.monotonic() - self._began
         scalars |= {
             "rate": rate,
@@ -92,11 +103,10 @@ class Monitor:
         with (self.out / LOG_FILE).open("a") as stream:
             stream.write(json.dumps({"step": step, "time": round(time.time(), 1), **scalars}) + "\n")
         if self._bar is not None:
-            self._bar.set_postfix(loss=scalars["loss"], psnr=scalars["psnr"])
+            self._bar.set_postfix(loss=scalars["loss"], psnr_db=scalars["psnr_db"])
         if self._board is not None:
             for name, value in scalars.items():
                 self._board.add_scalar(name, value, step)
-        self._reset()
 
 
 def _make_bar(steps: int, first: int) -> Any:

@@ -17,10 +17,10 @@ from torch import Tensor
 from training.pack import CELL_PX, STILL_DIFFERENCE, ClipEntry, Pack, find_cuts
 from vsrife.errors import ClipError
 
-STRIDE_SHARES = (0.5, 0.25, 0.15, 0.1)  # of strides 1 to 4 between the frames of a sample
+STRIDE_SHARES = (0.6, 0.22, 0.11, 0.07)  # of strides 1 to 4 between the frames of a sample
 HALFWAY_SHARE = 0.6  # of samples at timestep 1/2; the others lie anywhere between their frames
 CANDIDATES = 4  # places looked at before a crop is cut where the most moves
-MOVING_SHARE = 0.7  # of crops taken at the liveliest of them; the others are cut blindly
+MOVING_SHARE = 0.4  # of crops taken at the liveliest of them; the others are cut blindly
 REDUCED_SHARE = 0.25  # of steps whose crops are cut twice as large and halved: sharper pictures, smaller motion
 WIDE_CROPS = 4  # ordinary crops that take as long as one of twice the side
 TEXTURE_MARGIN_PX = 32  # around a crop that becomes a layer of synthetic motion
@@ -37,6 +37,7 @@ class Mix:
     crop_px: int
     batch: int  # samples of a step, over all ranks
     synthetic_share: float = 0.25
+    still_share: float = 0.08  # of samples in which nothing moves, so that the network learns to leave that alone
     window_steps: int = 0  # first steps that show nothing but still frames seen through a moving window
     wide_share: float = 0.0  # of steps with crops of twice the side, and fewer of them
     degraded_share: float = 0.3  # of samples that get noise, blur or compression
@@ -174,6 +175,9 @@ class Sampler:
         at = rng.choice(len(table.weight), size=size, p=table.weight)
         other = rng.choice(len(table.weight), size=size, p=table.weight)
         first, timestep = self._choose_frames(rng, at)
+        synthetic = (rng.random(size) < self.mix.synthetic_share) | (step < self.mix.window_steps)
+        anywhere = synthetic & (rng.random(size) > HALFWAY_SHARE)
+        timestep = np.where(anywhere, rng.random(size), timestep).astype(np.float32)
         extent = shape.crop_px * shape.factor
         y, x = self._choose_places(rng, at, extent)
         texture_y, texture_x = (
@@ -190,7 +194,7 @@ class Sampler:
             channels=PERMUTATIONS[rng.integers(0, 6, size)],
             gain=0.85 + 0.3 * colour[0],
             gamma=0.85 + 0.3 * colour[1],
-            synthetic=(rng.random(size) < self.mix.synthetic_share) | (step < self.mix.window_steps),
+            synthetic=synthetic,
             noise=np.where(degraded, 0.015 * colour[2] ** 2, zero),
             blur=np.where(degraded, np.maximum(0, 2.0 * colour[3] - 1), zero),
             quantiser=np.where(degraded, 0.06 * colour[4] ** 2, zero),
@@ -202,14 +206,16 @@ class Sampler:
         table, size = self.table, len(at)
         stride = 1 + rng.choice(len(STRIDE_SHARES), size=size, p=STRIDE_SHARES)
         halfway = rng.random(size) < HALFWAY_SHARE
-        span = np.where(halfway, 2 * stride, rng.integers(2, 2 * stride + 1))
+        span = np.where(halfway, 2 * stride, rng.integers(3, 2 * stride + 2))
         span = np.minimum(span, table.reach[at])
         span -= np.where(halfway, span % 2, 0)
         between = np.where(halfway, span // 2, 1 + rng.integers(0, np.maximum(span - 1, 1)))
+        span_shown = np.where(rng.random(size) < self.mix.still_share, 0, span)
         swap = rng.random(size) < 0.5
         area = table.height[at] * table.width[at]
-        begin, end = np.where(swap, span, 0), np.where(swap, 0, span)
-        first = table.first[at][:, None] + area[:, None] * np.stack((begin, between, end), axis=1)
+        begin, end = np.where(swap, span_shown, 0), np.where(swap, 0, span_shown)
+        middle = np.minimum(between, span_shown)
+        first = table.first[at][:, None] + area[:, None] * np.stack((begin, middle, end), axis=1)
         timestep = np.where(swap, span - between, between) / span
         return first, timestep.astype(np.float32)
 

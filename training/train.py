@@ -49,6 +49,8 @@ def make_parser() -> argparse.ArgumentParser:
         "--wide", type=float, default=0.0, help="share of steps with crops of twice the side (default 0)"
     )
     parser.add_argument("--charbonnier", type=float, default=0.0, help="weight of this part of the loss")
+    parser.add_argument("--psnr", type=float, default=0.0, help="weight of each sample's logarithmic error")
+    parser.add_argument("--still", type=float, default=0.08, help="share of samples without motion (default 0.08)")
     parser.add_argument("--flow", type=float, default=0.0, help="weight of the known flow")
     parser.add_argument("--privileged", action="store_true", help="train a block that sees the truth as teacher")
     parser.add_argument("--ema", type=float, default=0.999)
@@ -57,15 +59,23 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
     parser.add_argument("--threads", type=int, help="CPU threads of each process")
     parser.add_argument("--save-every", type=float, default=60.0, help="seconds between checkpoints (default 60)")
+    parser.add_argument("--log-every", type=int, default=50, help="steps between lines of the log (default 50)")
     return parser
 
 
 def make_plan(a: argparse.Namespace) -> Plan:
     return Plan(
         layout=find_layout(a.spec).id,
-        mix=Mix(crop_px=a.crop, batch=a.batch, synthetic_share=a.synthetic, wide_share=a.wide, window_steps=a.window),
+        mix=Mix(
+            crop_px=a.crop,
+            batch=a.batch,
+            synthetic_share=a.synthetic,
+            still_share=a.still,
+            window_steps=a.window,
+            wide_share=a.wide,
+        ),
         schedule=Schedule(a.steps, a.rate),
-        weights=LossWeights(charbonnier=a.charbonnier, flow=a.flow),
+        weights=LossWeights(charbonnier=a.charbonnier, psnr=a.psnr, flow=a.flow),
         ema=a.ema,
         seed=a.seed,
         privileged=a.privileged,
@@ -103,7 +113,9 @@ def train(arguments: argparse.Namespace) -> None:
         precision = torch.bfloat16 if arguments.precision == "bf16" else torch.float32
         trainer = Trainer(plan, open_clips(arguments, ranks), ranks, precision)
         resume(trainer, arguments)
-        monitor = Monitor(arguments.out, plan.schedule.steps, trainer.step, shown=ranks.leads)
+        monitor = Monitor(
+            arguments.out, plan.schedule.steps, trainer.step, every=arguments.log_every, shown=ranks.leads
+        )
         with monitor:
             run(trainer, arguments.out, save_every_s=arguments.save_every, monitor=monitor, until=until)
 
