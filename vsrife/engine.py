@@ -263,7 +263,7 @@ class Engine:
             flow, mask = self._between(a, b, 0.5 if source else timestep, lambda: None)
             share = torch.sigmoid(mask)
             if source:
-                flow, share = _brought(flow, share, to_right=bool(timestep))
+                flow, share = brought(flow, share, to_right=bool(timestep))
             return flow[0], share[0, 0]
 
     @contextmanager
@@ -505,7 +505,7 @@ def _samples(frame: _Prepared) -> Planes:
     return tuple(plane if plane.dtype == frame.fmt.dtype else to_samples(plane, frame.fmt) for plane in frame.planes)
 
 
-def _brought(flow: Tensor, share: Tensor, *, to_right: bool) -> View:
+def brought(flow: Tensor, share: Tensor, *, to_right: bool) -> View:
     """Flow and share of a time in between at the pixels of one of the two pictures."""
     own, other = (flow[:, 2:], flow[:, :2]) if to_right else (flow[:, :2], flow[:, 2:])
     offset = -own  # from a pixel of the picture to where it is at the time in between
