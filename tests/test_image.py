@@ -25,10 +25,12 @@ WIDTH, HEIGHT = 64, 48
 def view(x: int, dtype: type = np.uint8, alpha: bool = False, width: int = WIDTH) -> NDArray[Any]:
     """A texture that moves to the left as x grows."""
     peak = np.iinfo(dtype).max
-    pixels = (texture(128, HEIGHT, 3)[:, x : x + width] * peak).round().astype(dtype)
+    pixels: NDArray[Any] = (texture(128, HEIGHT, 3)[:, x : x + width] * peak).round().astype(dtype)
     if not alpha:
         return pixels
-    ramp = np.broadcast_to(np.linspace(0, peak, HEIGHT)[:, None, None], (HEIGHT, width, 1)).round().astype(dtype)
+    ramp: NDArray[Any] = (
+        np.broadcast_to(np.linspace(0, peak, HEIGHT)[:, None, None], (HEIGHT, width, 1)).round().astype(dtype)
+    )
     return np.concatenate((pixels, ramp), axis=-1)
 
 

@@ -13,6 +13,8 @@ from vsrife.errors import ClipError, DeviceError, MediaError, OptionError, RifeE
 if TYPE_CHECKING:
     from vsrife.arrays import flow, interpolate
     from vsrife.filter import RIFE, rife
+    from vsrife.merging import merge
+    from vsrife.motion import Flow
 
 __version__ = "0.1.0"
 
@@ -20,6 +22,7 @@ __all__ = [
     "RIFE",
     "ClipError",
     "DeviceError",
+    "Flow",
     "MediaError",
     "OptionError",
     "RifeError",
@@ -27,13 +30,16 @@ __all__ = [
     "__version__",
     "flow",
     "interpolate",
+    "merge",
     "rife",
 ]
 
 _HOMES = {
+    "Flow": "vsrife.motion",
     "RIFE": "vsrife.filter",
     "flow": "vsrife.arrays",
     "interpolate": "vsrife.arrays",
+    "merge": "vsrife.merging",
     "rife": "vsrife.filter",
 }
 
