@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
+import torch.nn.functional as F
 from clips import equal, pan, planes_of
 from golden import frame_pair, tensors
+from golden.legacy import LegacyCase, averaged_cases, legacy_output, legacy_tensors, own_averaged_cases
 from torch import Tensor
 
-from vsrife import RIFE, pyramid, tta
+from vsrife import RIFE, legacy, pyramid, tta
 from vsrife.catalogue import MODELS
 from vsrife.fold import FoldedNet, fold
 from vsrife.network import IFNet, swap, warp_by_flow
@@ -114,6 +118,32 @@ def test_temporal_is_the_ensemble_where_that_exists() -> None:
     field = pyramid.estimate(net, *(pyramid.encode(net, frame) for frame in frames), 0.3)
     assert (flow - field.flow()).abs().max() < 1e-9
     assert (mask - field.mask(*field.size)).abs().max() < 1e-9
+
+
+def assert_equals_ncnn(case: LegacyCase, request: pytest.FixtureRequest) -> None:
+    net = legacy.load(case.layout, legacy_tensors(case.version))
+    width, height = case.layout.padded(case.width, case.height, 1.0)
+    averaging = Averaging(ALL_VIEWS if case.tta else (UPRIGHT,), case.temporal)
+    padded = (F.pad(frame, (0, width - case.width, 0, height - case.height)) for frame in case.frames)
+    sources = [[net.encode(view.turn(frame).contiguous()) for view in averaging.views] for frame in padded]
+    found = tta.estimate_legacy(net, sources[0], sources[1], case.timestep, averaging)
+    assert found.image is not None
+    got = found.image[0, :, : case.height, : case.width]
+    assert (got - legacy_output(case, request)).abs().max() <= 2e-4, case.key
+
+
+@pytest.mark.parametrize("case", own_averaged_cases(), ids=lambda case: case.key)
+@torch.inference_mode()
+def test_older_models_equal_rife_ncnn_vulkan(case: LegacyCase, request: pytest.FixtureRequest) -> None:
+    assert_equals_ncnn(case, request)
+
+
+@torch.inference_mode()
+def test_older_models_equal_rife_ncnn_vulkan_in_each_mode(golden_data: Path, request: pytest.FixtureRequest) -> None:
+    cases = averaged_cases(golden_data / "legacy")
+    assert len(cases) == 10
+    for case in cases:
+        assert_equals_ncnn(case, request)
 
 
 def test_the_filter_averages() -> None:

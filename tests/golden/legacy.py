@@ -41,6 +41,8 @@ class LegacyCase:
     timestep: float
     source: str
     scale: float = 1.0
+    tta: bool = False
+    temporal: bool = False
 
     @property
     def layout(self) -> LegacyLayout:
@@ -137,6 +139,23 @@ def full_cases(folder: Path) -> list[LegacyCase]:
     """The cases of the full set that are about the published forward."""
     rows = json.loads((folder / "cases.json").read_text(encoding="ascii"))
     return [LegacyCase(**row) for row in rows if not any(mode in row for mode in _MODES)]
+
+
+def averaged_cases(folder: Path) -> list[LegacyCase]:
+    """The cases of the full set with test-time augmentation as in rife-ncnn-vulkan."""
+    rows = json.loads((folder / "cases.json").read_text(encoding="ascii"))
+    return [LegacyCase(**row) for row in rows if row.get("tta") or row.get("temporal")]
+
+
+def own_averaged_cases() -> tuple[LegacyCase, ...]:
+    """Both modes at once, for one flow of both frames and for a flow of each."""
+    return tuple(
+        LegacyCase(
+            key=f"{version}_45x70_t0.5_tta_temporal", version=version, height=45, width=70, timestep=0.5,
+            source="graph", tta=True, temporal=True,
+        )
+        for version in ("1.5", "2.0")
+    )  # fmt: skip
 
 
 def legacy_output(case: LegacyCase, request: pytest.FixtureRequest) -> Tensor:

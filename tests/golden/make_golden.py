@@ -35,8 +35,8 @@ def kept(case: dict[str, Any]) -> bool:
 
 
 def is_kept_legacy(key: str) -> bool:
-    """45x70 as published, at the middle and at 0.3."""
-    return key.endswith(("_45x70_t0.5", "_45x70_t0.3"))
+    """45x70 as published, at the middle and at 0.3, and with both modes of test-time augmentation."""
+    return key.endswith(("_45x70_t0.5", "_45x70_t0.3", "_45x70_t0.5_tta_temporal"))
 
 
 def main() -> None:
