@@ -98,8 +98,9 @@ def write_greys(
         pix_fmt: planar.
         options: of the codec.
     """
+    rate = (len(levels) / ((ticks[-1] - ticks[0]) * tick)).limit_denominator(1001)
     with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=24, options=options)
+        stream = container.add_stream(codec, rate=rate, options=options)
         assert isinstance(stream, av.VideoStream)
         stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, pix_fmt
         stream.codec_context.time_base = stream.time_base = tick
