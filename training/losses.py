@@ -93,8 +93,8 @@ def compute_loss(estimate: Estimate, lesson: Lesson | None, batch: Batch, weight
     if weights.psnr:
         parts["psnr"] = log_error(errors[-1])
     if weights.flow:
-        exact = batch.exact.view(-1, 1, 1, 1)
-        trusted = torch.maximum(exact, where_better(estimate, batch.flow, batch.truth))
+        taught, exact = (value.view(-1, 1, 1, 1) for value in (batch.taught, batch.exact))
+        trusted = taught * torch.maximum(exact, where_better(estimate, batch.flow, batch.truth))
         parts["flow"] = distil(estimate, batch.flow, trusted, shares)
     if lesson is not None:
         flow = lesson.flow.detach()

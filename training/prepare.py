@@ -44,7 +44,10 @@ class Preparation:
             rendering = self.synthetic(draws.where(draws.synthetic), motion)
             frames[made], flow[made] = rendering.frames, rendering.flow
         frames = degrade(frames, *(self._put(v) for v in (draws.noise, draws.blur, draws.quantiser, draws.seed)))
-        return Batch(frames[:, 0], frames[:, 1], frames[:, 2], self._put(draws.timestep), flow, made.float())
+        given = torch.ones_like(made) if taught else made
+        return Batch(
+            frames[:, 0], frames[:, 1], frames[:, 2], self._put(draws.timestep), flow, given.float(), made.float()
+        )
 
     def synthetic(self, draws: Draws, motion: Motion) -> Rendering:
         """Layers cut from two real frames and moved; rendered with a margin, so that little comes from outside."""

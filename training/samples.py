@@ -243,7 +243,8 @@ class Batch:
     frame1: Tensor
     timestep: Tensor  # (N,)
     flow: Tensor  # (N, 4, H, W), pixels from the truth to frame 0 and to frame 1, x before y
-    exact: Tensor  # (N,), 1 where `flow` is the truth, 0 where it is a teacher's
+    taught: Tensor  # (N,), 1 where `flow` is given, else 0
+    exact: Tensor  # (N,), 1 where it is the truth, 0 where it is a teacher's
 
 
 def gather(pixels: Tensor, first: Tensor, geometry: Tensor, size: int, orientation: Tensor) -> Tensor:

@@ -51,7 +51,8 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--charbonnier", type=float, default=0.0, help="weight of this part of the loss")
     parser.add_argument("--psnr", type=float, default=0.0, help="weight of each sample's logarithmic error")
     parser.add_argument("--still", type=float, default=0.08, help="share of samples without motion (default 0.08)")
-    parser.add_argument("--flow", type=float, default=0.0, help="weight of the known flow")
+    parser.add_argument("--flow", type=float, default=0.0, help="weight of taught flow, which fades")
+    parser.add_argument("--no-classical", action="store_true", help="do not teach real samples by classical flow")
     parser.add_argument("--privileged", action="store_true", help="train a block that sees the truth as teacher")
     parser.add_argument("--ema", type=float, default=0.999)
     parser.add_argument("--seed", type=int, default=1)
@@ -79,6 +80,7 @@ def make_plan(a: argparse.Namespace) -> Plan:
         ema=a.ema,
         seed=a.seed,
         privileged=a.privileged,
+        classical=not a.no_classical,
     )
 
 

@@ -61,6 +61,7 @@ class Plan:
     ema: float = 0.999
     seed: int = 1
     privileged: bool = False  # with the teacher of the RIFE paper
+    classical: bool = True  # the flow of real samples is taught too, by OpenCV's DIS
 
     def motion(self, step: int) -> Motion:
         """How synthetic samples move: at first as a window over a still frame, further and further."""
@@ -125,6 +126,8 @@ class Trainer:
         self.net = IFNet(layout)
         torch.manual_seed(plan.seed)
         initialise(self.net)
+        if ranks.device.type == "cuda":
+            self.net.to(memory_format=torch.channels_last)
         self.taught = Class(TrainingForward(self.net, precision), privileged=plan.privileged).to(ranks.device)
         self.forward: nn.Module = self.taught
         if ranks.count > 1:
@@ -176,21 +179,30 @@ class Trainer:
 
     def train_step(self, draws: Draws) -> tuple[Loss, Batch, Estimate]:
         """One step on the samples drawn for it."""
+        batch = self.prepare(draws)
+        loss, estimate = self.learn(batch)
+        return loss, batch, estimate
+
+    def prepare(self, draws: Draws) -> Batch:
+        """This process's samples of the step."""
         mine = draws.part(self.ranks.rank, self.ranks.count)
-        weights = self.plan.loss_weights(self.step)
-        batch = self.preparation.make(mine, self.plan.motion(self.step), taught=weights.flow > 0)
+        taught = self.plan.classical and self.plan.loss_weights(self.step).flow > 0
+        return self.preparation.make(mine, self.plan.motion(self.step), taught=taught)
+
+    def learn(self, batch: Batch) -> tuple[Loss, Estimate]:
+        """Forward, loss, gradients, optimiser, average."""
         rate = self.rate(self.step)
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         self.optimiser.zero_grad(set_to_none=True)
         estimate, lesson = self.forward(batch.frame0, batch.frame1, batch.timestep, batch.truth)
-        loss = compute_loss(estimate, lesson, batch, weights)
+        loss = compute_loss(estimate, lesson, batch, self.plan.loss_weights(self.step))
         loss.total.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.taught.parameters(), GRADIENT_LIMIT)
         self.optimiser.step()
         self._follow()
         self.step += 1
-        return loss, batch, estimate
+        return loss, estimate
 
     def _follow(self) -> None:
         """Move the average towards the network; faster in the beginning, when there is little to average."""
