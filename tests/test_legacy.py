@@ -415,8 +415,9 @@ def test_what_stands_still_keeps_its_codes(layout_id: str) -> None:
     pair = Picture(0, still, left.color), Picture(1, after, right.color)
     got = Engine(small_net(layout_id), fmt).interpolate(*pair, 0.25)
     assert got is not None
-    for plane, before in zip(got, still, strict=True):
-        assert np.array_equal(plane.numpy()[:, : plane.shape[1] // 4], before[:, : before.shape[1] // 4])
+    for made, before in zip(got, still, strict=True):
+        plane = made.numpy()
+        assert np.array_equal(plane[:, : plane.shape[1] // 4], before[:, : before.shape[1] // 4])
     assert not np.array_equal(got[0].numpy(), still[0])
 
 

@@ -148,12 +148,10 @@ def _read_graph(path: Path) -> list[GraphLayer]:
     """The layers of a graph, in their order."""
     if not path.is_file():
         raise WeightsError(f"{path} does not exist; put all files of the model into one folder")
-    try:
-        magic, counts, *lines = read_bytes(path).decode("utf-8").split("\n")
-    except (UnicodeDecodeError, ValueError):
-        magic, counts, lines = "", "", []
+    magic, *lines = read_bytes(path).decode("utf-8", errors="replace").splitlines()
     if magic.strip() != _MAGIC:
         raise WeightsError(f"{path} is no ncnn graph as text, got {magic[:24]!r} where {_MAGIC} stands; get it again")
+    counts, *lines = lines or [""]
     layers = [_parse_line(line, path) for line in lines if line.strip()]
     count = counts.split()[0] if counts.split() else "nothing"
     if count != str(len(layers)):
@@ -201,14 +199,19 @@ def _recognise(graph: Sequence[GraphLayer], path: Path) -> Layout | LegacyLayout
         spec = MODELS.get(version[1]) if version else None
         return spec.layout if spec and spec.layout in found else found[-1]
 
-    def known(layout: Layout | LegacyLayout) -> int:
-        return _first_difference(graph, _slots(layout, "flownet")) or 0
+    nearest = max(_candidates(), key=lambda layout: _likeness(graph, _slots(layout, "flownet")))
+    slots = _slots(nearest, "flownet")
+    index = _first_difference(graph, slots)
+    assert index is not None
+    difference = _expected(graph, slots, index)
+    raise WeightsError(f"{path} is the graph of no known model, nearest is {nearest.id}, but {difference}; {_ADVICE}")
 
-    nearest = max(_candidates(), key=known)
-    raise WeightsError(
-        f"{path} is the graph of no known model, nearest is {nearest.id}, but "
-        f"{_expected(graph, _slots(nearest, 'flownet'), known(nearest))}; {_ADVICE}"
-    )
+
+def _likeness(graph: Sequence[GraphLayer], slots: Sequence[Slot]) -> int:
+    """How many layers with data are as they should be, counted from both ends."""
+    layers = _with_data(graph)
+    pairs = list(zip(layers, slots, strict=False)) + list(zip(layers[::-1], slots[::-1], strict=False))
+    return sum(_fits(layer, slot) for layer, slot in pairs)
 
 
 def _first_difference(graph: Sequence[GraphLayer], slots: Sequence[Slot]) -> int | None:

@@ -126,7 +126,7 @@ def legacy_outputs(path: Path) -> dict[str, Tensor]:
 
 def own_cases() -> tuple[LegacyCase, ...]:
     """Every generation at 45x70 in the middle, and at another time where it takes one."""
-    first = {spec.layout.id: spec.name for spec in reversed(LEGACY_MODELS.values())}
+    first = {spec.layout.id: spec.name for spec in reversed(list(LEGACY_MODELS.values()))}
     times = {name: (0.5, 0.3) if LEGACY_LAYOUTS[id_].takes_time else (0.5,) for id_, name in first.items()}
     return tuple(
         LegacyCase(key=f"{name}_45x70_t{t}", version=name, height=45, width=70, timestep=t, source="")
