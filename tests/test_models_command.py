@@ -412,6 +412,7 @@ def test_interruption_keeps_the_part(
         (["models", "download", "4.62"], "got '4.62'; did you mean 4.6"),
         (["models", "download", "my.pkl"], "only published versions can be downloaded, got 'my.pkl'"),
         (["models", "download", "4.15.lite", "4.99"], "got '4.99'"),
+        (["models", "download", "3.1"], "got 3.1; get their release, and run: vsrife models import FOLDER --name 3.1"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

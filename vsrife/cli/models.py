@@ -15,7 +15,7 @@ from vsrife.cli.completion import complete_model, complete_version
 from vsrife.download import UnreachableError, download
 from vsrife.errors import OptionError, WeightsError
 from vsrife.store import StoredModel, import_model, remove, stored_model, stored_models, verify
-from vsrife.weights import download_command, model_directory, named_version
+from vsrife.weights import download_command, model_directory, named_version, split_legacy
 
 _COLUMNS = ("model", "layout", "parameters", "size", "licence", "where")
 _RIGHT = ("parameters", "size")
@@ -165,6 +165,12 @@ def export_models(name: str, target: Path, precision: str, scale: float | None, 
 
 def _version(text: str) -> ModelSpec:
     spec = named_version(text)
+    older = split_legacy(text)[0]
+    if older:
+        raise OptionError(
+            f"models before 4.x cannot be downloaded, got {text}; get their release, and run: vsrife models import FOLDER "
+            f"--name {older.name}"
+        )
     if spec is None:
         raise OptionError(f"only published versions can be downloaded, got {text!r}; name one, such as 4.26")
     return spec
