@@ -168,8 +168,8 @@ def _version(text: str) -> ModelSpec:
     older = split_legacy(text)[0]
     if older:
         raise OptionError(
-            f"models before 4.x cannot be downloaded, got {text}; get their release, and run: vsrife models import FOLDER "
-            f"--name {older.name}"
+            f"models before 4.x cannot be downloaded, got {text}; get their release, and run: "
+            f"vsrife models import FOLDER --name {older.name}"
         )
     if spec is None:
         raise OptionError(f"only published versions can be downloaded, got {text!r}; name one, such as 4.26")
