@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +34,14 @@ Seconds = Callable[[int], float]  # the time of a frame
 _rebuild, _source, _output = (functools.partial(option, section=name) for name in ("Comparison", "Source", "Output"))
 
 
-@click.command(cls=SectionedCommand)
+@click.command(
+    cls=SectionedCommand,
+    epilog="""\b
+Examples:
+  vsrife compare in.mp4
+  vsrife compare in.mkv --model 4.6 --model 4.26 --start 1:30 --frames 200 --html
+  vsrife compare in.mp4 --drop 4 --baseline none -o slow-motion-test""",
+)
 @click.argument("file", metavar="IN", type=click.Path(path_type=Path))
 @_rebuild(
     "--drop",
@@ -126,6 +134,8 @@ def _run(
     from vsrife.comparison import plan_dropping
     from vsrife.media.source import explained, open_source
 
+    for package in ("cv2", "matplotlib.figure", "PIL.Image"):
+        import_module(package)  # one that is missing is missed now, not when the work is done
     models = _models(network)
     part = _part(open_source(file, upright=True), start, end, frames, deinterlace)
     time_of = None if part.timeline.rate is not None else part.timeline.__getitem__
