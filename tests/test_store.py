@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
+from test_ncnn import Writer
 from torch import Tensor
 
 from vsrife import weights
@@ -119,6 +120,27 @@ def test_a_model_of_several_files_becomes_one(store: Path, tmp_path: Path, capsy
     assert capsys.readouterr().out.startswith("3.1: good, E04")
     assert main(["models", "export", "3.1", str(tmp_path / "out.onnx")]) == 2
     assert "only 4.x models are written as ONNX, got 3.1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("given", ["", "flownet.param", "flownet.bin"], ids=["folder", "param", "bin"])
+def test_a_pair_of_ncnn_becomes_a_version(given: str, store: Path, tmp_path: Path) -> None:
+    values = {name: tensor.to(torch.float32) for name, tensor in tensors().items()}
+    folder = Writer(SMALL, values).write(tmp_path / "rife-v4.15-lite")
+    assert main(["models", "import", str(folder / given)]) == 0
+    assert files(store) == ["flownet_v4.15.lite.safetensors", "flownet_v4.15.lite.safetensors.sha256"]
+    loaded = load_weights("4.15.lite")
+    assert all(torch.equal(loaded.tensors[name], tensor) for name, tensor in values.items())
+
+
+def test_a_pair_of_ncnn_that_is_cut_short_is_refused(
+    store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = Writer(SMALL, {name: tensor.to(torch.float32) for name, tensor in tensors().items()}).write(tmp_path / "x")
+    data = (folder / "flownet.bin").read_bytes()
+    (folder / "flownet.bin").write_bytes(data[: len(data) // 2])
+    assert main(["models", "import", str(folder), "--name", "mine"]) == 1
+    assert "flownet.bin" in capsys.readouterr().err
+    assert files(store) == []
 
 
 def test_replacing_needs_force_and_leaves_one_file(
