@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -87,6 +88,19 @@ def test_tensors_of_every_generation(golden_data: Path) -> None:
     assert {version: LEGACY_MODELS[version].layout.id for version in table["versions"]} == table["versions"]
     assert checksum(legacy_tensors("3.8")) == 0x430E444D  # so the rule gives the weights of the reference outputs
     assert checksum(legacy_tensors("1.2")) == 0x9C908F8C
+
+
+def test_the_documentation_lists_them() -> None:
+    text = (Path(__file__).parents[1] / "docs" / "models.md").read_text(encoding="utf-8")
+    table = [line.split("|")[1:-1] for line in text.splitlines() if line.startswith("| ")]
+    rows = {name.strip(): row for row in table for name in row[0].split(",")}
+    for spec in LEGACY_MODELS.values():
+        values = sum(math.prod(shape) for shape in tensor_shapes(spec.layout).values())
+        _, _, files, count, times, refinement = (cell.strip() for cell in rows[spec.name])
+        assert count == f"{values:,}"
+        assert (times == "any") == spec.layout.takes_time
+        assert (refinement == "yes") == (spec.layout.refiner is not None)
+        assert ("contextnet" in files) == (spec.layout.id in ("E01", "E02", "E03", "E04"))
 
 
 @pytest.mark.parametrize("layout_id", SMALL)

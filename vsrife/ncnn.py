@@ -36,6 +36,7 @@ _FLOAT32, _FLOAT32_RAW, _FLOAT16 = 0, 0x0002C056, 0x01306B47  # flags before a l
 _LEAKY, _SIGMOID, _LEAKY_SLOPE = 2, 4, 0.2  # fused activations, and the only slope there is
 _WITH_DATA = ("Convolution", "ConvolutionDepthWise", "Deconvolution", "InnerProduct", "PReLU", "MemoryData")
 _EXPORTED = ("E01", "E02", "E03", "E04", "E06")  # the older generations that exist as graphs
+_LAST = "unet.conv"  # the layer that a sigmoid may be part of
 _BATCH_NORM_EPS = 1e-5
 _ADVICE = "get the original files; of graphs with the ensemble or refinement built in take the one without"
 
@@ -242,14 +243,14 @@ def _fits(layer: GraphLayer, slot: Slot) -> bool:
     outputs = slot.shape[1 if slot.kind == "Deconvolution" else 0]
     padding = 1 if slot.kind == "Deconvolution" else kernel // 2
     got = (layer.key(0), layer.key(1), layer.key(2, 1), layer.key(3, 1), layer.key(4), layer.key(7, 1))
-    return got == (outputs, kernel, 1, slot.stride, padding, slot.groups) and _fused_fits(layer)
+    return got == (outputs, kernel, 1, slot.stride, padding, slot.groups) and _fused_fits(layer, slot)
 
 
-def _fused_fits(layer: GraphLayer) -> bool:
-    """Whether the activation that is part of a convolution, if any, is one that the networks have."""
+def _fused_fits(layer: GraphLayer, slot: Slot) -> bool:
+    """Whether the activation that is part of a convolution, if any, is one that the network may have there."""
     if layer.key(9) == _LEAKY:
         return math.isclose(layer.key(10), _LEAKY_SLOPE, rel_tol=1e-6)
-    return layer.key(9) in (0, _SIGMOID)
+    return layer.key(9) == 0 or (layer.key(9) == _SIGMOID and slot.name == _LAST)
 
 
 def _expected(graph: Sequence[GraphLayer], slots: Sequence[Slot], index: int) -> str:

@@ -215,7 +215,7 @@ def named_version(model: str | Path | None) -> ModelSpec | None:
             return None
         others = installed_names()
         raise OptionError(
-            f"model must be a version, the path of a {', '.join(SUFFIXES)} file or nothing, got {model!r}; "
+            f"model must be a version, the path of a {', '.join(SUFFIXES)} file or folder, or nothing, got {model!r}; "
             f"{_suggestion(version)}known versions are {', '.join(MODELS)} and before 4.x {', '.join(LEGACY_MODELS)}"
             + (f"; other models here are {', '.join(others)}" if others else "")
         )
