@@ -28,9 +28,7 @@ def view(x: int, dtype: type = np.uint8, alpha: bool = False, width: int = WIDTH
     pixels: NDArray[Any] = (texture(128, HEIGHT, 3)[:, x : x + width] * peak).round().astype(dtype)
     if not alpha:
         return pixels
-    ramp: NDArray[Any] = (
-        np.broadcast_to(np.linspace(0, peak, HEIGHT)[:, None, None], (HEIGHT, width, 1)).round().astype(dtype)
-    )
+    ramp: NDArray[Any] = np.linspace(0, peak, HEIGHT).round().astype(dtype)[:, None, None].repeat(width, 1)
     return np.concatenate((pixels, ramp), axis=-1)
 
 

@@ -138,6 +138,26 @@ def _checked(timestep: Any, size: tuple[int, int]) -> float | Tensor:
     return float(timestep)
 
 
+def network_options(
+    *,
+    scale: float = 1.0,
+    model: str | Path | None = None,
+    ensemble: bool = False,
+    tta: bool = False,
+    tta_temporal: bool = False,
+    device: str | torch.device | None = None,
+    precision: str | None = None,
+) -> NetworkOptions:
+    """Checked keywords of a call.
+
+    Raises:
+        OptionError, DeviceError: one of them is out of range.
+    """
+    chosen = parse_device(device)
+    dtype = parse_precision(precision, chosen)
+    return NetworkOptions(model, parse_scale(scale), bool(ensemble), chosen, dtype, bool(tta), bool(tta_temporal))
+
+
 class Pair[Array: (NDArray[Any], Tensor)]:
     """Two pictures and all that does not depend on the time between them.
 
@@ -149,14 +169,7 @@ class Pair[Array: (NDArray[Any], Tensor)]:
         self,
         a: Array,
         b: Array,
-        *,
-        scale: float = 1.0,
-        model: str | Path | None = None,
-        ensemble: bool = False,
-        tta: bool = False,
-        tta_temporal: bool = False,
-        device: str | torch.device | None = None,
-        precision: str | None = None,
+        **options: Unpack[NetworkKeywords],
     ) -> None:
         _check_picture("a", a)
         _check_picture("b", b)
@@ -167,10 +180,7 @@ class Pair[Array: (NDArray[Any], Tensor)]:
             )
         self.a: Array = a
         self.b: Array = b
-        chosen = parse_device(device)
-        self._options = NetworkOptions(
-            model, parse_scale(scale), ensemble, chosen, parse_precision(precision, chosen), tta, tta_temporal
-        )
+        self._options = network_options(**options)
         bits, floating = _FORMATS[_dtype(a)]
         height, width = self.size
         colours = a.ndim == 3 and a.shape[2] >= 3

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import Unpack
 
 import numpy as np
 import torch
 import vapoursynth as vs
 from torch import Tensor
 
+from vsrife.arrays import NetworkKeywords
 from vsrife.errors import ClipError, RifeError
 from vsrife.options import picture_format
 from vsrife.pairwise import Frames, computed, engine_for, picture_of
@@ -20,12 +21,7 @@ def merge(
     clip_a: vs.VideoNode,
     clip_b: vs.VideoNode,
     mask: vs.VideoNode,
-    scale: float = 1.0,
-    *,
-    model: str | Path | None = None,
-    ensemble: bool = False,
-    device: str | torch.device | None = None,
-    precision: str | None = None,
+    **options: Unpack[NetworkKeywords],
 ) -> vs.VideoNode:
     """For every pixel the picture at a time of its own between two clips.
 
@@ -37,7 +33,7 @@ def merge(
         clip_b: same format, size and length.
         mask: GRAY of 8 to 16 bit or float samples, full range, same size and length: 0 is the time of `clip_a`, the
             largest value (1.0 for float) that of `clip_b`.
-        scale, model, ensemble, device, precision: as in `vsrife.RIFE`.
+        options: `scale`, `model`, `ensemble`, `tta`, `tta_temporal`, `device`, `precision`, as in `vsrife.RIFE`.
 
     Returns:
         A clip like `clip_a`, with its props.
@@ -48,7 +44,7 @@ def merge(
     try:
         fmt = picture_format(clip_a)
         times = _check(clip_a, clip_b, mask, fmt)
-        engine = engine_for(fmt, scale=scale, model=model, ensemble=ensemble, device=device, precision=precision)
+        engine = engine_for(fmt, **options)
     except RifeError as error:
         raise vs.Error(f"merge: {error}") from error
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Unpack
 
 import torch
 import vapoursynth as vs
 from torch import Tensor
 
+from vsrife.arrays import NetworkKeywords
 from vsrife.engine import brought
 from vsrife.errors import RifeError
 from vsrife.options import picture_format
@@ -37,18 +37,13 @@ class FlowClips(NamedTuple):
 
 def Flow(
     clip: vs.VideoNode,
-    scale: float = 1.0,
-    *,
-    model: str | Path | None = None,
-    ensemble: bool = False,
-    device: str | torch.device | None = None,
-    precision: str | None = None,
+    **options: Unpack[NetworkKeywords],
 ) -> FlowClips:
     """The motion that the network sees between each frame and the next.
 
     Args:
         clip: any format that `vsrife.RIFE` takes.
-        scale, model, ensemble, device, precision: as in `vsrife.RIFE`.
+        options: `scale`, `model`, `ensemble`, `tta`, `tta_temporal`, `device`, `precision`, as in `vsrife.RIFE`.
 
     Returns:
         Two RGBS clips of the size, length and rate of the clip, made in one estimation. The last frame has no next one
@@ -59,7 +54,7 @@ def Flow(
     """
     try:
         fmt = picture_format(clip)
-        engine = engine_for(fmt, scale=scale, model=model, ensemble=ensemble, device=device, precision=precision)
+        engine = engine_for(fmt, **options)
     except RifeError as error:
         raise vs.Error(f"Flow: {error}") from error
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from typing import Unpack
 
 import numpy as np
 import torch
 import vapoursynth as vs
 from torch import Tensor
 
-from vsrife.devices import parse_device, parse_precision, parse_scale
-from vsrife.engine import Engine, NetworkOptions, Picture, network
+from vsrife.arrays import NetworkKeywords, network_options
+from vsrife.engine import Engine, Picture, network
 from vsrife.errors import RifeError
 from vsrife.filter import close_on_destroy
 from vsrife.pipeline import Interrupt, Pipeline
@@ -21,23 +21,14 @@ Frames = Sequence[vs.VideoFrame]
 Compute = Callable[[int, Frames, Interrupt], Sequence[Tensor]]
 
 
-def engine_for(
-    fmt: PictureFormat,
-    *,
-    scale: float,
-    model: str | Path | None,
-    ensemble: bool,
-    device: str | torch.device | None,
-    precision: str | None,
-) -> Engine:
-    """An engine for pictures of this format; arguments as in `vsrife.RIFE`.
+def engine_for(fmt: PictureFormat, **options: Unpack[NetworkKeywords]) -> Engine:
+    """An engine for pictures of this format.
 
     Raises:
-        RifeError: an argument is out of range, or the model is not here.
+        RifeError: an option is out of range, or the model is not here.
     """
-    chosen = parse_device(device)
-    options = NetworkOptions(model, parse_scale(scale), bool(ensemble), chosen, parse_precision(precision, chosen))
-    return Engine(network(options), fmt, capacity=2)
+    chosen = network_options(**options)
+    return Engine(network(chosen), fmt, capacity=2, averaging=chosen.averaging)
 
 
 def picture_of(key: int, frame: vs.VideoFrame, fmt: PictureFormat) -> Picture:
