@@ -47,7 +47,8 @@ class Programs:
         """When the last frame ends."""
         shown = self.probe(path, "-select_streams", "v:0", "-show_entries", "packet=pts,duration:stream=time_base")
         tick = Fraction(shown["streams"][0]["time_base"])
-        return max(packet["pts"] + packet["duration"] for packet in shown["packets"]) * tick
+        ends: list[int] = [packet["pts"] + packet["duration"] for packet in shown["packets"]]
+        return max(ends) * tick
 
     def greys(self, path: Path, plane: str = "y", *options: str) -> list[float]:
         """Mean of each frame's luma, or of another plane, as stored."""

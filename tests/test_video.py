@@ -53,7 +53,18 @@ def failure(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
 def test_sample_becomes_48_fps_with_its_sound(sample: Path, tmp_path: Path, programs: Programs) -> None:
     """With the network, as a program of its own, cut short to two frames."""
     output = tmp_path / "sample-48fps.mp4"
-    command = [sys.executable, "-m", "vsrife", "video", sample, output, "--start", "34f", "--end", "37f"]
+    command: list[str | Path] = [
+        sys.executable,
+        "-m",
+        "vsrife",
+        "video",
+        sample,
+        output,
+        "--start",
+        "34f",
+        "--end",
+        "37f",
+    ]
     result = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert result.returncode == 0, result.stderr
     assert result.stdout == ""
