@@ -525,7 +525,7 @@ def load(
         dtype: of the convolutions.
     """
     with torch.device("meta"):
-        net = LegacyNet(layout, scale)
+        net = LegacyNet(layout, scale).requires_grad_(False)
     counters = {name: torch.zeros((), dtype=torch.int64) for name in net.state_dict() if name.endswith(COUNTER)}
     net.load_state_dict({**tensors, **counters}, assign=True)
-    return net.eval().requires_grad_(False).to(device or torch.device("cpu"), dtype)
+    return net.eval().to(device or torch.device("cpu"), dtype)
