@@ -181,6 +181,24 @@ def test_mp4_gets_what_it_can_hold_and_the_rest_is_told(
 
 
 @pytest.mark.usefixtures("mixing")
+def test_cover_and_unusual_tags(tmp_path: Path, programs: Programs, capsys: pytest.CaptureFixture[str]) -> None:
+    source, cover, tagged = tmp_path / "in.mp4", tmp_path / "cover.png", tmp_path / "in.mkv"
+    write_greys(tmp_path / "v.mkv", [40, 60, 80], range(4), Fraction(1, 10))
+    programs.make("-f", "lavfi", "-i", "testsrc=size=32x32", "-frames:v", "1", cover)
+    programs.make("-i", tmp_path / "v.mkv", "-i", cover, "-map", "0", "-map", "1", "-c:v:0", "libx264", "-c:v:1", "png",
+                  "-disposition:v:1", "attached_pic", "-metadata", "title=A film", source)  # fmt: skip
+    programs.make("-i", source, "-map", "0:0", "-c", "copy", "-metadata", "mood=calm", tagged)
+    assert video(source, tmp_path / "out.mp4", "--start", "1f") == 0
+    picture = [s for s in programs.probe(tmp_path / "out.mp4")["streams"] if s["disposition"]["attached_pic"]]
+    assert [(s["codec_name"], s["width"]) for s in picture] == [("png", 32)]
+    assert programs.times(tmp_path / "out.mp4") == [Fraction(n, 20) for n in range(4)]
+    assert capsys.readouterr().err == ""
+    assert video(tagged, tmp_path / "tags.mp4") == 0
+    assert capsys.readouterr().err == "vsrife: tags left out, mp4 has no place for them: MOOD; .mkv has\n"
+    assert programs.probe(tmp_path / "tags.mp4")["format"]["tags"]["title"] == "A film"
+
+
+@pytest.mark.usefixtures("mixing")
 def test_a_part_moves_sound_text_and_chapters(rich: Path, tmp_path: Path, programs: Programs) -> None:
     output = tmp_path / "out.mkv"
     assert video(rich, output, "--start", "0:01.2", "--end", "30f", "--preset", "ultrafast") == 0

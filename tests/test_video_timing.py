@@ -182,6 +182,13 @@ def test_a_lower_constant_rate_is_possible(tmp_path: Path, programs: Programs) -
     assert_frames_show_their_time(programs, output, [Fraction(n, 25) for n in range(52)], triangle(51))
 
 
+def test_a_rate_may_be_given_instead_of_the_files_times(tmp_path: Path, programs: Programs) -> None:
+    source, output = tmp_path / "in.mkv", tmp_path / "out.mp4"
+    write_greys(source, triangle(5), [0, 10, 200, 201, 330, 400], MILLISECOND)
+    video(source, output, "--rate", "23.976")
+    assert programs.times(output) == [n * Fraction(1001, 48000) for n in range(10)]
+
+
 # --- arithmetic -------------------------------------------------------------------------------------------------------
 
 

@@ -189,11 +189,10 @@ def _opener(each: Input, rate: str | None, *, upright: bool) -> Callable[[Path |
     from vsrife.media.source import open_source
     from vsrife.options import parse_fps
 
+    given = None if rate is None else parse_fps(rate)
     if not each.sequence:
-        if rate is not None:
-            raise OptionError(f"--rate is for picture sequences, got {each.name}; a video knows its own")
-        return partial(open_source, each.files[0], upright=upright)
-    return lambda _: open_pictures(each.files, DEFAULT_RATE if rate is None else parse_fps(rate))
+        return partial(open_source, each.files[0], upright=upright, rate=given)
+    return lambda _: open_pictures(each.files, DEFAULT_RATE if given is None else given)
 
 
 def _outputs(
@@ -294,9 +293,10 @@ def _report(outcome: Outcome, console: Console) -> int:
     if outcome.whole:
         console.say(f"wrote {outcome.output}: {seen}")
         return _DONE
+    rest = "the same command with --resume makes the rest" if outcome.resumable else "what is missing starts anew"
     console.warn(
         f"interrupted: {outcome.output} holds the first {outcome.frames} of {outcome.total} frames "
-        f"({outcome.seconds:.3f} s); the same command with --resume makes the rest"
+        f"({outcome.seconds:.3f} s); {rest}"
     )
     return _INTERRUPTED
 

@@ -250,6 +250,7 @@ class CodecSpec:
         light: how it is told about HDR10; None: the encoder has no place for it.
         keeps_aspect: whether its stream says how wide a pixel is.
         alpha_beside: whether transparency is a second stream beside the packets.
+        environment: variables that keep the library from writing to stderr.
     """
 
     name: str
@@ -261,6 +262,7 @@ class CodecSpec:
     light: LightParameters | None = None
     keeps_aspect: bool = True
     alpha_beside: bool = False
+    environment: Mapping[str, str] = field(default_factory=dict)
 
 
 CODECS = (
@@ -268,7 +270,7 @@ CODECS = (
               light=LightParameters("x264-params", "mastering-display", "cll", _whole_units)),
     CodecSpec(name="x265", encoder="libx265", crf=20, preset="medium", options={"x265-params": "log-level=error"},
               light=LightParameters("x265-params", "master-display", "max-cll", _whole_units, "hdr10=1")),
-    CodecSpec(name="svt-av1", encoder="libsvtav1", crf=26, preset="6", keeps_aspect=False,
+    CodecSpec(name="svt-av1", encoder="libsvtav1", crf=26, preset="6", keeps_aspect=False, environment={"SVT_LOG": "1"},
               light=LightParameters("svtav1-params", "mastering-display", "content-light", _decimals)),
     CodecSpec(name="vp9", encoder="libvpx-vp9", crf=24, preset="2", preset_option="cpu-used",
               options={"b": "0", "row-mt": "1"}, keeps_aspect=False, alpha_beside=True),

@@ -25,7 +25,7 @@ class VideoJob:
     """One file to make.
 
     Attributes:
-        source: opens the input; is given the folder to keep its index in.
+        source: opens the input; is given the folder to keep its index in, or None.
         inputs: the files that it is made of.
         output: a file.
         video: what becomes of the frames.
@@ -36,7 +36,7 @@ class VideoJob:
         piece_seconds: time of the result between points that a later run can go on from.
     """
 
-    source: Callable[[Path], Source]
+    source: Callable[[Path | None], Source]
     inputs: Sequence[Path]
     output: Path
     video: VideoOptions
@@ -57,6 +57,7 @@ class Outcome:
         total: that were to be made; more than `frames` where the run was interrupted.
         seconds: it takes to play.
         cuts, repeats: scene changes, and source frames that equal the one before.
+        resumable: whether a later run can make the rest.
     """
 
     output: Path
@@ -65,6 +66,7 @@ class Outcome:
     seconds: float
     cuts: int
     repeats: int
+    resumable: bool = True
 
     @property
     def whole(self) -> bool:
@@ -207,7 +209,7 @@ class _Run:
             raise KeyboardInterrupt
         unfinished = self.workspace.folder / f"unfinished{output.suffix}"
         with explained(output, "cannot be written"):
-            write_file(unfinished, self.encoding, paths, made.packets)
+            write_file(unfinished, self.encoding, paths, made.packets, self.report.warn)
             unfinished.replace(output)
             segments.sync_folder(output.parent)
         outcome = Outcome(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -88,6 +88,8 @@ def plan_encoding(product: Product, output: Path, options: EncodeOptions, warn: 
     source, clip = product.source, product.clips[0]
     container = _container(output)
     row = _codec(options.codec, container)
+    for name, value in row.environment.items():
+        os.environ.setdefault(name, value)
     pix_fmt = options.pix_fmt or _pixel_format(row.encoder, product, warn)
     layout = codecs.check_format(row.encoder, pix_fmt)
     clips = fit(product, layout)
@@ -204,7 +206,7 @@ def check_streams(encoding: Encoding, path: Path, warn: Warn) -> None:
             path.unlink(missing_ok=True)
 
 
-def write_file(path: Path, encoding: Encoding, pieces: Sequence[Path], frames: int) -> None:
+def write_file(path: Path, encoding: Encoding, pieces: Sequence[Path], frames: int, warn: Warn) -> None:
     """Put pieces and the other streams of the source together.
 
     Args:
@@ -212,6 +214,7 @@ def write_file(path: Path, encoding: Encoding, pieces: Sequence[Path], frames: i
         encoding: of the pieces.
         pieces: files of `segments`, in order.
         frames: in them; fewer than all make a file that ends there, sound included.
+        warn: told of tags that the container did not take.
     """
     clock, times = encoding.clock, encoding.product.times
     if frames < times.frames:
@@ -221,8 +224,18 @@ def write_file(path: Path, encoding: Encoding, pieces: Sequence[Path], frames: i
         video, others = _open_streams(source, target, encoding, clock, Fraction(1, units), lambda _: None)
         for packet in _interleaved(_video_packets(video, encoding, pieces, units), others):
             target.mux(packet)
+        wanted = dict(target.metadata)
+    if lost := _lost_tags(path, wanted):
+        warn(f"tags left out, {encoding.container} has no place for them: {', '.join(lost)}; .mkv has")
     with path.open("rb+") as file:
         os.fsync(file.fileno())
+
+
+def _lost_tags(path: Path, wanted: Mapping[str, str]) -> list[str]:
+    """Which tags are not in a file that was given them; muxers drop what they do not know without a word."""
+    with av.open(os.fspath(path)) as container:
+        there = {key.lower() for key in container.metadata}
+    return sorted(key for key in wanted if key.lower() not in there)
 
 
 @contextmanager

@@ -27,6 +27,9 @@ class Mark:
     frame: int | None = None
     seconds: Fraction | None = None
 
+    def __str__(self) -> str:
+        return f"{self.frame}f" if self.seconds is None else f"{float(self.seconds):g}"
+
     def frame_in(self, timeline: Timeline) -> int:
         """The first frame at or after the mark; the number of frames where it lies behind the end."""
         if self.seconds is not None:
@@ -230,6 +233,8 @@ def build(path: str, plan: Plan, **source: Any) -> Any:
 def prepare(clip: Any, plan: Plan) -> Any:
     """What `RIFE` gets: fields separated, trimmed, at its exact rate."""
     if plan.field is not None:
+        if not hasattr(clip, "bwdif"):
+            raise OptionError("--deinterlace needs a plugin that is not here, bwdif; pip install vapoursynth-bwdif")
         clip = clip.bwdif.Bwdif(field=plan.field).std.SetFieldBased(0)
     if plan.trim is not None:
         clip = clip[plan.trim[0] : plan.trim[1]]

@@ -222,11 +222,28 @@ class Remuxer:
     def _add(self, stream: Stream) -> Track | None:
         add = {"audio": self._add_audio, "subtitle": self._add_subtitles, "attachment": self._add_attachment}
         if stream.disposition & Disposition.attached_pic:
-            return self._add_copy(stream)
+            return self._add_cover(stream)
+        if self._is_kept_otherwise(stream):
+            return None
         if stream.type in add:
             return add[stream.type](stream)
         self.warn(f"{_named(stream)} left out, only the first video track and sound, text and files are kept")
         return None
+
+    def _is_kept_otherwise(self, stream: Stream) -> bool:
+        """Chapters and time code are tracks in QuickTime, which its muxer makes anew."""
+        if stream.type != "data":
+            return False
+        quicktime = self.target.format.name in ("mp4", "mov")
+        chapters = stream.name == "bin_data" and bool(self.source.chapters())
+        return chapters or (quicktime and "timecode" in stream.metadata)
+
+    def _add_cover(self, stream: Stream) -> Track | None:
+        copy = self._add_copy(stream)
+        if copy is None:
+            self.warn(f"{_named(stream)} left out, {self.target.format.name} cannot hold the cover; .mkv and .mp4 can")
+            return None
+        return Copied(copy.stream, Clock(zero=Fraction(0), pivot=Fraction(0)))
 
     def _add_audio(self, stream: Stream) -> Track | None:
         if self.clock.factor == 1:
@@ -273,7 +290,7 @@ class Remuxer:
             return None
         return Copied(self.target.add_stream_from_template(stream), self.clock)
 
-    def _add_copy(self, stream: Stream) -> Track | None:
+    def _add_copy(self, stream: Stream) -> Copied | None:
         """None where the container cannot hold it."""
         try:
             copy = self.target.add_stream_from_template(stream, opaque=True)

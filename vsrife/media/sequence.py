@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -17,7 +18,7 @@ from vsrife.media import codecs, segments
 from vsrife.media.encoder import Frames
 from vsrife.media.job import Outcome, Reporter, VideoJob, identify
 from vsrife.media.muxer import fit
-from vsrife.media.pictures import PICTURE_SUFFIXES, Picture, check_writable, read_picture, write_picture
+from vsrife.media.pictures import PICTURE_SUFFIXES, Picture, read_picture, write_picture
 from vsrife.media.product import Product, Seen, make_product
 from vsrife.media.source import Source, explained
 from vsrife.media.timeline import constant
@@ -105,28 +106,34 @@ def write_pictures(job: VideoJob, report: Reporter) -> Outcome:
         OptionError: there are pictures already and neither `resume` nor `overwrite` is asked for.
         MediaError: the source cannot be read, or a picture not be written.
     """
-    folder = job.output.parent
     state, continued = _begin(job)
-    product = make_product(job.source(state / "index"), job.video, montage=job.montage)
-    layout = _stored(product, job.encode.pix_fmt)
-    product = replace(product, clips=fit(product, layout))
-    done = _first_missing(job.output, product.times.frames) if continued else 0
-    seen = Seen(product.times.schedule)
-    report.advance(done, product.times.frames, 0, 0)
-    for frames in product.frames(done, product.times.frames):
+    try:
+        product = make_product(job.source(state / "index"), job.video, montage=job.montage)
+        product = replace(product, clips=fit(product, _stored(product, job.encode.pix_fmt)))
+        done = _first_missing(job.output, product.times.frames) if continued else 0
+        outcome = _write_frames(job, product, done, report)
+    finally:
+        if not _numbered(job.output, 0).exists():
+            segments.remove(state)
+            with suppress(OSError):  # there may be other things in it
+                job.output.parent.rmdir()
+    if outcome.whole:
+        segments.remove(state)
+    return outcome
+
+
+def _write_frames(job: VideoJob, product: Product, done: int, report: Reporter) -> Outcome:
+    """Write what follows the first `done` frames."""
+    times, seen = product.times, Seen(product.times.schedule)
+    report.advance(done, times.frames, 0, 0)
+    for frames in product.frames(done, times.frames):
         if report.stop():
             break
         seen.see(done, frames)
-        picture = Picture(_pixels(frames))
-        if not done:
-            check_writable(job.output, picture)
-        write_picture(_numbered(job.output, done), picture)
+        write_picture(_numbered(job.output, done), Picture(_pixels(frames)))
         done += 1
-        report.advance(done, product.times.frames, *seen.counts())
-    if done == product.times.frames:
-        segments.remove(state)
-    times = product.times
-    return Outcome(output=folder, frames=done, total=times.frames, seconds=float(times[done] - times[0]),
+        report.advance(done, times.frames, *seen.counts())
+    return Outcome(output=job.output.parent, frames=done, total=times.frames, seconds=float(times[done] - times[0]),
                    cuts=seen.cuts, repeats=seen.repeats)  # fmt: skip
 
 

@@ -21,7 +21,7 @@ from av.video.stream import VideoStream
 
 from vsrife.errors import MediaError, RifeError
 from vsrife.media.plan import INTERLACED, SOURCE_KEYWORDS, UPRIGHT_KEYWORDS
-from vsrife.media.timeline import Timeline, exact, measured
+from vsrife.media.timeline import Timeline, constant, exact, measured
 
 # Bestsource's index goes to a folder of the job; without one it is made anew each time.
 INDEX_ALWAYS, INDEX_NEVER = 2, 0
@@ -109,13 +109,16 @@ def explained(path: Path, what: str = "cannot be read") -> Iterator[None]:
         raise MediaError(f"{path} {what}, got: {reason}") from error
 
 
-def open_source(path: Path, index: Path | None = None, *, upright: bool = False) -> Source:
+def open_source(
+    path: Path, index: Path | None = None, *, upright: bool = False, rate: Fraction | None = None
+) -> Source:
     """Open a video file.
 
     Args:
         path: of the file.
         index: folder to keep bestsource's index in; None: do not keep it.
         upright: turn the frames as a player would.
+        rate: frames a second, whatever times the file has; None: its times.
 
     Raises:
         MediaError: it is absent, empty, no video, or damaged.
@@ -139,7 +142,10 @@ def open_source(path: Path, index: Path | None = None, *, upright: bool = False)
         with clip.get_frame(0) as frame:
             props = dict(frame.props)
         matrix = None if upright else _display_matrix(path)
-    timeline = measured(ticks, tick, scan.last, [*rates, Fraction(clip.fps)] if clip.fps else rates)
+    if rate is None:
+        timeline = measured(ticks, tick, scan.last, [*rates, Fraction(clip.fps)] if clip.fps else rates)
+    else:
+        timeline = constant(len(ticks), rate, ticks[0] * tick)
     return Source(
         path=path, clip=clip, timeline=timeline, origin=origin, track=track, readable=clip.num_frames,
         promised=_promised(clip.num_frames, scan, promised), props=props, sample_aspect=sample_aspect,

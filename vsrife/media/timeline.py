@@ -132,5 +132,10 @@ def _agrees(stamps: Sequence[int], tick: Fraction, rate: Fraction) -> bool:
     """Whether frame n at n / rate, rounded to ticks from anywhere within one, gives these stamps."""
     step = 1 / (rate * tick)  # ticks a frame
     p, q = step.numerator, step.denominator
-    errors = [stamp * q - n * p for n, stamp in enumerate(stamps)]
-    return max(errors) - min(errors) <= q
+    lowest = highest = stamps[0] * q
+    for n, stamp in enumerate(stamps):
+        error = stamp * q - n * p
+        lowest, highest = min(lowest, error), max(highest, error)
+        if highest - lowest > q:
+            return False
+    return True

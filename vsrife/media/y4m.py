@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
-from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
@@ -30,7 +29,7 @@ def write_y4m(job: VideoJob, file: BinaryIO, report: Reporter) -> Outcome:
         OptionError: the rate varies, or the format has no name in YUV4MPEG2.
         MediaError: the source cannot be read.
     """
-    product = make_product(job.source(Path()), job.video, montage=job.montage)
+    product = make_product(job.source(None), job.video, montage=job.montage)
     rate = product.times.rate
     if rate is None:
         raise OptionError(
@@ -55,7 +54,7 @@ def write_y4m(job: VideoJob, file: BinaryIO, report: Reporter) -> Outcome:
         report.advance(done, total, *seen.counts())
     file.flush()
     return Outcome(output=job.output, frames=done, total=total, seconds=float(done / rate),
-                   cuts=seen.cuts, repeats=seen.repeats)  # fmt: skip
+                   cuts=seen.cuts, repeats=seen.repeats, resumable=False)  # fmt: skip
 
 
 def header(product: Product, layout: codecs.Layout) -> bytes:
