@@ -139,7 +139,7 @@ def _run(
     models = _models(network)
     part = _part(open_source(file, upright=True), start, end, frames, deinterlace)
     time_of = None if part.timeline.rate is not None else part.timeline.__getitem__
-    with explained(file):
+    with explained(file, "cannot be compared on"):
         with console.progress("looking for cuts", part.clip.num_frames) as advance:
             dropping = plan_dropping(part.clip, drop, sc_threshold, time_of, advance)
         with console.progress("rebuilding", len(dropping.targets)) as advance:
