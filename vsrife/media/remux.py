@@ -129,6 +129,21 @@ class Copied:
 
 
 @dataclass(frozen=True, slots=True)
+class Cover:
+    """The one packet of a picture that belongs to no time."""
+
+    stream: Stream
+
+    def convert(self, packet: av.Packet[Any]) -> Packets:
+        packet.pts = packet.dts = 0
+        packet.stream = self.stream
+        return [packet]
+
+    def flush(self) -> Packets:
+        return []
+
+
+@dataclass(frozen=True, slots=True)
 class Rewritten:
     """Text subtitles in another format."""
 
@@ -197,7 +212,7 @@ class Remuxer:
         if not streams:
             return
         for packet in self.source.demux(streams):
-            if packet.size and (packet.pts is not None or packet.dts is not None):
+            if packet.size:  # the last ones are empty
                 yield from tracks[packet.stream.index].convert(packet)
         for track in tracks.values():
             yield from track.flush()
@@ -243,7 +258,7 @@ class Remuxer:
         if copy is None:
             self.warn(f"{_named(stream)} left out, {self.target.format.name} cannot hold the cover; .mkv and .mp4 can")
             return None
-        return Copied(copy.stream, Clock(zero=Fraction(0), pivot=Fraction(0)))
+        return Cover(copy.stream)
 
     def _add_audio(self, stream: Stream) -> Track | None:
         if self.clock.factor == 1:
