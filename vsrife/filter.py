@@ -119,7 +119,8 @@ def RIFE(
         times_in: unit of the source times, "seconds" from the first frame's or "frames".
         carry: further clips, such as alpha or depth, of any format and size, as long as the clip; they are moved by
             the same flow.
-        model: a published version such as "4.26", the path of a weights file, or None for the bundled weights.
+        model: a published version such as "4.26", the path of a weights file or of a model's folder, of any generation
+            and of rife-ncnn-vulkan too, or None for the bundled weights.
         ensemble: average both time directions, for models that support it (up to 4.20, and 4.24); twice the time.
         tta: average eight orientations of the pictures (rife-ncnn-vulkan's spatial TTA); eight times the time.
         tta_temporal: average both time directions, for any model; twice the time.

@@ -17,6 +17,7 @@ from functools import lru_cache
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from vsrife.catalogue import BODY_LAYERS, FLOW_CHANNELS, IMAGE_CHANNELS, LegacyLayout, Refiner, Shape
 from vsrife.network import swap, warp_by_flow
@@ -528,4 +529,14 @@ def load(
         net = LegacyNet(layout, scale).requires_grad_(False)
     counters = {name: torch.zeros((), dtype=torch.int64) for name in net.state_dict() if name.endswith(COUNTER)}
     net.load_state_dict({**tensors, **counters}, assign=True)
-    return net.eval().to(device or torch.device("cpu"), dtype)
+    _fold_normalisation(net.eval())
+    return net.to(device or torch.device("cpu"), dtype).to(memory_format=torch.channels_last)
+
+
+def _fold_normalisation(net: LegacyNet) -> None:
+    """Put each batch normalisation into the convolution before it."""
+    for module in net.modules():
+        if isinstance(module, nn.Sequential) and isinstance(module[0], nn.Conv2d):
+            convolution, *others = module
+            if others and isinstance(others[0], nn.BatchNorm2d):
+                module[0], module[1] = fuse_conv_bn_eval(convolution, others[0]), nn.Identity()
