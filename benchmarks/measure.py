@@ -36,7 +36,7 @@ class Size:
 
 
 HD, FULL_HD, UHD = Size(1280, 720), Size(1920, 1080), Size(3840, 2160)
-QUICK = Size(256, 144)
+QUICK = Size(64, 64)
 
 
 def wait(device: torch.device) -> None:
@@ -68,13 +68,13 @@ def _time(way: Callable[[], object], device: torch.device, count: int) -> float:
         start = time.perf_counter()
         way()
         return 1e3 * (time.perf_counter() - start)
-    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    begin, end = (torch.Event(device=device, enable_timing=True) for _ in range(2))
     begin.record()
     for _ in range(count):
         way()
     end.record()
     end.synchronize()
-    return float(begin.elapsed_time(end)) / count
+    return begin.elapsed_time(end) / count
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +91,7 @@ class Rates:
 
     @classmethod
     def of(cls, device: torch.device, dtype: torch.dtype) -> Rates:
-        source = torch.empty((64 if device.type == "cpu" else 512) << 20, dtype=torch.uint8, device=device)
+        source = torch.empty((16 if device.type == "cpu" else 512) << 20, dtype=torch.uint8, device=device)
         target = torch.empty_like(source)
         side = 1024 if device.type == "cpu" else 4096
         a, b = (torch.rand(side, side, device=device).to(dtype) for _ in range(2))

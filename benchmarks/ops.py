@@ -1,8 +1,8 @@
 """Time and memory traffic of every op, as a markdown table.
 
-    python benchmarks/ops.py [--device cuda] [--precision fp16] [--sizes 1920x1080] [--quick] [--output ops.md]
+    python benchmarks/ops.py [--device cuda] [--precision fp16] [--sizes 1920x1080] [--quick] [--output FILE]
 
-Tensors are those of the last block of 4.25, and of a YUV420P8 picture. Bytes are what the op has to read and write once;
+Tensors are those of the last block of 4.25, and of a YUV420P8 picture. Bytes are what the op has to move at least once;
 the share is that of the bandwidth which copying a large tensor reaches in the same run. Accuracy comes first: an op
 that is wrong on this device is not timed.
 """
@@ -12,6 +12,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -90,8 +91,7 @@ def rows(
         for load in loads(size, dtype, device):
             fast: Callable[..., Tensor] = getattr(ops, load.op)
             plain: Callable[..., Tensor] = getattr(reference, load.op)
-            ways = [lambda f=f, g=load.given: f(*g) for f in (fast, plain)]  # type: ignore[misc]
-            ms, plain_ms = milliseconds(ways, device, repeats)
+            ms, plain_ms = milliseconds([partial(op, *load.given) for op in (fast, plain)], device, repeats)
             moved = sum(nbytes(value) for value in load.given) + nbytes(fast(*load.given))
             yield (
                 f"{load.op}, {load.note}", str(size), number(ms), number(plain_ms), number(plain_ms / ms),

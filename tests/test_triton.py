@@ -9,8 +9,9 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
-from types import ModuleType, SimpleNamespace
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -34,12 +35,11 @@ def interpreted() -> Iterator[ModuleType]:
         pytest.skip("the kernels are compiled in this process; the cases marked needs_cuda run them")
     before, triton.knobs.runtime.interpret = triton.knobs.runtime.interpret, True
     sys.modules.pop("vsrife.ops.triton_ops", None)
-    from vsrife.ops import triton_ops
-
+    triton_ops = import_module("vsrife.ops.triton_ops")
     assert type(triton_ops._blend_kernel).__name__ == "InterpretedFunction"
     yield triton_ops
     triton.knobs.runtime.interpret = before
-    del sys.modules["vsrife.ops.triton_ops"]
+    del sys.modules["vsrife.ops.triton_ops"], vsrife.ops.triton_ops
 
 
 @pytest.fixture
@@ -111,12 +111,12 @@ def test_a_batch_reads_one_picture_at_several_times(interpreted: ModuleType) -> 
     stacks = [cases.unit(generator, 1, 7, 8, 12).float() for _ in range(2)]
     flow, extra = cases.unit(generator, 3, 4, 8, 12).float(), cases.unit(generator, 3, 2, 4, 6).float()
     times = torch.tensor([0.25, 0.5, 0.75])[:, None, None, None]
-    rest = torch.arange(8.0)[:, None], torch.arange(12.0), 1
+    grid = torch.arange(8.0)[:, None], torch.arange(12.0)
     into = torch.empty(1, 24, 3, 3)
-    batch = interpreted.warp_stacks(*stacks, flow, *rest, extra, times, into)
+    batch = interpreted.warp_stacks(*stacks, flow, *grid, 1, extra, times, into)
     for n in range(3):
         part = slice(n, n + 1)
-        single = reference.warp_stacks(*stacks, flow[part], *rest, extra[part], times[part], into)
+        single = reference.warp_stacks(stacks[0], stacks[1], flow[part], *grid, 1, extra[part], times[part], into)
         torch.testing.assert_close(batch[part], single, rtol=0, atol=1e-5)
 
 
@@ -143,18 +143,16 @@ def broken_calm(*_planes: Tensor) -> Tensor:
     raise RuntimeError("ptxas does not know this chip\nand much more")
 
 
-def twins_with(**others: Any) -> SimpleNamespace:
-    return SimpleNamespace(**({name: getattr(reference, name) for name in OP_NAMES} | others))
+class Twins:
+    """Ops in place of a module's: the plain ones, but for those that are given."""
 
-
-class Twins(SimpleNamespace):
-    """Hashable, as modules are."""
-
-    __hash__ = object.__hash__
+    def __init__(self, **others: Callable[..., Tensor]) -> None:
+        for name in OP_NAMES:
+            setattr(self, name, others.get(name, getattr(reference, name)))
 
 
 def test_what_is_wrong_or_does_not_compile_gives_way() -> None:
-    twins = Twins(**vars(twins_with(sample=wrong_sample, calm=broken_calm)))
+    twins = Twins(sample=wrong_sample, calm=broken_calm)
     with pytest.warns(RuntimeWarning, match=r"sample \(case sample off by .*calm \(RuntimeError: ptxas") as told:
         ops = proven(twins, CPU, torch.float32)
     assert len(told) == 1
@@ -171,7 +169,7 @@ def test_a_shape_that_does_not_compile_gives_way_later() -> None:
             raise RuntimeError("out of resources")
         return reference.calm(a, b)
 
-    ops = proven(Twins(**vars(twins_with(calm=fails_when_large))), CPU, torch.float32)
+    ops = proven(Twins(calm=fails_when_large), CPU, torch.float32)
     assert "calm" in names(ops)
     plane = torch.zeros(1, 1, 4, 200)
     with pytest.warns(RuntimeWarning, match=r"calm \(RuntimeError: out of resources\)"):
@@ -185,9 +183,14 @@ def test_the_kernels_are_trusted(interpreted: ModuleType) -> None:
 
 def test_a_device_is_checked_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """By whichever thread comes first; the others wait for it."""
-    checked = []
-    monkeypatch.setattr(vsrife.ops, "_problem", lambda *given: checked.append(given[1]) or "")
-    monkeypatch.setitem(sys.modules, "vsrife.ops.triton_ops", Twins(**vars(twins_with())))  # type: ignore[misc]
+    checked: list[str] = []
+
+    def problem(_twins: object, name: str, *_rest: object) -> str:
+        checked.append(name)
+        return ""
+
+    monkeypatch.setattr(vsrife.ops, "_problem", problem)
+    monkeypatch.setattr(vsrife.ops, "triton_ops", Twins(), raising=False)
     found: list[object] = []
     threads = [
         threading.Thread(target=lambda: found.append(vsrife.ops._on_cuda(torch.device("cuda:7"), torch.float16)))

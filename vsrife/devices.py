@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from numbers import Real
 from typing import Literal, get_args
 
@@ -13,8 +16,7 @@ from vsrife.errors import DeviceError, OptionError
 Precision = Literal["fp32", "fp16", "bf16"]
 
 _DTYPES: dict[str, torch.dtype] = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-# Half precision where the matrix units want it and it was seen to stay far above 48 dB of float32. On CPUs bf16 is
-# slower without bf16 units, and has not been measured with them.
+# Half precision where the matrix units want it and it was seen to stay far above 48 dB of float32.
 _BEST_PRECISION: dict[str, Precision] = {"cuda": "fp16", "xpu": "fp16"}
 
 
@@ -44,11 +46,57 @@ def parse_device(device: str | torch.device | None) -> torch.device:
 def parse_precision(precision: str | None, device: torch.device) -> torch.dtype:
     """The dtype of the convolutions; None is the best that is safe on the device."""
     if precision is None:
-        return _DTYPES[_BEST_PRECISION.get(device.type, "fp32")]
+        best = _best_on_cpu() if device.type == "cpu" else _BEST_PRECISION.get(device.type, "fp32")
+        return _DTYPES[best]
     if not isinstance(precision, str) or precision not in _DTYPES:
         known = ", ".join(get_args(Precision))
         raise OptionError(f"precision must be one of {known} or None, got {precision!r}; leave it out for the best")
     return _DTYPES[precision]
+
+
+def _best_on_cpu() -> Precision:
+    """Of this CPU: bfloat16 where it has units for it, which frames, flow and blending never see."""
+    known = torch.cpu.get_capabilities()
+    return "bf16" if known.get("avx512_bf16") or known.get("amx_bf16") else "fp32"
+
+
+class _FullPrecision:
+    """Counts who needs cuDNN as `full_precision` sets it: the switch belongs to the process."""
+
+    def __init__(self) -> None:
+        self.lock, self.users, self.before = threading.Lock(), 0, ExitStack()
+
+    def enter(self) -> None:
+        with self.lock:
+            self.users += 1
+            if self.users == 1:
+                flags = torch.backends.cudnn.flags(enabled=True, benchmark=True, deterministic=False, allow_tf32=False)
+                self.before.enter_context(flags)
+
+    def leave(self) -> None:
+        with self.lock:
+            self.users -= 1
+            if not self.users:
+                self.before.close()
+
+
+_full_precision = _FullPrecision()
+
+
+@contextmanager
+def full_precision(device: torch.device) -> Iterator[None]:
+    """On CUDA: float32 convolutions keep all of their digits, and the fastest algorithm is sought once for each shape.
+
+    What was set before comes back when the last thread leaves.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    _full_precision.enter()
+    try:
+        yield
+    finally:
+        _full_precision.leave()
 
 
 def parse_scale(scale: float) -> float:

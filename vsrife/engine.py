@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import functools
 import threading
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,8 +23,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vsrife import legacy, pyramid, tta
+from vsrife import legacy, pyramid, replay, tta
 from vsrife.bisection import Bisection, reachable, tell_inexact
+from vsrife.devices import full_precision
 from vsrife.errors import DeviceError, OptionError
 from vsrife.fold import FoldedNet, fold
 from vsrife.generations import LegacyWeights, files_of, load_model, title_of
@@ -157,6 +159,7 @@ class _Prepared:
         self.carried = tuple(_Prepared(net, fmt, extra) for fmt, extra in zip(carried, picture.carried, strict=True))
         self.views = views
         self._sources: tuple[Any, ...] = ()
+        self._calm: tuple[Callable[[], _Prepared | None], Planes] = (lambda: None, ())
 
     @property
     def source(self) -> Any:
@@ -180,9 +183,16 @@ class _Prepared:
     def made(self, planes: Planes, carried: Sequence[Planes]) -> _Prepared:
         """A frame of the same kind with other planes, which may be of another dtype."""
         frame = copy.copy(self)
-        frame.planes, frame._sources = planes, ()
+        frame.planes, frame._sources, frame._calm = planes, (), (lambda: None, ())
         frame.carried = tuple(own.made(new, ()) for own, new in zip(self.carried, carried, strict=False))
         return frame
+
+    def calm_towards(self, other: _Prepared) -> Planes:
+        """How far around each sample both are equal, per plane; the same for every time between the two."""
+        if self._calm[0]() is not other:
+            planes = zip(self.planes, other.planes, strict=True)
+            self._calm = weakref.ref(other), tuple(self.net.ops.calm(a, b) for a, b in planes)
+        return self._calm[1]
 
     def equals(self, other: _Prepared) -> bool:
         return all(torch.equal(a, b) for a, b in zip(self.planes, other.planes, strict=True))
@@ -216,6 +226,8 @@ class Engine:
         self.capacity = max(2, capacity)
         self.prepared: OrderedDict[Hashable, _Prepared] = OrderedDict()
         self.halves: Bisection[_Prepared] = Bisection()
+        self.recording: replay.Recording | None = None  # of the estimation, for this engine's size
+        self.records = True  # until the device is found to have no such thing
 
     def interpolate(
         self, left: Picture, right: Picture, timestep: float | Tensor, interrupt: Callable[[], None] = lambda: None
@@ -264,16 +276,17 @@ class Engine:
             share = torch.sigmoid(mask)
             if source:
                 flow, share = brought(flow, share, to_right=bool(timestep))
-            return flow[0], share[0, 0]
+            return flow[0].clone(), share[0, 0]  # a recording would write over its own
 
     @contextmanager
     def _run(self, interrupt: Callable[[], None]) -> Iterator[None]:
         try:
-            with torch.inference_mode(), self._turn(interrupt):
+            with torch.inference_mode(), full_precision(self.net.device), self._turn(interrupt):
                 yield
         except torch.OutOfMemoryError as error:
             self.prepared.clear()
             self.halves.kept.clear()
+            self.recording = None
             size = f"{self.fmt.width}x{self.fmt.height}"
             raise DeviceError(
                 f"{self.net.device} is out of memory, got a frame of {size}; try scale=0.5, a .lite model, or cpu"
@@ -327,11 +340,27 @@ class Engine:
             found = self._estimate_legacy(self.net, a, b, timestep, interrupt)
             return self._cropped(found.flow), self._cropped(found.mask)
         if not isinstance(timestep, Tensor):
-            return self._view(self._estimate(self.net, a, b, timestep, interrupt))
+            return self._replayed(self.net, a, b, timestep) or self._view(
+                self._estimate(self.net, a, b, timestep, interrupt)
+            )
         padded = self._padded_times(timestep, a.source.stack)
         flow, mask = self._view(self._estimate(self.net, a, b, padded, interrupt))
         source = (timestep == 0) | (timestep == 1)
         return flow.masked_fill(source, 0), torch.where(source, CERTAIN_LOGIT * (1 - 2 * timestep), mask)
+
+    def _replayed(self, net: FoldedNet, a: _Prepared, b: _Prepared, timestep: float) -> View | None:
+        """The same by a recording; None where the device knows no such thing, or values decide what is done."""
+        if self.averaging is not None or net.layout.rescales or not self.records:
+            return None
+        time = torch.full((1, 1, 1, 1), timestep, dtype=net.exact, device=net.device)
+        inputs = (a.source.stack, a.source.parts, b.source.stack, b.source.parts, time)
+        if self.recording is None:
+            self.recording = replay.recorded(functools.partial(_flow_and_mask, net), inputs, net.device)
+            self.records = self.recording is not None
+        if self.recording is None:
+            return None
+        flow, mask = self.recording(*inputs)
+        return self._cropped(flow), self._cropped(mask)
 
     def _estimate(
         self, net: FoldedNet, a: _Prepared, b: _Prepared, timestep: float | Tensor, interrupt: Callable[[], None]
@@ -366,7 +395,8 @@ class Engine:
     def _native(self, a: _Prepared, b: _Prepared, view: View) -> Planes:
         """The planes as they are, each warped at its own size and depth."""
         views = self._plane_views(a.fmt, a.color, view)
-        return tuple(self._plane(x, y, a.fmt, *own) for x, y, own in zip(a.planes, b.planes, views, strict=True))
+        rest = zip(a.planes, b.planes, views, a.calm_towards(b), strict=True)
+        return tuple(self.net.ops.blend_plane(x, y, *own, calm, a.fmt.peak) for x, y, own, calm in rest)
 
     def _plane_views(self, fmt: PictureFormat, color: Colorimetry, view: View) -> Sequence[View]:
         """Flow and mask for each plane of a format, given those of its first."""
@@ -377,10 +407,6 @@ class Engine:
         flow, mask = (grid.read(image, self.net.ops) for image in view)
         chroma = flow / flow.new_tensor(factors)[:, None, None], mask
         return view, chroma, chroma
-
-    def _plane(self, a: Tensor, b: Tensor, fmt: PictureFormat, flow: Tensor, mask: Tensor) -> Tensor:
-        ops = self.net.ops
-        return ops.blend_plane(a, b, flow, mask, ops.calm(a, b), fmt.peak)
 
     def _view(self, field: pyramid.Field) -> View:
         """Flow and mask at the pixels of the picture, without the padding."""
@@ -490,6 +516,14 @@ class Engine:
         residual = None if found.residual is None else found.residual.masked_fill(source, 0)
         mask = torch.where(source, CERTAIN_LOGIT * (1 - 2 * times), found.mask)
         return legacy.Estimate(found.flow.masked_fill(source, 0), mask, residual)
+
+
+def _flow_and_mask(
+    net: FoldedNet, stack0: Tensor, parts0: Tensor, stack1: Tensor, parts1: Tensor, timestep: Tensor
+) -> View:
+    """At every pixel of the padded pictures."""
+    field = pyramid.estimate(net, pyramid.Source(stack0, parts0), pyramid.Source(stack1, parts1), timestep)
+    return field.flow(), field.mask(*field.size)
 
 
 def _exact(frame: _Prepared) -> _Prepared:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -107,13 +107,13 @@ def taps(size: int, scale: float) -> Tensor:
     return torch.stack((cells - 1, cells), dim=1).flatten()
 
 
-@lru_cache(maxsize=256)
+@cache  # never dropped: recordings read this memory
 def _tap_axis(size: int, scale: float, map_size: int, device: torch.device, dtype: torch.dtype) -> Axis:
-    """Where the taps of an axis of `size` pixels lie in a map of `map_size` samples. The cache holds a few KB each."""
+    """Where the taps of an axis of `size` pixels lie in a map of `map_size` samples; a few ten KB for each size."""
     return Axis.at((taps(size, scale) + 0.5) * (map_size / size) - 0.5, map_size).to(device, dtype)
 
 
-@lru_cache(maxsize=64)
+@cache
 def _tap_positions(size: int, scale: float, device: torch.device, dtype: torch.dtype) -> Tensor:
     return taps(size, scale).to(device, dtype)
 
@@ -128,14 +128,14 @@ def encode(net: FoldedNet, frame: Tensor) -> Source:
     Returns:
         Clamped frame, head features and block 0's partial sums.
     """
-    clamped = frame.clamp(0, 1)
-    stack = clamped
+    shape = (1, frame.shape[1] + net.layout.feature_channels, *frame.shape[-2:])
+    stack = torch.empty(shape, dtype=net.exact, device=net.device, memory_format=torch.channels_last)
+    clamped = stack[:, : frame.shape[1]].copy_(frame).clamp_(0, 1)
     if net.head_last is not None and net.layout.head is not None:
         x = (clamped if net.layout.head.clamps else frame).to(net.dtype)
         for conv in net.head:
             x = net.ops.convolve(x, conv)
-        stack = torch.cat((clamped, net.ops.expand(x, net.head_last)), dim=1)
-    stack = stack.contiguous(memory_format=torch.channels_last)
+        stack[:, frame.shape[1] :] = net.ops.expand(x, net.head_last)
     return Source(stack, _first_parts(net, net.blocks[0], stack))
 
 

@@ -232,63 +232,63 @@ def blend_plane(a: Tensor, b: Tensor, flow: Tensor, mask: Tensor, calmness: Tens
 
 
 @numba.njit(parallel=True, cache=True)
-def _spread(moved, step, wide, out):  # type: ignore[no-untyped-def]
-    """Dilate `moved` (H, W), boxes already, by `step` along both axes; `wide` is for the half-way result."""
-    height, width = moved.shape
+def _calm(a, b, radii, result):  # type: ignore[no-untyped-def]
+    """Differences spread step by step; around the picture lies a border that never differs."""
+    height, width = result.shape
+    border = radii[-1] // 2
+    moved = np.zeros((height + 2 * border, width + 2 * border), np.uint8)
+    spread = np.zeros_like(moved)
     for y in numba.prange(height):
         for x in range(width):
-            wide[y, x] = moved[y, x] | moved[y, max(x - step, 0)] | moved[y, min(x + step, width - 1)]
-    for y in numba.prange(height):
-        above, below = max(y - step, 0), min(y + step, height - 1)
-        for x in range(width):
-            out[y, x] = wide[y, x] | wide[above, x] | wide[below, x]
-
-
-@numba.njit(parallel=True, cache=True)
-def _differences(a, b, moved, result):  # type: ignore[no-untyped-def]
-    for y in numba.prange(a.shape[0]):
-        for x in range(a.shape[1]):
-            moved[y, x] = a[y, x] != b[y, x]
-            result[y, x] = -np.int8(moved[y, x])
-
-
-@numba.njit(parallel=True, cache=True)
-def _raise(moved, radius, result):  # type: ignore[no-untyped-def]
-    """Set `result` to `radius` where nothing moved; how many samples that are."""
-    count = 0
-    for y in numba.prange(moved.shape[0]):
-        for x in range(moved.shape[1]):
-            if moved[y, x] == 0:
-                result[y, x] = radius
-                count += 1
-    return count
+            differs = a[y, x] != b[y, x]
+            moved[y + border, x + border] = differs
+            result[y, x] = -np.int8(differs)
+    reached = 0  # boxes of 2 * reached + 1 samples are filled
+    for radius in radii:
+        step = radius - reached
+        left = 0
+        for y in numba.prange(height):
+            above, here, below = moved[y + border - step], moved[y + border], moved[y + border + step]
+            row = spread[y + border]
+            for i in range(width):
+                x = i + border
+                row[x] = (
+                    above[x - step] | above[x] | above[x + step]
+                    | here[x - step] | here[x] | here[x + step]
+                    | below[x - step] | below[x] | below[x + step]
+                )  # fmt: skip
+            for x in range(width):
+                if row[x + border] == 0:
+                    result[y, x] = radius
+                    left += 1
+        if left == 0:
+            break
+        moved, spread = spread, moved
+        reached = radius
 
 
 def calm(a: Tensor, b: Tensor) -> Tensor:
     """Twin of `reference.calm`."""
     if a.dtype == torch.float16:
         a, b = a.float(), b.float()
-    first, second = a[0, 0].numpy(), b[0, 0].numpy()
-    moved, wide, spread = (np.empty(first.shape, np.uint8) for _ in range(3))
-    result = np.empty(first.shape, np.int8)
-    _differences(first, second, moved, result)
-    for step, radius in zip((1, *(r // 2 for r in STILL_RADII_PX[1:])), STILL_RADII_PX, strict=True):
-        _spread(moved, step, wide, spread)
-        moved, spread = spread, moved
-        if not _raise(moved, np.int8(radius), result):
-            break
+    result = np.empty(a.shape[-2:], np.int8)
+    _calm(a[0, 0].numpy(), b[0, 0].numpy(), STILL_RADII_PX, result)
     return torch.from_numpy(result)[None, None]
 
 
 def convolve(x: Tensor, conv: Conv) -> Tensor:
-    """Twin of `reference.convolve`: oneDNN's convolution with LeakyReLU in one pass, where it can be."""
-    plain = conv.slopes is None and not conv.residual
-    if not (_FUSES and plain and x.dtype == torch.float32):
+    """Twin of `reference.convolve`: oneDNN's convolution with what follows in one pass, as far as it can be."""
+    if not _FUSES or conv.slopes is not None or x.dtype not in _FUSED_TYPES:
         return reference.convolve(x, conv)
-    result: Tensor = torch.ops.mkldnn._convolution_pointwise(
-        x, _packed(conv, x.shape, conv.stride, conv.groups), conv.bias, [1, 1], [conv.stride] * 2, [1, 1], conv.groups,
-        *(("leaky_relu", [reference.LEAKY_SLOPE], "") if conv.activated else _NOTHING_BEHIND),
-    )  # fmt: skip
+    window = [1, 1], [conv.stride] * 2, [1, 1], conv.groups
+    weight = _packed(conv, x.shape, conv.stride, conv.groups)
+    if conv.residual:
+        y: Tensor = torch.ops.mkldnn._convolution_pointwise.binary(
+            x, x, weight, conv.bias, *window, "add", 1.0, None, [], ""
+        )  # fmt: skip
+        return reference.activate(y, None) if conv.activated else y
+    tail = ("leaky_relu", [reference.LEAKY_SLOPE], "") if conv.activated else _NOTHING_BEHIND
+    result: Tensor = torch.ops.mkldnn._convolution_pointwise(x, weight, conv.bias, *window, *tail)
     return result
 
 
@@ -337,4 +337,5 @@ SHAPES_KEPT = 2  # picture sizes that are in use at once, as a rule at most
 # Lives as long as the network. Engines take turns on the CPU, so that two threads never meet here.
 _packed_weights: weakref.WeakKeyDictionary[Conv | Expansion, dict[torch.Size, Tensor]] = weakref.WeakKeyDictionary()
 _FUSES = torch._C._has_mkldnn and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
-_NOTHING_BEHIND: tuple[str, list[float], str] = ("none", [], "")  # a convolution alone
+_FUSED_TYPES = (torch.float32, torch.bfloat16)
+_NOTHING_BEHIND: tuple[str, list[float], str] = ("none", [], "")  # no activation

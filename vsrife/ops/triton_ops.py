@@ -54,13 +54,13 @@ def _strides(image: Tensor) -> tuple[int, int, int, int]:
 
 
 @triton.jit
-def _inside(position, size):  # type: ignore[no-untyped-def]
+def _inside(position, size):
     """Clamp to 0..size - 1; not a number becomes 0, since addresses follow from it."""
     return tl.minimum(tl.where(position > 0, position, 0.0), (size - 1).to(tl.float32))
 
 
 @triton.jit
-def _bilinear(image, x, y, width, height, sy, sx, channel, use):  # type: ignore[no-untyped-def]
+def _bilinear(image, x, y, width, height, sy, sx, channel, use):
     """Values at (x, y) of every pixel and channel, float32; `channel` holds offsets (1, C), `use` masks (P, C)."""
     x, y = _inside(x, width), _inside(y, height)
     left, top = x.to(tl.int32), y.to(tl.int32)
@@ -81,7 +81,7 @@ def _sample_kernel(
     image, in_, ic, iy, ix, total, tn, tc, ty, tx, out, on, oc, oy, ox,
     top, low, weight_y, left, right, weight_x, height, width, channels,
     ADDS: tl.constexpr, C: tl.constexpr, P: tl.constexpr,
-):  # type: ignore[no-untyped-def]  # fmt: skip
+):  # fmt: skip
     pixel = tl.program_id(0) * P + tl.arange(0, P)
     n = tl.program_id(1).to(tl.int64)
     y, x, c = pixel // width, pixel % width, tl.arange(0, C)[None, :]
@@ -125,7 +125,7 @@ def _enlarge_add_kernel(
     total, tn, tc, ty, tx, small, sn, sc, sy, sx, out, on, oc, oy, ox,
     height, width, small_height, small_width, step_y, step_x, channels,
     C: tl.constexpr, P: tl.constexpr,
-):  # type: ignore[no-untyped-def]  # fmt: skip
+):  # fmt: skip
     pixel = tl.program_id(0) * P + tl.arange(0, P)
     n = tl.program_id(1).to(tl.int64)
     y, x, c = pixel // width, pixel % width, tl.arange(0, C)[None, :]
@@ -159,7 +159,7 @@ def _warp_stacks_kernel(
     height, width, stack_height, stack_width, extra_height, extra_width, step_y, step_x,
     channels, extras, moments, filled,
     TAPS: tl.constexpr, C: tl.constexpr, E: tl.constexpr, R: tl.constexpr, P: tl.constexpr,
-):  # type: ignore[no-untyped-def]  # fmt: skip
+):  # fmt: skip
     pixel = tl.program_id(0) * P + tl.arange(0, P)
     n = tl.program_id(1).to(tl.int64)
     inside = pixel < height * width
@@ -229,7 +229,7 @@ def warp_stacks(
 
 
 @triton.jit
-def _mix(a, an, ac, ay, ax, b, bn, bc, by, bx, n, flow, fc, share, x, y, width, height, c, use, inside):  # type: ignore[no-untyped-def]
+def _mix(a, an, ac, ay, ax, b, bn, bc, by, bx, n, flow, fc, share, x, y, width, height, c, use, inside):
     """Both pictures moved and mixed, (P, C) float32; the largest component of the flow, (P,)."""
     x0, y0 = tl.load(flow, mask=inside, other=0), tl.load(flow + fc, mask=inside, other=0)
     x1, y1 = tl.load(flow + 2 * fc, mask=inside, other=0), tl.load(flow + 3 * fc, mask=inside, other=0)
@@ -245,7 +245,7 @@ def _blend_kernel(
     a, an, ac, ay, ax, b, bn, bc, by, bx, flow, fn, fc, fy, fx, share, sn, sc, sy, sx, out, on, oc, oy, ox,
     height, width, picture_height, picture_width, channels,
     C: tl.constexpr, P: tl.constexpr,
-):  # type: ignore[no-untyped-def]  # fmt: skip
+):  # fmt: skip
     pixel = tl.program_id(0) * P + tl.arange(0, P)
     n = tl.program_id(1).to(tl.int64)
     inside = pixel < height * width
@@ -278,7 +278,7 @@ def _blend_plane_kernel(
     a, ay, ax, b, by, bx, flow, fn, fc, fy, fx, mask, mn, mc, my, mx, calmness, cy, cx, out, on, oc, oy, ox,
     height, width, peak,
     ROUNDS: tl.constexpr, P: tl.constexpr,
-):  # type: ignore[no-untyped-def]  # fmt: skip
+):  # fmt: skip
     pixel = tl.program_id(0) * P + tl.arange(0, P)
     n = tl.program_id(1).to(tl.int64)
     inside = pixel < height * width
@@ -315,7 +315,7 @@ def blend_plane(a: Tensor, b: Tensor, flow: Tensor, mask: Tensor, calmness: Tens
 @triton.jit
 def _reach_kernel(
     a, ay, ax, b, by, bx, out, height, width, RADIUS: tl.constexpr, P: tl.constexpr
-):  # type: ignore[no-untyped-def]  # fmt: skip
+):  # fmt: skip
     """How far along the row the nearest difference is, RADIUS + 1 at most."""
     pixel = tl.program_id(0) * P + tl.arange(0, P)
     inside = pixel < height * width
@@ -331,7 +331,7 @@ def _reach_kernel(
 
 
 @triton.jit
-def _calm_kernel(near, out, height, width, RADIUS: tl.constexpr, P: tl.constexpr):  # type: ignore[no-untyped-def]
+def _calm_kernel(near, out, height, width, RADIUS: tl.constexpr, P: tl.constexpr):
     """From the distances along the rows: the largest radius below the distance in both axes."""
     pixel = tl.program_id(0) * P + tl.arange(0, P)
     inside = pixel < height * width
@@ -371,7 +371,7 @@ def _convolve_kernel(
     height, width, out_height, out_width, inputs, outputs, pixels,
     STRIDE: tl.constexpr, BIASED: tl.constexpr, RESIDUAL: tl.constexpr, PRELU: tl.constexpr, LEAKY: tl.constexpr,
     M: tl.constexpr, N: tl.constexpr, K: tl.constexpr,
-):  # type: ignore[no-untyped-def]  # fmt: skip
+):  # fmt: skip
     """A 3x3 convolution as a product of matrices, and all that follows it. Weights lie as (out, 3, 3, in)."""
     pixel = tl.program_id(0) * M + tl.arange(0, M)
     inside = pixel < pixels
@@ -411,7 +411,7 @@ def _finish_kernel(
     y, yn, yc, yy, yx, x, xn, xc, xy, xx, bias, slopes, height, width, channels,
     BIASED: tl.constexpr, RESIDUAL: tl.constexpr, PRELU: tl.constexpr, LEAKY: tl.constexpr,
     C: tl.constexpr, P: tl.constexpr,
-):  # type: ignore[no-untyped-def]  # fmt: skip
+):  # fmt: skip
     """What follows a convolution, in place: bias, residual, activation."""
     pixel = tl.program_id(0) * P + tl.arange(0, P)
     n = tl.program_id(1).to(tl.int64)
@@ -502,7 +502,7 @@ def _milliseconds(way: Callable[[Tensor, Conv], Tensor], x: Tensor, conv: Conv) 
         return math.inf
     times = []
     for _ in range(TRIALS):
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start, end = (torch.Event(device=x.device, enable_timing=True) for _ in range(2))
         start.record()
         way(x, conv)
         end.record()
@@ -521,7 +521,7 @@ def _expand_kernel(
     x, xn, xc, xy, xx, weight, bias, out, on, oc, oy, ox,
     height, width, inputs, channels, pixels,
     SIDE: tl.constexpr, M: tl.constexpr, N: tl.constexpr, K: tl.constexpr,
-):  # type: ignore[no-untyped-def]  # fmt: skip
+):  # fmt: skip
     """One parity (p, q) of a transposed convolution as a product of matrices. Weights lie as (outputs, 2, 2, in)."""
     pixel = tl.program_id(0) * M + tl.arange(0, M)
     inside = pixel < pixels

@@ -1,0 +1,109 @@
+"""Work that is recorded once and then replayed: on CUDA, one start of a graph instead of hundreds of kernels.
+
+A recording reads and writes the same memory each time. What it is given is copied in; what it returns is overwritten by
+the next replay, and read before that by whoever works on the same stream.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+Tensors = tuple[Tensor, ...]
+WARM_UPS = 2  # runs before the recording: kernels are compiled and algorithms chosen then
+
+
+class Graph(Protocol):
+    """Something that runs a function without arguments again and again."""
+
+    def record(self, function: Callable[[], Tensors]) -> Tensors:
+        """Remember what the function does to which memory; its results, to be filled by `replay`."""
+        ...
+
+    def replay(self) -> None: ...
+
+
+class CudaGraph:
+    """A CUDA graph with memory of its own."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device, self.graph = device, torch.cuda.CUDAGraph()
+
+    def record(self, function: Callable[[], Tensors]) -> Tensors:
+        with torch.cuda.device(self.device):
+            side = torch.cuda.Stream()
+            side.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(side):
+                for _ in range(WARM_UPS):
+                    function()
+            torch.cuda.current_stream().wait_stream(side)
+            # Other filters go on meanwhile: only what this thread does is recorded and checked.
+            with torch.cuda.graph(self.graph, capture_error_mode="thread_local"):
+                return function()
+
+    def replay(self) -> None:
+        self.graph.replay()
+
+
+class Repeated:
+    """The same where nothing can be recorded: the function is called anew, with the memory that it first had."""
+
+    def record(self, function: Callable[[], Tensors]) -> Tensors:
+        self.function = function
+        self.results = function()
+        return self.results
+
+    def replay(self) -> None:
+        for result, new in zip(self.results, self.function(), strict=True):
+            result.copy_(new)
+
+
+def graph_for(device: torch.device) -> Graph | None:
+    """What records on this device; None where calling is as good."""
+    return CudaGraph(device) if device.type == "cuda" else None
+
+
+class Recording:
+    """A function of tensors, recorded for inputs of one shape.
+
+    Args:
+        function: of tensors, returns tensors; what it does must depend on shapes alone, never on values.
+        inputs: an example.
+        graph: what records.
+    """
+
+    def __init__(self, function: Callable[..., Tensors], inputs: Sequence[Tensor], graph: Graph) -> None:
+        self.inputs = [tensor.clone() for tensor in inputs]  # keeps the order in memory
+        self.graph = graph
+        self.results = graph.record(lambda: function(*self.inputs))
+
+    def __call__(self, *inputs: Tensor) -> Tensors:
+        """The results, valid until the next call."""
+        for own, new in zip(self.inputs, inputs, strict=True):
+            own.copy_(new)
+        self.graph.replay()
+        return self.results
+
+
+def recorded(function: Callable[..., Tensors], inputs: Sequence[Tensor], device: torch.device) -> Recording | None:
+    """The function recorded on this device; None, with a warning, where that fails."""
+    graph = graph_for(device)
+    if graph is None:
+        return None
+    try:
+        return Recording(function, inputs, graph)
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        reason = str(error).strip().partition("\n")[0]
+        warnings.warn(
+            f"{device} cannot record a pair as a graph and starts each kernel by itself, which is slower: {reason}; "
+            "please report this with the versions of PyTorch and the driver",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        return None
