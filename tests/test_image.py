@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from PIL import Image, ImageCms, ImageSequence
 import vsrife
 from vsrife.cli import main
 from vsrife.media.pictures import Picture, read_picture, write_picture
+from vsrife.stitching import find_offset, stitch
 
 ICC = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 WIDTH, HEIGHT = 64, 48
@@ -189,3 +191,61 @@ def test_overwrite_and_lines_for_machines(folder: Path, capsys: pytest.CaptureFi
     events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert events[-1] == {"event": "written", "path": str(out)}
     assert read_picture(out).pixels.shape == (HEIGHT, WIDTH, 3)
+
+
+def views() -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Two views that overlap, of which the right one is bent by up to 2 pixels."""
+    scene = (texture(192, 96, 5) * 255).round().astype(np.uint8)
+    rows, columns = np.mgrid[:92, :112].astype(np.float32)
+    bent = np.sin(rows / 15) * 2 * (columns < 96)
+    right = cv2.remap(np.ascontiguousarray(scene[4:, 80:]), columns + bent, rows, cv2.INTER_LINEAR)
+    return scene[:90, :128], right.astype(np.uint8)
+
+
+def test_stitching(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    left, right = views()
+    for name, pixels in (("left.png", left), ("right.png", right)):
+        write_picture(folder / name, Picture(pixels, ICC))
+    arguments = ["image", str(folder / "left.png"), str(folder / "right.png"), "--stitch", "--device", "cpu"]
+    assert main(arguments) == 0
+    assert re.search(r"right\.png lies at (79|80|81),4 in ", capsys.readouterr().err)
+    assert main([*arguments, "--offset", "80,4", "-q", "-o", str(folder / "wide.png")]) == 0
+    got = read_picture(folder / "wide.png")
+    assert got.icc == ICC
+    assert got.pixels.shape == (86, 192, 3)
+    assert np.array_equal(got.pixels[:, :81], left[4:, :81])
+    assert np.array_equal(got.pixels[:, 127:], right[:86, 47:])
+    ramp = np.linspace(0, 1, 48, dtype=np.float32)[None].repeat(86, 0)
+    overlap = vsrife.interpolate(left[4:, 80:], right[:86, :48], ramp, device="cpu")
+    assert np.array_equal(got.pixels[:, 80:128], overlap)
+
+
+def test_stitching_finds_any_side() -> None:
+    scene = (texture(192, 160, 6) * 255).round().astype(np.uint8)
+    a, b = scene[:100], scene[64:]
+    assert find_offset(a, b) == (0, 64)
+    assert find_offset(b, a) == (0, -64)
+    assert np.array_equal(stitch(b, a, device="cpu"), scene)
+    assert np.array_equal(stitch(a, b, (0, 64), device="cpu"), scene)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--stitch"], "pictures must overlap, got nothing alike at any offset"),
+        (["--stitch", "--offset", "60,0"], "must overlap by 16 pixels or more and neither hold the other, got 64x48"),
+        (["--stitch", "--offset", "0,0"], "must overlap by 16 pixels or more and neither hold the other, got 64x48"),
+        (["--stitch", "--offset", "left"], "--offset must be two whole numbers X,Y, got 'left'; correct it"),
+        (["--offset", "1,2"], "--offset is for --stitch, got 1,2 alone; add --stitch"),
+        (["--stitch", "--multi", "3"], "--stitch makes one picture, got times or a rate as well; leave them out"),
+    ],
+)
+def test_what_cannot_be_stitched(
+    folder: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    noise = np.random.default_rng(1).integers(0, 256, (2, HEIGHT, WIDTH, 3)).astype(np.uint8)
+    for name, pixels in zip(("a.png", "b.png"), noise, strict=True):
+        write_picture(folder / name, Picture(pixels))
+    assert run(folder, *arguments) == 2
+    assert message in capsys.readouterr().err
+    assert len(list(folder.iterdir())) == 2

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from vsrife.cli.console import Console
-from vsrife.cli.image import refuse_existing
+from vsrife.cli.image import refuse_existing, report
 from vsrife.cli.options import NetworkArguments, SectionedCommand, console_options, network_options, option
 from vsrife.errors import OptionError
 
@@ -71,8 +71,7 @@ def flow(
     between = Picture(pair.at(timestep), a.icc) if folder / "between.png" in paths else None
     for path in paths:
         _write(path, seen, between, largest, a.icc)
-        console.say(f"wrote {path}")
-        console.event("written", path=path)
+    report(paths, console)
 
 
 def _write(path: Path, seen: Flow[Any], between: Picture | None, largest: float | None, icc: bytes | None) -> None:

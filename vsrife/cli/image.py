@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from vsrife.media.pictures import Picture
 
 _DEFAULT_RATE = "24"
-_times, _output = (partial(option, section=section) for section in ("Times", "Output"))
+_times, _stitch, _output = (partial(option, section=section) for section in ("Times", "Stitching", "Output"))
 
 
 @click.command(
@@ -27,7 +27,8 @@ Examples:
   vsrife image a.png b.png -o middle.png
   vsrife image a.png b.png --timestep 0.3 --timestep 0.7 -o between_%02d.png
   vsrife image a.jpg b.jpg --multi 12 --rate 12 -o morph.webp
-  vsrife image a.png b.png --multi 24 -o morph.mp4""",
+  vsrife image a.png b.png --multi 24 -o morph.mp4
+  vsrife image left.jpg right.jpg --stitch -o wide.jpg""",
 )
 @click.argument("first", metavar="A", type=click.Path(path_type=Path))
 @click.argument("second", metavar="B", type=click.Path(path_type=Path))
@@ -36,6 +37,8 @@ Examples:
     "--timestep", "timesteps", type=click.FloatRange(0, 1), multiple=True, metavar="T",
     help="Make the picture of this time: 0 is that of A, 1 that of B; may be repeated.",
 )  # fmt: skip
+@_stitch("--stitch", is_flag=True, help="Make one picture of two that overlap; time runs from A to B in the overlap.")
+@_stitch("--offset", metavar="X,Y", help="Upper left corner of B in A, pixels right and down.  [looked for]")
 @_output(
     "-o", "--output", metavar="OUT", type=click.Path(path_type=Path),
     help="A picture, names such as out_%02d.png, a folder, an animation (.gif, .apng, .webp or .png with --rate) or a "
@@ -47,8 +50,9 @@ Examples:
 @network_options
 @console_options
 def image(
-    first: Path, second: Path, multi: int | None, timesteps: tuple[float, ...], output: Path | None, rate: str | None,
-    quality: int | None, overwrite: bool, network: NetworkArguments, console: Console,
+    first: Path, second: Path, multi: int | None, timesteps: tuple[float, ...], stitch: bool, offset: str | None,
+    output: Path | None, rate: str | None, quality: int | None, overwrite: bool, network: NetworkArguments,
+    console: Console,
 ) -> None:  # fmt: skip
     """Make pictures between the pictures A and B.
 
@@ -61,6 +65,13 @@ def image(
 
     if multi and timesteps:
         raise OptionError("--multi and --timestep both say which times; give one of them")
+    if stitch:
+        if multi or timesteps or rate:
+            raise OptionError("--stitch makes one picture, got times or a rate as well; leave them out")
+        _stitch_pictures(first, second, offset, output, quality, overwrite, network, console)
+        return
+    if offset is not None:
+        raise OptionError(f"--offset is for --stitch, got {offset} alone; add --stitch")
     times = list(timesteps) or [n / (multi or 2) for n in range(1, multi or 2)]
     a, b = _read_alike(first, second, console)
     moving = output is not None and (rate is not None or output.suffix.lower() in MOVING_SUFFIXES)
@@ -76,15 +87,45 @@ def image(
         else:
             for path, picture in zip(paths, between, strict=True):
                 write_picture(path, picture, quality=quality)
+    report(paths, console)
+
+
+def report(paths: list[Path], console: Console) -> None:
+    """Tell which files were written."""
     for path in paths:
         console.say(f"wrote {path}")
         console.event("written", path=path)
 
 
-def _read_alike(first: Path, second: Path, console: Console) -> tuple[Picture, Picture]:
+def _stitch_pictures(
+    first: Path, second: Path, offset: str | None, output: Path | None, quality: int | None, overwrite: bool,
+    network: NetworkArguments, console: Console,
+) -> None:  # fmt: skip
+    from vsrife.media.pictures import Picture, check_writable, write_picture
+    from vsrife.stitching import find_offset, stitch
+
+    a, b = _read_alike(first, second, console, same_size=False)
+    (path,) = name_outputs(output, first, second, a, 1)
+    check_writable(path, a)
+    refuse_existing([path], overwrite=overwrite, inputs=(first, second))
+    place = find_offset(a.pixels, b.pixels) if offset is None else _parse_offset(offset)
+    console.say(f"{second} lies at {place[0]},{place[1]} in {first}")
+    write_picture(path, Picture(stitch(a.pixels, b.pixels, place, **network.keywords()), a.icc), quality=quality)
+    report([path], console)
+
+
+def _parse_offset(text: str) -> tuple[int, int]:
+    try:
+        x, y = (int(part) for part in text.split(","))
+    except ValueError as error:
+        raise OptionError(f"--offset must be two whole numbers X,Y, got {text!r}; correct it") from error
+    return x, y
+
+
+def _read_alike(first: Path, second: Path, console: Console, *, same_size: bool = True) -> tuple[Picture, Picture]:
     from vsrife.media.pictures import alike, read_picture
 
-    a, b = alike(read_picture(first), read_picture(second), (str(first), str(second)))
+    a, b = alike(read_picture(first), read_picture(second), (str(first), str(second)), same_size=same_size)
     if a.icc != b.icc:
         console.warn(f"{first} and {second} have different ICC profiles; results have that of {first}")
     return a, b

@@ -198,13 +198,15 @@ def _straight(pixels: Pixels, extra: int) -> Pixels:
     return np.concatenate((colours.astype(pixels.dtype), pixels[..., -1:]), axis=-1)
 
 
-def alike(a: Picture, b: Picture, names: tuple[str, str] = ("a", "b")) -> tuple[Picture, Picture]:
+def alike(
+    a: Picture, b: Picture, names: tuple[str, str] = ("a", "b"), *, same_size: bool = True
+) -> tuple[Picture, Picture]:
     """Two pictures with the channels and the depth that can hold both. Each keeps its ICC profile.
 
     Raises:
-        OptionError: their sizes differ.
+        OptionError: their sizes differ, unless that is allowed.
     """
-    if a.pixels.shape[:2] != b.pixels.shape[:2]:
+    if same_size and a.pixels.shape[:2] != b.pixels.shape[:2]:
         raise OptionError(
             f"pictures must have one size, got {a.size} ({names[0]}) and {b.size} ({names[1]}); scale or crop one"
         )
