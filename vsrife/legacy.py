@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -536,7 +537,8 @@ def load(
 def _fold_normalisation(net: LegacyNet) -> None:
     """Put each batch normalisation into the convolution before it."""
     for module in net.modules():
-        if isinstance(module, nn.Sequential) and isinstance(module[0], nn.Conv2d):
-            convolution, *others = module
-            if others and isinstance(others[0], nn.BatchNorm2d):
-                module[0], module[1] = fuse_conv_bn_eval(convolution, others[0]), nn.Identity()
+        layers = list(module) if isinstance(module, nn.Sequential) else []
+        for i, (layer, following) in enumerate(pairwise(layers)):
+            if isinstance(layer, nn.Conv2d) and isinstance(following, nn.BatchNorm2d):
+                assert isinstance(module, nn.Sequential)
+                module[i], module[i + 1] = fuse_conv_bn_eval(layer, following), nn.Identity()
