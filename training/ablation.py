@@ -1,9 +1,10 @@
-"""What each part of training brings: equal short runs from scratch, each without one part.
+"""What each part of training brings: equal short runs, each without one part.
 
-    python -m training.ablation --pack PACK [--steps 400]
+    python -m training.ablation --pack PACK [--steps 400] [--init WEIGHTS]
 
-Every run sees the same steps of the same crops. The score is the PSNR on fixed crops of clips that no run was trained
-on, beside that of blending both frames.
+Every run sees the same steps of the same crops. Three scores, on fixed crops of clips that no run was trained on: PSNR
+of real samples, beside that of blending both frames; PSNR where nothing moves; and how far the flow is wrong for still
+frames in a moving window, where it is known exactly, against a flow of zero (1.00: no flow yet, 0: exact).
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from training.forward import TrainingForward
+from training.checkpoint import read_initial_weights
+from training.forward import Estimate, TrainingForward
 from training.losses import LossWeights
 from training.monitor import Monitor
 from training.pack import Pack, open_pack
@@ -31,7 +33,8 @@ from vsrife.errors import RifeError
 from vsrife.network import IFNet
 
 HELD_OUT_EVERY = 8  # every so manyth clip is for the score
-SCORE_STEPS, SCORE_BATCH, SCORE_CROP_PX = 8, 8, 128
+SCORE_STEPS, SCORE_BATCH, SCORE_CROP_PX = 6, 8, 128
+SCORE_SPREAD_PX = 4.0
 WINDOW_SHARE = 0.3  # of the steps
 CPU = torch.device("cpu")
 
@@ -72,6 +75,7 @@ VARIANTS = (
     Variant("no moving window at first", _mix(window_steps=0)),
     Variant("no taught flow", _weights(flow=0.0)),
     Variant("no synthetic motion after the window", _mix(synthetic_share=0.0)),
+    Variant("no still samples", _mix(still_share=0.0)),
     Variant("no logarithmic error", _weights(psnr=0.0)),
     Variant("with the privileged block", lambda plan: replace(plan, privileged=True)),
     Variant("twice the learning rate", lambda plan: replace(plan, schedule=replace(plan.schedule, peak=1e-3))),
@@ -85,11 +89,12 @@ def split_clips(pack: Pack) -> tuple[Pack, Pack]:
     return Pack(rest, pack.pixels), Pack(tuple(e for e in pack.entries if e in held), pack.pixels)
 
 
-def score_batches(pack: Pack) -> list[Batch]:
-    """Fixed real samples."""
-    mix = Mix(SCORE_CROP_PX, SCORE_BATCH, synthetic_share=0.0, still_share=0.0, degraded_share=0.0)
+def score_batches(pack: Pack, synthetic: float = 0.0, still: float = 0.0) -> list[Batch]:
+    """Fixed samples: real ones, moving windows or still ones."""
+    mix = Mix(SCORE_CROP_PX, SCORE_BATCH, synthetic, still_share=still, degraded_share=0.0)
     sampler, preparation = Sampler(pack, mix, seed=99), Preparation(pack, CPU)
-    return [preparation.make(sampler.draw(step), Motion(), taught=False) for step in range(SCORE_STEPS)]
+    motion = Motion(SCORE_SPREAD_PX, layers=False)
+    return [preparation.make(sampler.draw(step), motion, taught=False) for step in range(SCORE_STEPS)]
 
 
 def psnr_db(batches: Sequence[Batch], interpolate: Callable[[Batch], Tensor]) -> float:
@@ -102,16 +107,31 @@ def blend(batch: Batch) -> Tensor:
     return torch.lerp(batch.frame0, batch.frame1, batch.timestep.view(-1, 1, 1, 1))
 
 
-def score(trainer: Trainer, batches: Sequence[Batch]) -> float:
+def flow_error(batches: Sequence[Batch], estimate: Callable[[Batch], Estimate]) -> float:
+    """Mean distance to the exact flow over the mean length of that flow."""
+    distances = [(estimate(b).stages[-1].flow - b.flow).abs().mean() for b in batches]
+    return float(torch.stack(distances).sum() / torch.stack([b.flow.abs().mean() for b in batches]).sum())
+
+
+@torch.no_grad()
+def score(trainer: Trainer, real: Sequence[Batch], still: Sequence[Batch], windows: Sequence[Batch]) -> str:
+    """PSNR in dB of real samples and of still ones, relative flow error on moving windows, as cells of a table."""
     net = IFNet(trainer.net.layout)
     net.load_state_dict(trainer.average)
     forward = TrainingForward(net)
-    with torch.no_grad():
-        return psnr_db(batches, lambda b: forward(b.frame0, b.frame1, b.timestep).image)
+
+    def estimate(batch: Batch) -> Estimate:
+        found: Estimate = forward(batch.frame0, batch.frame1, batch.timestep)
+        return found
+
+    pictures = (psnr_db(batches, lambda b: estimate(b).image) for batches in (real, still))
+    return " | ".join(f"{value:.2f}" for value in (*pictures, flow_error(windows, estimate)))
 
 
-def train_variant(variant: Variant, plan: Plan, pack: Pack) -> Trainer:
+def train_variant(variant: Variant, plan: Plan, pack: Pack, init: Path | None) -> Trainer:
     trainer = Trainer(variant.change(plan), pack, Ranks(0, 1, CPU))
+    if init:
+        trainer.start_from(read_initial_weights(init))
     variant.start(trainer.net)
     with tempfile.TemporaryDirectory() as name, Monitor(Path(name), plan.schedule.steps, 0) as monitor:
         run(trainer, Path(name), save_every_s=float("inf"), monitor=monitor)
@@ -126,13 +146,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--spec", default="L18")
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--init", type=Path, help="weights to start from; the moving window is left out then")
+    parser.add_argument("--rate", type=float, default=5e-4)
     parser.add_argument("--only", type=int, nargs="*", help="numbers of variants, from 0")
     arguments = parser.parse_args(argv)
     steps = arguments.steps
     plan = Plan(
         layout=arguments.spec,
-        mix=Mix(64, arguments.batch, window_steps=int(WINDOW_SHARE * steps)),
-        schedule=Schedule(steps, peak=5e-4, warmup=steps // 20),
+        mix=Mix(64, arguments.batch, window_steps=0 if arguments.init else int(WINDOW_SHARE * steps)),
+        schedule=Schedule(steps, peak=arguments.rate, warmup=steps // 20),
         weights=LossWeights(psnr=0.1, flow=0.02),
         ema=0.98,
     )
@@ -141,12 +163,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except RifeError as error:
         print(f"training: {error}", file=sys.stderr)
         return 1
-    batches = score_batches(scoring)
-    print(f"| blending | {psnr_db(batches, blend):.2f} | |", flush=True)
+    sets = (score_batches(scoring), score_batches(scoring, still=1.0), score_batches(scoring, synthetic=1.0))
+    print(f"| blending | {psnr_db(sets[0], blend):.2f} | | 1.00 | |", flush=True)
     for variant in [VARIANTS[i] for i in arguments.only or range(len(VARIANTS))]:
         began = time.process_time()
-        result = score(train_variant(variant, plan, training), batches)
-        print(f"| {variant.name} | {result:.2f} | {time.process_time() - began:.0f} s |", flush=True)
+        trainer = train_variant(variant, plan, training, arguments.init)
+        print(f"| {variant.name} | {score(trainer, *sets)} | {time.process_time() - began:.0f} s |", flush=True)
     return 0
 
 

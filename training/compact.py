@@ -46,7 +46,7 @@ def encode_clip(source: Path, target: Path, limit: int, crf: int) -> None:
             count = 0
             for frame in reader.decode(stream):
                 small = frame.reformat(width, height, "yuv420p", interpolation="LANCZOS")
-                small.pts, small.time_base = count, None
+                small.pts = count
                 writer.mux(out.encode(small))
                 count += 1
             writer.mux(out.encode())

@@ -47,13 +47,14 @@ def quantise(frames: Tensor, step: Tensor) -> Tensor:
         step: (N,), of the lowest frequency, 0..1 scale; grows threefold to the highest.
     """
     basis, side = cosine_basis(frames.device), CODED_BLOCK_PX
-    blocks = frames.unflatten(-1, (-1, side)).unflatten(-3, (-1, side)).transpose(-3, -2)
+    height, width = frames.shape[-2:]
+    blocks = frames.reshape(*frames.shape[:-2], height // side, side, width // side, side).transpose(-3, -2)
     coefficients = basis @ blocks @ basis.T
     order = torch.arange(side, device=frames.device)
     growth = 1 + (order + order[:, None]) / (side - 1)
     steps = step.clamp_min(1e-6).view(-1, *(1,) * (blocks.dim() - 1)) * growth
     restored = basis.T @ (torch.round(coefficients / steps) * steps) @ basis
-    return restored.transpose(-3, -2).flatten(-4, -3).flatten(-2, -1)
+    return restored.transpose(-3, -2).reshape(frames.shape)
 
 
 def add_noise(frames: Tensor, sigma: Tensor, seeds: Tensor) -> Tensor:
@@ -63,7 +64,9 @@ def add_noise(frames: Tensor, sigma: Tensor, seeds: Tensor) -> Tensor:
     """
     index = torch.arange(frames[0].numel(), device=frames.device)
     state = seeds[:, None] * 7919 + index
-    total = sum(_uniform(state + salt) for salt in (0, 1 << 33, 1 << 34))  # nearly Gaussian, variance 3 / 12
+    total = torch.stack([_uniform(state + salt) for salt in (0, 1 << 33, 1 << 34)]).sum(
+        0
+    )  # variance 3 / 12
     noise = ((total - 1.5) * 2).view(frames.shape)
     return frames + noise * sigma.view(-1, 1, 1, 1, 1)
 

@@ -69,7 +69,8 @@ def log_error(error: Tensor) -> Tensor:
 def flow_distance(flow: Tensor, target: Tensor, trusted: Tensor) -> Tensor:
     """Mean distance in pixels of a stage's flow (N, 4, h, w) to a target (N, 4, H, W), weighted by (N, 2, H, W)."""
     target, trusted = (resize(m, *flow.shape[-2:]) for m in (target, trusted))
-    return ((flow - target).abs().unflatten(1, (2, 2)).mean(2) * trusted).mean()
+    x0, y0, x1, y1 = (flow - target).abs().unbind(1)
+    return (torch.stack((x0 + y0, x1 + y1), dim=1) / 2 * trusted).mean()
 
 
 def distil(estimate: Estimate, flow: Tensor, trusted: Tensor, shares: Sequence[float]) -> Tensor:

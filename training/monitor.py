@@ -122,7 +122,7 @@ def _make_board(folder: Path) -> Any:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         return None
-    return SummaryWriter(str(folder))  # type: ignore[no-untyped-call]
+    return SummaryWriter(str(folder))
 
 
 def draw_samples(batch: Batch, estimate: Estimate) -> Tensor:

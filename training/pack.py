@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import cv2
 import numpy as np
@@ -111,15 +112,17 @@ def check_clip(path: Path, frames: int, height: int, width: int) -> None:
         raise ClipError(f"{path} is too small, got {width}x{height}; sides must have {LEAST_SIDE_PX} pixels or more")
 
 
-def cell_means(values: NDArray[np.float32]) -> Map:
+def cell_means(values: Map) -> Map:
     """The mean over each full cell of (H, W), (H // CELL_PX, W // CELL_PX)."""
     rows, columns = (side // CELL_PX for side in values.shape)
     cells = values[: rows * CELL_PX, : columns * CELL_PX].reshape(rows, CELL_PX, columns, CELL_PX)
-    return np.asarray(cells.mean(axis=(1, 3)), np.float32)
+    means: Map = cells.mean(axis=(1, 3), dtype=np.float32)
+    return means
 
 
-def _luma(frame: Frame) -> NDArray[np.float32]:
-    return np.asarray(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), np.float32) / 255
+def _luma(frame: Frame) -> Map:
+    luma: Map = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY).astype(np.float32) / np.float32(255)
+    return luma
 
 
 def build_pack(clips: Sequence[Path], folder: Path) -> Pack:
@@ -163,7 +166,7 @@ def _write_pixels(clips: Sequence[Path], path: Path) -> list[ClipEntry]:
     first = 0
     with path.open("wb") as stream:
         for clip in clips:
-            entry = _append_clip(clip, first, stream.write)
+            entry = _append_clip(clip, first, stream)
             entries.append(entry)
             first += entry.frames * entry.height * entry.width
         stream.flush()
@@ -171,15 +174,15 @@ def _write_pixels(clips: Sequence[Path], path: Path) -> list[ClipEntry]:
     return entries
 
 
-def _append_clip(path: Path, first_pixel: int, write: object) -> ClipEntry:
+def _append_clip(path: Path, first_pixel: int, stream: BinaryIO) -> ClipEntry:
     differences: list[float] = []
     motion: list[tuple[float, ...]] = []
     height = width = count = 0
-    before: NDArray[np.float32] | None = None
+    before: Map | None = None
     for frame in read_frames(path):
         height, width = frame.shape[:2]
         count += 1
-        write(frame.tobytes())  # type: ignore[operator]
+        stream.write(frame.tobytes())
         luma = _luma(frame)
         if before is not None:
             change = np.abs(luma - before)

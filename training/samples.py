@@ -28,6 +28,7 @@ PERMUTATIONS = np.array([(0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), 
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
+Map = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,9 +105,6 @@ class FrameTable:
     motion: tuple[Map, ...]  # for each clip (frames - 1, rows, columns), mean absolute difference to the next frame
     number: Ints  # of the frame in its clip
     weight: NDArray[np.float64]  # chance of each, sums to 1
-
-
-Map = Floats
 
 
 def list_frames(pack: Pack) -> FrameTable:
@@ -284,4 +282,5 @@ def colour(frames: Tensor, channels: Tensor, gain: Tensor, gamma: Tensor) -> Ten
 
 def halve(frames: Tensor) -> Tensor:
     """(N, K, 3, 2H, 2W) to half the size, each pixel the mean of four."""
-    return F.avg_pool2d(frames.flatten(0, 1), 2).unflatten(0, frames.shape[:2])
+    small = F.avg_pool2d(frames.flatten(0, 1), 2)
+    return small.view(*frames.shape[:2], *small.shape[1:])
