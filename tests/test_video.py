@@ -188,9 +188,12 @@ def test_cover_and_unusual_tags(tmp_path: Path, programs: Programs, capsys: pyte
     programs.make("-i", tmp_path / "v.mkv", "-i", cover, "-map", "0", "-map", "1", "-c:v:0", "libx264", "-c:v:1", "png",
                   "-disposition:v:1", "attached_pic", "-metadata", "title=A film", source)  # fmt: skip
     programs.make("-i", source, "-map", "0:0", "-c", "copy", "-metadata", "mood=calm", tagged)
-    assert video(source, tmp_path / "out.mp4", "--start", "1f") == 0
-    picture = [s for s in programs.probe(tmp_path / "out.mp4")["streams"] if s["disposition"]["attached_pic"]]
-    assert [(s["codec_name"], s["width"]) for s in picture] == [("png", 32)]
+    for name in ("out.mp4", "out.mkv"):
+        assert video(source, tmp_path / name, "--start", "1f") == 0
+        picture = [s for s in programs.probe(tmp_path / name)["streams"] if s["disposition"]["attached_pic"]]
+        assert [(s["codec_name"], s["width"]) for s in picture] == [("png", 32)]
+        programs.make("-i", tmp_path / name, "-map", f"0:{picture[0]['index']}", "-c", "copy", tmp_path / "again.png")
+        assert (tmp_path / "again.png").read_bytes() == cover.read_bytes()
     assert programs.times(tmp_path / "out.mp4") == [Fraction(n, 20) for n in range(4)]
     assert capsys.readouterr().err == ""
     assert video(tagged, tmp_path / "tags.mp4") == 0

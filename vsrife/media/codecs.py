@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import io
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -327,7 +328,16 @@ def encoder_options(row: CodecSpec, crf: float | None, preset: str | None, light
     return options
 
 
-def codecs_for(supported: Iterable[str]) -> list[CodecSpec]:
+def codecs_for(container: str) -> list[CodecSpec]:
     """The rows whose encoder a container can hold, the preferred one first."""
-    names = set(supported)
-    return [row for row in CODECS if row.encoder in names]
+    return [row for row in CODECS if holds(container, row.encoder)]
+
+
+def holds(container: str, encoder: str) -> bool:
+    """Whether a container can hold what an encoder makes, or does not tell."""
+    with av.open(io.BytesIO(), "w", format=container) as target:
+        try:
+            target.add_stream(encoder)
+        except ValueError:
+            return False
+    return True

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -135,15 +134,13 @@ def _container(output: Path) -> str:
 
 
 def _codec(name: str | None, container: str) -> codecs.CodecSpec:
-    with av.open(io.BytesIO(), "w", format=container) as target:
-        supported = target.supported_codecs  # empty where the container does not tell
-    usable = codecs.codecs_for(supported) if supported else list(codecs.CODECS)
+    usable = codecs.codecs_for(container)
     if name is None:
         if not usable:
             raise OptionError(f"{container} holds none of the usual codecs; give --codec, or a name in .mkv")
         return usable[0]
     row = codecs.find_codec(name)
-    if supported and row.encoder not in supported:
+    if not codecs.holds(container, row.encoder):
         names = ", ".join(each.name for each in usable)
         raise OptionError(f"{container} cannot hold {row.name}; it holds {names or 'other codecs'}; .mkv holds most")
     return row

@@ -24,6 +24,8 @@ TEXT_SUBTITLES = frozenset({"subrip", "srt", "ass", "ssa", "mov_text", "webvtt",
 _STALE_TAGS = frozenset({"major_brand", "minor_version", "compatible_brands", "encoder", "duration"})
 _STALE_STREAM_TAGS = frozenset({"bps", "duration", "number_of_frames", "number_of_bytes", "encoder"})
 _QUICKTIME_TAGS = frozenset({"handler_name", "vendor_id"})  # clutter elsewhere
+# What a cover is called where it is an attachment, by its codec.
+_COVERS = {"png": ("cover.png", "image/png"), "mjpeg": ("cover.jpg", "image/jpeg")}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -254,11 +256,20 @@ class Remuxer:
         return chapters or (quicktime and "timecode" in stream.metadata)
 
     def _add_cover(self, stream: Stream) -> Track | None:
+        kind = _COVERS.get(stream.codec_context.codec.canonical_name)
+        if kind is not None and self._spec.attachments:
+            self.target.add_attachment(*kind, self._cover(stream))
+            return None
         copy = self._add_copy(stream)
         if copy is None:
             self.warn(f"{_named(stream)} left out, {self.target.format.name} cannot hold the cover; .mkv and .mp4 can")
             return None
         return Cover(copy.stream)
+
+    def _cover(self, stream: Stream) -> bytes:
+        """The picture, read apart: a file's head wants it before its first packet."""
+        with av.open(self.source.name) as again:
+            return bytes(next(again.demux(again.streams[stream.index])))
 
     def _add_audio(self, stream: Stream) -> Track | None:
         if self.clock.factor == 1:

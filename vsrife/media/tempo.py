@@ -12,6 +12,7 @@ from av.audio.stream import AudioStream
 from av.codec.codec import UnknownCodecError
 from av.container import OutputContainer
 
+from vsrife.media.codecs import holds
 from vsrife.media.timeline import exact
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ class SlowedAudio:
     @classmethod
     def add(cls, source: AudioStream, target: OutputContainer, clock: Clock) -> SlowedAudio | None:
         """Add an encoder to a container for a track of another one; None where it holds nothing that will do."""
-        name = _encoder(source, target)
+        name = _encoder(source, target.format.name, target.default_audio_codec)
         if name is None:
             return None
         stream = target.add_stream(name, rate=_rate(name, source.rate))
@@ -93,15 +94,14 @@ class SlowedAudio:
         return packet
 
 
-def _encoder(source: AudioStream, target: OutputContainer) -> str | None:
+def _encoder(source: AudioStream, container: str, usual: str) -> str | None:
     """The source's codec where it can be encoded and held, else one that can."""
-    held = target.supported_codecs
-    for name in (source.codec_context.codec.canonical_name, target.default_audio_codec, *_FALLBACK):
+    for name in (source.codec_context.codec.canonical_name, usual, *_FALLBACK):
         try:
             codec = av.Codec(name, "w")
         except UnknownCodecError:
             continue
-        if codec.type == "audio" and not codec.experimental and (codec.name in held or not held):
+        if codec.type == "audio" and not codec.experimental and holds(container, codec.name):
             return codec.name
     return None
 
