@@ -107,7 +107,7 @@ def files_of(path: Path) -> list[Path]:
         path: as `find_weights` gives it.
     """
     if path.is_dir():
-        names = [f"flownet{suffix}" for suffix in (ncnn.SUFFIX, *SUFFIXES)]
+        names = [f"flownet{suffix}" for suffix in (*SUFFIXES, ncnn.SUFFIX)]  # a graph's data are rounded
         path = next(file for name in names if (file := path / name).is_file())
     if path.suffix == ncnn.SUFFIX:
         return [path, *ncnn.companions(path)]

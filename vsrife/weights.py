@@ -38,7 +38,7 @@ MAX_BYTES = 512 * 2**20  # the largest published file has 87 MB; more than this 
 UNUSED_FAMILIES = ("contextnet.", "unet.", "block_tea.", "teacher.", "caltime.")
 PARALLEL_PREFIX = "module."  # put before every name by torch's DataParallel
 COUNTER_SUFFIX = ".num_batches_tracked"  # of batch normalisation in older generations: only training counts
-FOLDER_FILES = ("flownet.param", *(f"flownet{suffix}" for suffix in SUFFIXES))  # one of them makes a folder a model
+FOLDER_FILES = (*(f"flownet{suffix}" for suffix in SUFFIXES), "flownet.param")  # one of them makes a folder a model
 
 # First bytes of what a browser, a captive portal or a bare git clone leaves in place of the file.
 _FOREIGN = ((b"<", "a web page"), (b"version https://git-lfs", "a Git LFS pointer"))
