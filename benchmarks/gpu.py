@@ -300,7 +300,8 @@ def engine_row(version: str, size: Size, device: torch.device, dtype: torch.dtyp
     peak = torch.cuda.max_memory_allocated(device) / 2**20 if device.type == "cuda" else 0.0
     host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
     return (
-        version, str(size), number(on_device / STEPS), number(over_bus / STEPS), number(seek), number(peak), number(host),
+        version, str(size), number(on_device / STEPS), number(over_bus / STEPS), number(seek), number(peak),
+        number(host),
     )  # fmt: skip
 
 

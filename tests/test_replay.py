@@ -74,11 +74,11 @@ class Unable(replay.Repeated):
 
 
 def test_what_cannot_be_recorded_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
-    plain = engine_of("4.6", CPU).interpolate(*pictures()[:2], 0.5)
+    plain = engine_of("4.6", CPU).interpolate(pictures()[0], pictures()[1], 0.5)
     monkeypatch.setattr(replay, "graph_for", lambda _device: Unable())
     engine = engine_of("4.6", CPU)
     with pytest.warns(RuntimeWarning, match="cpu cannot record a pair as a graph .* not permitted when stream") as told:
-        results = [engine.interpolate(*pictures()[:2], 0.5) for _ in range(2)]
+        results = [engine.interpolate(pictures()[0], pictures()[1], 0.5) for _ in range(2)]
     assert len(told) == 1
     assert plain is not None
     for planes in results:

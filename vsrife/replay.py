@@ -35,7 +35,7 @@ class CudaGraph:
 
     def record(self, function: Callable[[], Tensors]) -> Tensors:
         with torch.cuda.device(self.device):
-            side = torch.cuda.Stream()
+            side = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
             side.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(side):
                 for _ in range(WARM_UPS):
