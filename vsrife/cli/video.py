@@ -53,7 +53,7 @@ Examples:
 )
 @click.argument("files", nargs=-1, required=True, metavar="IN... [OUT]")
 @clip_options
-@_source("--rate", metavar="FPS", help="Frames a second of a picture sequence.  [24]")
+@_source("--rate", metavar="FPS", help="Frames a second of pictures (24), or of a video whose times are wrong.")
 @network_options
 @_encoding(
     "--codec", metavar="CODEC", shell_complete=complete_codec,
