@@ -46,8 +46,7 @@ def test_bfloat16_stays_close_to_float32(sample: Path) -> None:
     results = []
     for dtype in (torch.float32, torch.bfloat16):
         engine = Engine(network(NetworkOptions(None, 1.0, False, torch.device("cpu"), dtype)), LUMA)
-        pair = [Picture(i, [frames[i]], BT709) for i in (8, 9)]
-        planes = engine.interpolate(*pair, 0.5)
+        planes = engine.interpolate(Picture(0, [frames[8]], BT709), Picture(1, [frames[9]], BT709), 0.5)
         assert planes is not None
         results.append(planes[0].double())
     error = (results[0] - results[1]).square().mean()
