@@ -234,7 +234,9 @@ class LinearEngine:
         timestep: float,
         interrupt: Callable[[], None] = lambda: None,  # noqa: ARG002
     ) -> Planes | None:
-        before, after = ([plane for part in (p, *p.carried) for plane in part.planes] for p in (left, right))
+        before, after = (
+            [np.asarray(plane) for part in (p, *p.carried) for plane in part.planes] for p in (left, right)
+        )
         pairs = zip(before, after, strict=True)
         return tuple(torch.from_numpy(np.asarray(a * (1 - timestep) + b * timestep, dtype=a.dtype)) for a, b in pairs)
 
