@@ -23,7 +23,7 @@ from vsrife.ops import OP_NAMES, cases, proven, reference
 from vsrife.ops.cases import CASES, FLOWS, Case, arguments_of, excess
 
 triton = pytest.importorskip("triton", reason="PyTorch brings Triton along on Linux only")
-SIZES = [(1, 1), (2, 3), (1, 29), (13, 37)]
+SIZES = [(1, 1), (1, 29), (11, 23)]
 HALF = [case for case in CASES if case.half]
 CPU = torch.device("cpu")
 
