@@ -115,7 +115,8 @@ def test_temporal_is_the_ensemble_where_that_exists() -> None:
     frames = frames_of(*SIZE)
     flow, mask = estimate(net_of("4.6"), frames, 0.3, (UPRIGHT,), temporal=True)
     net = net_of("4.6", ensemble=True)
-    field = pyramid.estimate(net, *(pyramid.encode(net, frame) for frame in frames), 0.3)
+    source0, source1 = (pyramid.encode(net, frame) for frame in frames)
+    field = pyramid.estimate(net, source0, source1, 0.3)
     assert (flow - field.flow()).abs().max() < 1e-9
     assert (mask - field.mask(*field.size)).abs().max() < 1e-9
 

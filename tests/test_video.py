@@ -432,6 +432,28 @@ def test_slow_motion_with_sound_keeps_pitch_and_sync(tmp_path: Path, programs: P
     assert programs.times(output)[-1] == Fraction(79, 10)
 
 
+@pytest.mark.usefixtures("mixing")
+def test_a_speed_ramp_shows_the_source_times_of_the_curve(
+    tmp_path: Path, programs: Programs, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Brightness rises with every frame and tells the source time: half speed, then backwards."""
+    source, output, curve = tmp_path / "in.mkv", tmp_path / "out.mkv", tmp_path / "curve.csv"
+    programs.make(
+        "-f", "lavfi", "-i", f"color=black:size={WIDTH}x{HEIGHT}:rate=10:duration=2,geq=lum='40+8*N':cb=128:cr=128",
+        "-f", "lavfi", "-i", "sine=frequency=440:duration=2", "-c:v", "ffv1", "-c:a", "flac", source,
+    )  # fmt: skip
+    curve.write_text("output,source\n0,0\n2,1\n3,0\n")
+    assert video(source, output, "--retime", curve, "--codec", "ffv1", "--sc-threshold", "1") == 0
+    assert "track 1 (audio, flac) left out of the speed ramp" in capsys.readouterr().err
+    assert [stream["codec_type"] for stream in programs.probe(output)["streams"]] == ["video"]
+    assert programs.times(output) == [Fraction(n, 10) for n in range(30)]
+    shown = programs.greys(output)
+    expected = [40 + 8 * n / 2 for n in range(20)] + [40 + 8 * (10 - n) for n in range(10)]
+    assert shown == pytest.approx(expected, abs=0.51)
+    assert video(source, tmp_path / "b.mkv", "--retime", curve, "--multi", "3") == 2
+    assert "--retime sets the speed by itself, got --multi, --exp or --slow-motion" in capsys.readouterr().err
+
+
 # --- for machines -----------------------------------------------------------------------------------------------------
 
 

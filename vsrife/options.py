@@ -296,20 +296,46 @@ def _ramp(
         )
     rate = Fraction(clip.fps) if fps is None else parse_fps(fps)
     starts = None if timestamps is None else parse_timestamps(timestamps)
+    return ramp(times, unit, clip.num_frames, Fraction(clip.fps) if clip.fps else None, starts, rate), rate
+
+
+def ramp(
+    times: Times, unit: str, source_frames: int, rate: Fraction | None, starts: Sequence[Fraction] | None, fps: Fraction
+) -> Schedule:
+    """Output frames at any source times.
+
+    Args:
+        times: as in `RIFE`.
+        unit: of the source times, "seconds" or "frames".
+        source_frames: length of the source.
+        rate: of the source, where it is constant.
+        starts: seconds of the source frames, where it is not; possibly also the end.
+        fps: of the output.
+
+    Raises:
+        OptionError: a time lies outside of the source, or there are too many.
+    """
     if starts is not None:
-        check_timestamps(starts, clip.num_frames)
-        end = Fraction(clip.num_frames) if unit == "frames" else starts[-1] - starts[0]
+        check_timestamps(starts, source_frames)
+    if unit == "frames":
+        end = Fraction(source_frames)
+    elif starts is not None:
+        end = starts[-1] - starts[0]
     else:
-        end = Fraction(clip.num_frames) / (1 if unit == "frames" else Fraction(clip.fps))
+        assert rate is not None
+        end = source_frames / rate
 
     def position(time: Fraction) -> Fraction:
         if not 0 <= time <= end:
             raise OptionError(f"times must lie between 0 and {float(end):g} {unit}, got {float(time):g}; correct it")
         if unit == "frames":
             return time
-        return time * Fraction(clip.fps) if starts is None else source_position(time, starts[: clip.num_frames])
+        if starts is not None:
+            return source_position(time, starts[:source_frames])
+        assert rate is not None
+        return time * rate
 
-    return by_positions(map(position, parse_times(times, rate)), clip.num_frames), rate
+    return by_positions(map(position, parse_times(times, fps)), source_frames)
 
 
 def _schedule(

@@ -6,6 +6,7 @@ import functools
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from fractions import Fraction
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -77,6 +78,7 @@ class ClipArguments:
     exp: int | None
     fps: str | None
     slow_motion: str | None
+    retime: str | None
     start: str | None
     end: str | None
     deinterlace: bool
@@ -98,6 +100,7 @@ class ClipArguments:
             multi=multi,
             fps=parse_fps(self.fps) if self.fps else None,
             slow_motion=parse_multi(self.slow_motion) if self.slow_motion else Fraction(1),
+            retime=str(Path(self.retime).resolve()) if self.retime else None,
             start=parse_mark("--start", self.start) if self.start else None,
             end=parse_mark("--end", self.end) if self.end else None,
             deinterlace=self.deinterlace,
@@ -114,6 +117,12 @@ def clip_options[R](function: Callable[..., R]) -> Callable[..., R]:
     @rate("--exp", type=click.IntRange(1, 8), metavar="N", help="The same as --multi 2^N.")
     @rate("--fps", metavar="FPS", help="Constant output rate instead, such as 60 or 60000/1001.")
     @rate("--slow-motion", metavar="K", help="K times as long, at the source's rate.")
+    @rate(
+        "--retime",
+        type=click.Path(exists=True, dir_okay=False),
+        metavar="CSV",
+        help="Follow a speed ramp: lines of output and source seconds, straight in between. Without sound.",
+    )
     @part("--start", metavar="TIME", help="Begin there: 90, 1:30, 00:01:30.5, or a frame as 100f.")
     @part("--end", metavar="TIME", help="End there, without the frame at that time.")
     @part("--deinterlace", is_flag=True, help="Make a frame of each field of an interlaced source first.")

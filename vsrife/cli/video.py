@@ -219,6 +219,8 @@ def _outputs(
 def _beside(each: Input, clip: ClipArguments) -> Path:
     """A name that tells what was done, such as in-2x.mp4."""
     done = f"{clip.fps.replace('/', '-')}fps" if clip.fps else f"{2**clip.exp if clip.exp else clip.multi or 2}x"
+    if clip.retime:
+        done = "retimed"
     if clip.slow_motion:
         done = f"slow{clip.slow_motion}x"
     first = each.files[0]

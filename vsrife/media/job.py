@@ -10,6 +10,7 @@ from pathlib import Path
 import av
 
 from vsrife.errors import MediaError, OptionError
+from vsrife.generations import files_of
 from vsrife.media import encoder, segments
 from vsrife.media.encoder import Frames
 from vsrife.media.muxer import EncodeOptions, Encoding, check_streams, plan_encoding, write_file
@@ -18,6 +19,7 @@ from vsrife.media.product import Seen, make_product
 from vsrife.media.remux import Warn
 from vsrife.media.segments import Ending, Workspace
 from vsrife.media.source import Source, explained
+from vsrife.weights import find_weights
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,8 +148,14 @@ def identify(job: VideoJob) -> dict[str, str]:
             values[f"--{each.name.replace('_', '-')}"] = getattr(options, each.name)
     values |= {"--montage": job.montage, "output": job.output.name}
     values |= {f"--{name}": value for name, value in values.pop("--network").items()}  # type: ignore[attr-defined]
-    with explained(job.inputs[0]):
-        return {name: str(value) for name, value in values.items()} | segments.file_identity(job.inputs)
+    files = {"input": job.inputs, "weights": files_of(find_weights(job.video.network.get("model")))}
+    if job.video.retime is not None:
+        files["ramp"] = [Path(job.video.retime)]
+    identity = {name: str(value) for name, value in values.items()}
+    for kind, paths in files.items():
+        with explained(paths[0]):
+            identity |= segments.file_identity(kind, paths)
+    return identity
 
 
 def _prepare(job: VideoJob, folder: Path, report: Reporter) -> Encoding:

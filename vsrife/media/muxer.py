@@ -178,7 +178,7 @@ def _clock(product: Product) -> Clock:
     ends = plan.trim is not None and last < source.timeline.end
     return Clock(
         zero=first if begins else source.origin, pivot=first, factor=plan.slow_motion,
-        first=first if begins else None, last=last if ends else None,
+        first=first if begins else None, last=last if ends else None, ramp=plan.retimed,
     )  # fmt: skip
 
 

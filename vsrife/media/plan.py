@@ -63,6 +63,7 @@ class VideoOptions:
         multi: output frames per source frame; None: 2, or what `fps` needs.
         fps: constant output rate.
         slow_motion: how many times longer the result takes.
+        retime: CSV file of a speed ramp, instead of a rate or slow motion.
         start, end: the part of the clip; None: all of it.
         deinterlace: turn the fields of an interlaced source into frames first.
         sc_threshold: as in `RIFE`.
@@ -72,6 +73,7 @@ class VideoOptions:
     multi: Fraction | None = None
     fps: Fraction | None = None
     slow_motion: Fraction = Fraction(1)
+    retime: str | None = None
     start: Mark | None = None
     end: Mark | None = None
     deinterlace: bool = False
@@ -104,12 +106,23 @@ class Plan:
     slow_motion: Fraction
 
     @property
+    def retimed(self) -> bool:
+        """Whether the output follows a speed ramp: nothing but the picture has a place in its time."""
+        return "times" in self.rife
+
+    @property
     def schedule(self) -> Schedule:
         """Where the output frames lie; the same that `RIFE` will follow."""
         fps, frames = self.rife.get("fps"), self.timeline.frames
-        if self.timestamps:
+        starts = [self.timeline[n] for n in range(frames + 1)] if self.timestamps else None
+        if self.retimed:
+            from vsrife.options import ramp
+
             assert fps is not None
-            return by_timestamps([self.timeline[n] for n in range(frames + 1)], frames, fps)
+            return ramp(self.rife["times"], "seconds", frames, self.timeline.rate, starts, fps)
+        if starts is not None:
+            assert fps is not None
+            return by_timestamps(starts, frames, fps)
         if fps is not None:
             assert self.timeline.rate is not None
             return by_factor(frames, fps / self.timeline.rate)
@@ -177,7 +190,10 @@ def make_plan(
         timeline = timeline.part(*trim)
     rife = {"sc_threshold": options.sc_threshold, **options.network}
     timestamps = False
-    if options.fps is None:
+    if options.retime is not None:
+        rife |= {"times": options.retime, "fps": _ramp_rate(options, timeline)}
+        timestamps = timeline.rate is None
+    elif options.fps is None:
         rife["multi"] = options.slow_motion if options.multi is None else options.multi
         if options.multi is None and options.slow_motion == 1:
             rife["multi"] = Fraction(2)
@@ -190,6 +206,18 @@ def make_plan(
         source=source, field=field_order, trim=trim, rate=timeline.rate, rife=rife, timestamps=timestamps,
         timeline=timeline, slow_motion=options.slow_motion,
     )  # fmt: skip
+
+
+def _ramp_rate(options: VideoOptions, timeline: Timeline) -> Fraction:
+    if options.multi is not None or options.slow_motion != 1:
+        raise OptionError(
+            "--retime sets the speed by itself, got --multi, --exp or --slow-motion as well; leave them out"
+        )
+    rate = timeline.rate if options.fps is None else options.fps
+    if rate is None:
+        mean = float(timeline.mean_rate)
+        raise OptionError(f"--retime needs --fps for a source of variable rate, got {mean:.3f} in the mean; add --fps")
+    return rate
 
 
 def _field_order(options: VideoOptions, field_based: int) -> int | None:

@@ -76,6 +76,7 @@ class Clock:
         pivot: source time that slow motion starts from.
         factor: how many times longer everything takes.
         first, last: source times between which streams are kept; None: no bound.
+        ramp: the picture follows a speed ramp, and nothing else has a time there.
     """
 
     zero: Fraction
@@ -83,6 +84,7 @@ class Clock:
     factor: Fraction = Fraction(1)
     first: Fraction | None = None
     last: Fraction | None = None
+    ramp: bool = False
 
     def __call__(self, seconds: Fraction) -> Fraction:
         return (seconds - self.pivot) * self.factor + self.pivot - self.zero
@@ -203,7 +205,9 @@ class Remuxer:
         tags = self.source.metadata
         self.target.metadata.update({key: value for key, value in tags.items() if key.lower() not in _STALE_TAGS})
         chapters = [chapter for entry in self.source.chapters() if (chapter := self._moved(entry))]
-        if chapters and not self._spec.chapters:
+        if chapters and self.clock.ramp:
+            self.warn(f"{len(chapters)} chapters left out of the speed ramp")
+        elif chapters and not self._spec.chapters:
             self.warn(f"{len(chapters)} chapters left out, {self.target.format.name} holds none; .mkv and .mp4 do")
         elif chapters:
             self.target.set_chapters(chapters)
@@ -241,6 +245,9 @@ class Remuxer:
         if stream.disposition & Disposition.attached_pic:
             return self._add_cover(stream)
         if self._is_kept_otherwise(stream):
+            return None
+        if self.clock.ramp and stream.type in ("audio", "subtitle"):
+            self.warn(f"{_named(stream)} left out of the speed ramp; add it afterwards")
             return None
         if stream.type in add:
             return add[stream.type](stream)

@@ -59,7 +59,7 @@ def mpv_script(options: VideoOptions) -> str:
         OptionError: an option that a player has to carry out.
     """
     unfit = {"--start": options.start, "--end": options.end, "--deinterlace": options.deinterlace,
-             "--slow-motion": options.slow_motion != 1}  # fmt: skip
+             "--slow-motion": options.slow_motion != 1, "--retime": options.retime}  # fmt: skip
     for name, value in unfit.items():
         if value:
             raise OptionError(f"{name} is up to the player, got it with --mpv; leave it out and give it to mpv")

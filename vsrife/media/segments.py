@@ -187,14 +187,14 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def file_identity(paths: Sequence[Path]) -> dict[str, str]:
-    """What tells changed input files from the same ones; the content of a long list is that of its first file."""
+def file_identity(kind: str, paths: Sequence[Path]) -> dict[str, str]:
+    """What tells changed files from the same ones; the content of a long list is that of its first file."""
     stats = [path.stat() for path in paths]
     with paths[0].open("rb") as file:
         head = hashlib.sha256(file.read(_HEAD_BYTES)).hexdigest()
     return {
-        "input files": str(len(paths)), "input size": str(sum(stat.st_size for stat in stats)),
-        "input time": str(max(stat.st_mtime_ns for stat in stats)), "input content": head[:16],
+        f"{kind} files": str(len(paths)), f"{kind} size": str(sum(stat.st_size for stat in stats)),
+        f"{kind} time": str(max(stat.st_mtime_ns for stat in stats)), f"{kind} content": head[:16],
     }  # fmt: skip
 
 
