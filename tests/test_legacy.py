@@ -241,7 +241,7 @@ def without(tensors: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
             lambda t: {"flownet": part_of(t, "contextnet")},
             r"flownet\.pkl is a contextnet of 2\.0.* alone; give the flownet file, or the folder of all files$",
         ),
-        (lambda _: {"contextnet": {}}, r"is a folder without a model, got none of flownet\.pkl, flownet\.pth, flownet\.safe"),
+        (lambda _: {"contextnet": {}}, r"is a folder without a model, got none of flownet\.pkl, flownet\.pth"),
     ],
     ids=["no context", "flow alone", "exchanged", "damaged", "foreign", "context alone", "no flownet"],
 )  # fmt: skip
