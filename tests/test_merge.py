@@ -47,7 +47,7 @@ def mask_clip(times: NDArray[np.float32], fmt: str = "GRAYS", length: int = 2) -
 def test_lazy_forward_is_the_published_function(layout_id: str, scale: float, ensemble: bool) -> None:
     """The published forward takes the timestep as a plane; here the plane is a different number for every pixel."""
     layout = LAYOUTS[layout_id]
-    weights = {name: tensor.double() for name, tensor in tensors(VERSION_OF[layout_id]).items()}
+    weights = {name: tensor.double() for name, tensor in tensors(VERSION_OF.get(layout_id, layout_id)).items()}
     first, second = (frame.double() for frame in frame_pair(37, 53))
     times = torch.rand((1, 1, 37, 53), generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     network = IFNet(layout).double()

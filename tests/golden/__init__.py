@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from golden.make_inputs import frames, weights
-from vsrife.catalogue import MODELS, Layout
+from vsrife.catalogue import LAYOUTS, MODELS, Layout
 
 FOLDER = Path(__file__).parent
 
@@ -60,8 +60,9 @@ def outputs(folder: Path) -> dict[str, Tensor]:
 
 @lru_cache(maxsize=4)
 def tensors(version: str, boost: float = 1.0) -> dict[str, Tensor]:
-    """The weights that the rule gives for a version."""
-    shapes = MODELS[version].layout.tensor_shapes()
+    """The weights that the rule gives for a version, or for a layout that has none."""
+    layout = MODELS[version].layout if version in MODELS else LAYOUTS[version]
+    shapes = layout.tensor_shapes()
     return {name: torch.from_numpy(array) for name, array in weights(version, shapes, boost).items()}
 
 
