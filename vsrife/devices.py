@@ -16,7 +16,8 @@ from vsrife.errors import DeviceError, OptionError
 Precision = Literal["fp32", "fp16", "bf16"]
 
 _DTYPES: dict[str, torch.dtype] = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-# Half precision where the matrix units want it and it was seen to stay far above 48 dB of float32.
+# Half precision where the matrix units want it and it was seen to stay far above 48 dB of float32. On CPUs with units for
+# bf16 its speed has not been measured yet.
 _BEST_PRECISION: dict[str, Precision] = {"cuda": "fp16", "xpu": "fp16"}
 
 
@@ -46,18 +47,11 @@ def parse_device(device: str | torch.device | None) -> torch.device:
 def parse_precision(precision: str | None, device: torch.device) -> torch.dtype:
     """The dtype of the convolutions; None is the best that is safe on the device."""
     if precision is None:
-        best = _best_on_cpu() if device.type == "cpu" else _BEST_PRECISION.get(device.type, "fp32")
-        return _DTYPES[best]
+        return _DTYPES[_BEST_PRECISION.get(device.type, "fp32")]
     if not isinstance(precision, str) or precision not in _DTYPES:
         known = ", ".join(get_args(Precision))
         raise OptionError(f"precision must be one of {known} or None, got {precision!r}; leave it out for the best")
     return _DTYPES[precision]
-
-
-def _best_on_cpu() -> Precision:
-    """Of this CPU: bfloat16 where it has units for it, which frames, flow and blending never see."""
-    known = torch.cpu.get_capabilities()
-    return "bf16" if known.get("avx512_bf16") or known.get("amx_bf16") else "fp32"
 
 
 class _FullPrecision:
