@@ -64,9 +64,7 @@ def add_noise(frames: Tensor, sigma: Tensor, seeds: Tensor) -> Tensor:
     """
     index = torch.arange(frames[0].numel(), device=frames.device)
     state = seeds[:, None] * 7919 + index
-    total = torch.stack([_uniform(state + salt) for salt in (0, 1 << 33, 1 << 34)]).sum(
-        0
-    )  # variance 3 / 12
+    total = torch.stack([_uniform(state + salt) for salt in (0, 1 << 33, 1 << 34)]).sum(0)  # variance 3 / 12
     noise = ((total - 1.5) * 2).view(frames.shape)
     return frames + noise * sigma.view(-1, 1, 1, 1, 1)
 

@@ -16,8 +16,8 @@ from vsrife.errors import DeviceError, OptionError
 Precision = Literal["fp32", "fp16", "bf16"]
 
 _DTYPES: dict[str, torch.dtype] = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-# Half precision where the matrix units want it and it was seen to stay far above 48 dB of float32. On CPUs with units for
-# bf16 its speed has not been measured yet.
+# Half precision where the matrix units want it and it was seen to stay far above 48 dB of float32. On CPUs with units
+# for bf16 its speed has not been measured yet.
 _BEST_PRECISION: dict[str, Precision] = {"cuda": "fp16", "xpu": "fp16"}
 
 
