@@ -15,6 +15,7 @@ from vsrife.errors import WeightsError
 
 CHECKPOINT_FILE = "checkpoint.pt"
 CARRIED_FILE = "carried.pt"
+READABLE = 0o644
 
 
 def replace_file(path: Path, write: Any) -> None:
@@ -26,6 +27,7 @@ def replace_file(path: Path, write: Any) -> None:
         write(name)
         with Path(name).open("rb") as stream:
             os.fsync(stream.fileno())
+        Path(name).chmod(READABLE)  # mkstemp keeps it to its owner
         Path(name).replace(path)
     finally:
         Path(name).unlink(missing_ok=True)

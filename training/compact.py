@@ -79,7 +79,8 @@ def compact(clips: Sequence[Path], folder: Path, *, limit: int, budget_bytes: in
         finally:
             shutil.rmtree(work, ignore_errors=True)
         crf += CRF_STEP
-    raise OptionError(f"the clips take {size / 2**20:.1f} MiB at CRF {LAST_CRF}; raise the budget or lower the width")
+    got = f"got {size:,} bytes at CRF {LAST_CRF} for a budget of {budget_bytes:,}"
+    raise OptionError(f"the clips do not fit, {got}; raise the budget or lower the width")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

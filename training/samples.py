@@ -17,7 +17,7 @@ from torch import Tensor
 from training.pack import CELL_PX, STILL_DIFFERENCE, ClipEntry, Pack, find_cuts
 from vsrife.errors import ClipError
 
-STRIDE_SHARES = (0.6, 0.22, 0.11, 0.07)  # of strides 1 to 4 between the frames of a sample
+STRIDE_SHARES = (0.6, 0.22, 0.11, 0.07)  # of strides 1 to 4
 HALFWAY_SHARE = 0.6  # of samples at timestep 1/2; the others lie anywhere between their frames
 CANDIDATES = 4  # places looked at before a crop is cut where the most moves
 MOVING_SHARE = 0.4  # of crops taken at the liveliest of them; the others are cut blindly
@@ -40,6 +40,7 @@ class Mix:
     synthetic_share: float = 0.25
     still_share: float = 0.08  # of samples in which nothing moves, so that the network learns to leave that alone
     window_steps: int = 0  # first steps that show nothing but still frames seen through a moving window
+    strides: tuple[float, ...] = STRIDE_SHARES  # of strides 1, 2, ... between the frames of a sample
     wide_share: float = 0.0  # of steps with crops of twice the side, and fewer of them
     degraded_share: float = 0.3  # of samples that get noise, blur or compression
 
@@ -202,7 +203,7 @@ class Sampler:
     def _choose_frames(self, rng: np.random.Generator, at: Ints) -> tuple[Ints, Floats]:
         """First pixels (N, 3) of the frames of samples that start at `at`, and the timestep between them."""
         table, size = self.table, len(at)
-        stride = 1 + rng.choice(len(STRIDE_SHARES), size=size, p=STRIDE_SHARES)
+        stride = 1 + rng.choice(len(self.mix.strides), size=size, p=self.mix.strides)
         halfway = rng.random(size) < HALFWAY_SHARE
         span = np.where(halfway, 2 * stride, rng.integers(3, 2 * stride + 2))
         span = np.minimum(span, table.reach[at])

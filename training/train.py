@@ -21,7 +21,7 @@ from training import checkpoint
 from training.losses import LossWeights
 from training.monitor import Monitor
 from training.pack import Pack, build_pack, find_clips, open_pack
-from training.samples import Mix
+from training.samples import STRIDE_SHARES, Mix
 from training.trainer import Plan, Ranks, Schedule, Trainer, find_layout, join_ranks, run
 from vsrife.errors import RifeError
 
@@ -48,6 +48,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--wide", type=float, default=0.0, help="share of steps with crops of twice the side (default 0)"
     )
+    parser.add_argument(
+        "--strides", type=float, nargs="+", default=STRIDE_SHARES, help="shares of strides 1, 2, ... (default mostly 1)"
+    )
     parser.add_argument("--charbonnier", type=float, default=0.0, help="weight of this part of the loss")
     parser.add_argument("--psnr", type=float, default=0.0, help="weight of each sample's logarithmic error")
     parser.add_argument("--still", type=float, default=0.08, help="share of samples without motion (default 0.08)")
@@ -73,6 +76,7 @@ def make_plan(a: argparse.Namespace) -> Plan:
             synthetic_share=a.synthetic,
             still_share=a.still,
             window_steps=a.window,
+            strides=tuple(share / sum(a.strides) for share in a.strides),
             wide_share=a.wide,
         ),
         schedule=Schedule(a.steps, a.rate),
