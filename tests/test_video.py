@@ -211,6 +211,8 @@ def test_a_part_moves_sound_text_and_chapters(rich: Path, tmp_path: Path, progra
         ("0.000000", "1.800000", "Two")
     ]
     assert programs.times(output, "s:0") == [0, Fraction(8, 10)]
+    texts = programs.probe(output, "-select_streams", "s:0", "-show_packets")["packets"]
+    assert [float(text["pts_time"]) + float(text["duration_time"]) for text in texts] == pytest.approx([0.3, 1.8])
     sound = programs.times(output, "a:1")
     assert 0 <= sound[0] < Fraction(1, 10)
     assert Fraction(17, 10) < sound[-1] < Fraction(18, 10)

@@ -197,7 +197,7 @@ def network_options[R](function: Callable[..., R], *, several: bool = False) -> 
 def console_options[R](function: Callable[..., R]) -> Callable[..., R]:
     """Adds --quiet and --json; the command gets a `Console` as `console`."""
 
-    @option("-q", "--quiet", section="Messages", is_flag=True, help="No progress and no messages except errors.")
+    @option("-q", "--quiet", section="Messages", is_flag=True, help="No progress; only warnings and errors.")
     @option(
         "--json", "as_json", section="Messages", is_flag=True, help="One JSON object a line on stdout instead of text."
     )

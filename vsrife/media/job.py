@@ -133,7 +133,8 @@ def check_output(job: VideoJob) -> None:
     if output.is_dir():
         raise OptionError(f"the output must be a file, got the folder {output}; add a name, or use --output-dir")
     if output.exists() and not job.overwrite and not (job.resume and folder.is_dir()):
-        raise OptionError(f"{output} exists; give --overwrite to replace it, or another name")
+        what = "is complete, there is nothing to go on with" if job.resume else "exists"
+        raise OptionError(f"{output} {what}; give --overwrite to replace it, or another name")
     if not output.parent.is_dir():
         raise MediaError(f"{output} cannot be written, got no folder {output.parent}; make it first")
 

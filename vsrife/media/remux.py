@@ -111,15 +111,21 @@ class Copied:
     stream: Stream
     clock: Clock
 
+    def _shown(self, begin: Fraction, lasts: Fraction) -> tuple[Fraction, Fraction]:
+        """What lies in the part of a text's time: it may be shown when the part begins, and ends with it."""
+        end, first, last = begin + lasts, self.clock.first, self.clock.last
+        if first is not None and begin < first < end:
+            begin = first
+        return begin, (end if last is None else max(min(end, last), begin)) - begin
+
     def convert(self, packet: av.Packet[Any]) -> Packets:
         tick = exact(packet.time_base)
         pts = packet.dts if packet.pts is None else packet.pts
         if pts is None:
             return []
         begin, lasts = pts * tick, (packet.duration or 0) * tick
-        first = self.clock.first
-        if first is not None and self.stream.type == "subtitle" and begin < first < begin + lasts:
-            begin, lasts = first, begin + lasts - first  # shown when the part begins
+        if self.stream.type == "subtitle":
+            begin, lasts = self._shown(begin, lasts)
         if not self.clock.keeps(begin):
             return []
         dts = begin if packet.dts is None or begin != pts * tick else packet.dts * tick
