@@ -14,7 +14,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from vsrife.cli.console import Console
-from vsrife.cli.options import NetworkArguments, SectionedCommand, console_options, network_options, option
+from vsrife.cli.options import (
+    NetworkArguments,
+    SectionedCommand,
+    console_options,
+    network_options,
+    option,
+    part_options,
+    reading_options,
+)
 from vsrife.errors import ClipError, MediaError, OptionError, RifeError
 
 if TYPE_CHECKING:
@@ -58,18 +66,9 @@ Examples:
     type=click.Choice([*_BASELINES, "none"]),
     help="May be repeated: the frame before again, a blend of both, OpenCV's DIS flow.  [all]",
 )
-@_source("--start", metavar="TIME", help="Begin there: 90, 1:30, 00:01:30.5, or a frame as 100f.")
-@_source("--end", metavar="TIME", help="End there, without the frame at that time.")
+@part_options
 @_source("--frames", type=click.IntRange(min=3), metavar="COUNT", help="End after this many frames.")
-@_source("--deinterlace", is_flag=True, help="Make a frame of each field of an interlaced source first.")
-@_source(
-    "--sc-threshold",
-    type=click.FloatRange(0, 1),
-    default=0.15,
-    show_default=True,
-    metavar="X",
-    help="Difference of two frames that counts as a scene change; 1: never.",
-)
+@reading_options
 @_output(
     "-o",
     "--output",

@@ -109,9 +109,33 @@ class ClipArguments:
         )
 
 
+_source = functools.partial(option, section="Source")
+
+
+def part_options[F: Callable[..., Any]](function: F) -> F:
+    """Adds the options of a part of the source: `start` and `end`, as text or None."""
+    function = _source("--end", metavar="TIME", help="End there, without the frame at that time.")(function)
+    begin = _source("--start", metavar="TIME", help="Begin there: 90, 1:30, 00:01:30.5, or a frame as 100f.")
+    return begin(function)
+
+
+def reading_options[F: Callable[..., Any]](function: F) -> F:
+    """Adds the options of how a source is seen: `deinterlace` and `sc_threshold`."""
+    function = _source(
+        "--sc-threshold",
+        type=click.FloatRange(0, 1),
+        default=0.15,
+        show_default=True,
+        metavar="X",
+        help="Difference of two frames that counts as a scene change; 1: never.",
+    )(function)
+    fields_first = "Make a frame of each field of an interlaced source first."
+    return _source("--deinterlace", is_flag=True, help=fields_first)(function)
+
+
 def clip_options[R](function: Callable[..., R]) -> Callable[..., R]:
     """Adds the options that shape a clip; the command gets them as `clip`, a `ClipArguments`."""
-    rate, part = (functools.partial(option, section=section) for section in ("Frame rate", "Source"))
+    rate = functools.partial(option, section="Frame rate")
 
     @rate("--multi", metavar="MULTI", help="Output frames per source frame, such as 2, 2.5 or 5/2.  [2]")
     @rate("--exp", type=click.IntRange(1, 8), metavar="N", help="The same as --multi 2^N.")
@@ -123,17 +147,8 @@ def clip_options[R](function: Callable[..., R]) -> Callable[..., R]:
         metavar="CSV",
         help="Follow a speed ramp: lines of output and source seconds, straight in between. Without sound.",
     )
-    @part("--start", metavar="TIME", help="Begin there: 90, 1:30, 00:01:30.5, or a frame as 100f.")
-    @part("--end", metavar="TIME", help="End there, without the frame at that time.")
-    @part("--deinterlace", is_flag=True, help="Make a frame of each field of an interlaced source first.")
-    @part(
-        "--sc-threshold",
-        type=click.FloatRange(0, 1),
-        default=0.15,
-        show_default=True,
-        metavar="X",
-        help="Difference of two frames that counts as a scene change; 1: never.",
-    )
+    @part_options
+    @reading_options
     @functools.wraps(function)
     def command(*args: Any, **options: Any) -> R:
         own = {field.name: options.pop(field.name) for field in fields(ClipArguments)}
