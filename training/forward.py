@@ -8,7 +8,7 @@ Parameters stay in an `IFNet`; the result equals its forward within float roundi
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import islice, pairwise
 
 import torch
 import torch.nn.functional as F
@@ -34,14 +34,14 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """The network's answer for a batch of pairs: one stage for each block, the last at full resolution."""
+    """The network's answer for a batch of pairs: one stage for each block that ran, the last of all at full size."""
 
     stages: tuple[Stage, ...]
     reads: tuple[Tensor, Tensor, Tensor]  # frame 0, frame 1 and timestep, as given
 
     @property
     def image(self) -> Tensor:
-        """(N, 3, H, W), 0..1."""
+        """(N, 3, H / scale, W / scale), 0..1, at the scale of the last stage: 1 if all blocks ran."""
         return self.stages[-1].blend
 
 
@@ -154,11 +154,15 @@ class TrainingForward(nn.Module):
     Args:
         net: the network whose parameters are trained.
         precision: of the convolutions; coordinates, flows and blends are always float32.
+        blocks: how many run, from the coarsest; all of them if None. The others get no gradients.
     """
 
-    def __init__(self, net: IFNet, precision: torch.dtype = torch.float32) -> None:
+    def __init__(self, net: IFNet, precision: torch.dtype = torch.float32, blocks: int | None = None) -> None:
         super().__init__()
         self.net, self.precision = net, precision
+        self.blocks = net.layout.blocks if blocks is None else blocks
+        for index in range(self.blocks, net.layout.blocks):
+            net.get_submodule(f"block{index}").requires_grad_(False)
         self._grids: dict[tuple[int, int, torch.device], Grid] = {}
 
     @property
@@ -186,11 +190,11 @@ class TrainingForward(nn.Module):
         maps: list[BlockMap] = []
         stages: list[Stage] = []
         x = self._first_input(stacks, time, layout.scales[0])
-        for index, (scale, reader) in enumerate(pairwise((*layout.scales, 1))):
+        for index, (scale, reader) in enumerate(islice(pairwise((*layout.scales, 1)), self.blocks)):
             block = self.net.get_submodule(f"block{index}")
             assert isinstance(block, IFBlock)
             maps.append(self._evaluate(block, x, scale))
-            last = index + 1 == layout.blocks
+            last = index + 1 == self.blocks
             stage, heads = self._stage(grid, stacks, maps, reader, with_heads=not last)
             stages.append(stage)
             if not last:

@@ -19,6 +19,7 @@ from torch import Tensor
 from training.forward import Estimate
 from training.losses import Loss
 from training.samples import Batch
+from vsrife.ops.reference import resize
 
 LOG_FILE = "log.jsonl"
 SCALARS_EVERY = 50  # steps
@@ -68,7 +69,8 @@ class Monitor:
     def show(self, step: int, rate: float, samples: int, result: tuple[Loss, Batch, Estimate]) -> None:
         """Take note of a finished step of `samples` samples; values stay on the device until they are written."""
         loss, batch, estimate = result
-        error = ((estimate.image.detach() - batch.truth) ** 2).mean(dim=(1, 2, 3))
+        image = estimate.image.detach()
+        error = ((image - resize(batch.truth, *image.shape[-2:])) ** 2).mean(dim=(1, 2, 3))
         values = {"loss": loss.total.detach(), "psnr_db": -10 * error.clamp_min(1e-8).log10().mean(), **loss.parts}
         for name, value in values.items():
             self._sums[name] = self._sums.get(name, value.new_zeros(())) + value
@@ -129,11 +131,12 @@ def draw_samples(batch: Batch, estimate: Estimate) -> Tensor:
     """Samples as rows of a picture (3, H, W): frame 0, prediction, truth, error x4, flow to frame 0 as colour, mask."""
     last = estimate.stages[-1]
     image = last.blend.detach()
+    first, truth = (resize(frames, *image.shape[-2:]) for frames in (batch.frame0, batch.truth))
     columns = (
-        batch.frame0,
+        first,
         image,
-        batch.truth,
-        ((image - batch.truth).abs() * 4).clamp(0, 1),
+        truth,
+        ((image - truth).abs() * 4).clamp(0, 1),
         colour_flow(last.flow.detach()[:, :2]),
         torch.sigmoid(last.mask.detach()).expand_as(image),
     )

@@ -42,6 +42,7 @@ class Mix:
     window_steps: int = 0  # first steps that show nothing but still frames seen through a moving window
     strides: tuple[float, ...] = STRIDE_SHARES  # of strides 1, 2, ... between the frames of a sample
     wide_share: float = 0.0  # of steps with crops of twice the side, and fewer of them
+    reduced_share: float = REDUCED_SHARE
     degraded_share: float = 0.3  # of samples that get noise, blur or compression
 
 
@@ -164,7 +165,7 @@ class Sampler:
         mix = self.mix
         if wide < mix.wide_share:
             return Shape(mix.batch // WIDE_CROPS, 2 * mix.crop_px, 1)
-        return Shape(mix.batch, mix.crop_px, 2 if reduced < REDUCED_SHARE else 1)
+        return Shape(mix.batch, mix.crop_px, 2 if reduced < mix.reduced_share else 1)
 
     def draw(self, step: int) -> Draws:
         """The samples of a step, for all ranks."""

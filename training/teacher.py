@@ -115,11 +115,11 @@ def where_better(estimate: Estimate, flow: Tensor, truth: Tensor) -> Tensor:
         truth: the frame between.
 
     Returns:
-        (N, 2, H, W) float32, 1 or 0, for the flow to frame 0 and to frame 1.
+        (N, 2, h, w) float32, 1 or 0, for the flow to frame 0 and to frame 1, at the scale of the student's last stage.
     """
-    taught = warp_both(estimate.reads[:2], flow)
-    errors = [
-        [(image - truth).abs().mean(1, keepdim=True) for image in images]
-        for images in (estimate.stages[-1].warped, taught)
-    ]
-    return torch.cat([(own > other).float() for own, other in zip(*errors, strict=True)], dim=1)
+    own = estimate.stages[-1].warped
+    size = own[0].shape[-2:]
+    taught = [resize(image, *size) for image in warp_both(estimate.reads[:2], flow)]
+    truth = resize(truth, *size)
+    errors = [[(image - truth).abs().mean(1, keepdim=True) for image in images] for images in (own, taught)]
+    return torch.cat([(mine > other).float() for mine, other in zip(*errors, strict=True)], dim=1)

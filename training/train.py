@@ -21,7 +21,7 @@ from training import checkpoint
 from training.losses import LossWeights
 from training.monitor import Monitor
 from training.pack import Pack, build_pack, find_clips, open_pack
-from training.samples import STRIDE_SHARES, Mix
+from training.samples import REDUCED_SHARE, STRIDE_SHARES, Mix
 from training.trainer import Plan, Ranks, Schedule, Trainer, find_layout, join_ranks, run
 from vsrife.errors import RifeError
 
@@ -49,6 +49,12 @@ def make_parser() -> argparse.ArgumentParser:
         "--wide", type=float, default=0.0, help="share of steps with crops of twice the side (default 0)"
     )
     parser.add_argument(
+        "--reduced",
+        type=float,
+        default=REDUCED_SHARE,
+        help="share of steps whose crops are cut twice as large and halved",
+    )
+    parser.add_argument(
         "--strides", type=float, nargs="+", default=STRIDE_SHARES, help="shares of strides 1, 2, ... (default mostly 1)"
     )
     parser.add_argument("--charbonnier", type=float, default=0.0, help="weight of this part of the loss")
@@ -56,6 +62,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--still", type=float, default=0.08, help="share of samples without motion (default 0.08)")
     parser.add_argument("--flow", type=float, default=0.0, help="weight of taught flow, which fades")
     parser.add_argument("--no-classical", action="store_true", help="do not teach real samples by classical flow")
+    parser.add_argument(
+        "--blocks", type=int, help="run and train only so many blocks, from the coarsest (default: all)"
+    )
     parser.add_argument("--privileged", action="store_true", help="train a block that sees the truth as teacher")
     parser.add_argument("--ema", type=float, default=0.999)
     parser.add_argument("--seed", type=int, default=1)
@@ -78,6 +87,7 @@ def make_plan(a: argparse.Namespace) -> Plan:
             window_steps=a.window,
             strides=tuple(share / sum(a.strides) for share in a.strides),
             wide_share=a.wide,
+            reduced_share=a.reduced,
         ),
         schedule=Schedule(a.steps, a.rate),
         weights=LossWeights(charbonnier=a.charbonnier, psnr=a.psnr, flow=a.flow),
@@ -85,6 +95,7 @@ def make_plan(a: argparse.Namespace) -> Plan:
         seed=a.seed,
         privileged=a.privileged,
         classical=not a.no_classical,
+        blocks=a.blocks,
     )
 
 

@@ -62,6 +62,7 @@ class Plan:
     seed: int = 1
     privileged: bool = False  # with the teacher of the RIFE paper
     classical: bool = True  # the flow of real samples is taught too, by OpenCV's DIS
+    blocks: int | None = None  # how many blocks run and learn, from the coarsest; all if None
 
     def motion(self, step: int) -> Motion:
         """How synthetic samples move: at first as a window over a still frame, further and further."""
@@ -120,6 +121,7 @@ class Trainer:
     def __init__(self, plan: Plan, pack: Pack, ranks: Ranks, precision: torch.dtype = torch.float32) -> None:
         layout = find_layout(plan.layout)
         check_mix(plan.mix, layout, ranks.count)
+        check_blocks(plan, layout)
         self.plan, self.ranks = plan, ranks
         self.sampler = Sampler(pack, plan.mix, plan.seed)
         self.preparation = Preparation(pack.to(ranks.device), ranks.device)
@@ -128,7 +130,8 @@ class Trainer:
         initialise(self.net)
         if ranks.device.type == "cuda":
             self.net.to(memory_format=torch.channels_last)
-        self.taught = Class(TrainingForward(self.net, precision), privileged=plan.privileged).to(ranks.device)
+        student = TrainingForward(self.net, precision, plan.blocks)
+        self.taught = Class(student, privileged=plan.privileged).to(ranks.device)
         self.forward: nn.Module = self.taught
         if ranks.count > 1:
             self.forward = nn.parallel.DistributedDataParallel(self.taught, gradient_as_bucket_view=True)
@@ -223,6 +226,20 @@ def check_mix(mix: Mix, layout: Layout, processes: int) -> None:
         raise OptionError(f"the batch must be a multiple of {portion} samples, got {mix.batch}; processes share it")
     if mix.crop_px % layout.align_px:
         raise OptionError(f"crops must be multiples of {layout.align_px} pixels in this layout, got {mix.crop_px}")
+
+
+def check_blocks(plan: Plan, layout: Layout) -> None:
+    """Refuse a number of blocks that the layout has not, and a privileged block after fewer than all.
+
+    Raises:
+        OptionError: one of these.
+    """
+    if plan.blocks is None:
+        return
+    if not 1 <= plan.blocks <= layout.blocks:
+        raise OptionError(f"blocks must be 1 to {layout.blocks} in this layout, got {plan.blocks}")
+    if plan.privileged:
+        raise OptionError("the privileged block stands after the last block; leave out blocks or privileged")
 
 
 def find_layout(spec: str) -> Layout:
