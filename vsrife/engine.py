@@ -26,10 +26,11 @@ from torch import Tensor
 from vsrife import legacy, pyramid, replay, tta
 from vsrife.bisection import Bisection, reachable, tell_inexact
 from vsrife.devices import full_precision
-from vsrife.errors import DeviceError, OptionError
+from vsrife.errors import OptionError
 from vsrife.fold import FoldedNet, fold
 from vsrife.generations import LegacyWeights, files_of, load_model, title_of
 from vsrife.legacy import LegacyNet
+from vsrife.memory import Thrift, give_back
 from vsrife.network import warp_by_flow
 from vsrife.ops.reference import still
 from vsrife.planes import (
@@ -37,10 +38,11 @@ from vsrife.planes import (
     PictureFormat,
     chroma_in_luma,
     difference_in_planes,
+    reading,
     resized,
-    to_rgb,
     to_samples,
 )
+from vsrife.tiling import MOST_PARTS, Take, Tiling
 from vsrife.tta import ALL_VIEWS, UPRIGHT, Averaging
 from vsrife.tta import View as Orientation
 from vsrife.weights import find_weights
@@ -97,6 +99,14 @@ def network(options: NetworkOptions) -> Network:
         while len(_networks) > NETWORKS_KEPT:
             _networks.popitem(last=False)
     return net
+
+
+def release_networks() -> None:
+    """Let go of loaded networks that nobody uses."""
+    with _networks_lock:
+        loaded = [(key, weakref.ref(net)) for key, net in _networks.items()]
+        _networks.clear()
+        _networks.update((key, net) for key, reference in loaded if (net := reference()) is not None)
 
 
 def _load(options: NetworkOptions) -> Network:
@@ -170,10 +180,32 @@ class _Prepared:
     def sources(self) -> tuple[Any, ...]:
         """The same in every view."""
         if not self._sources:
-            rgb = to_rgb(self.planes, self.fmt, self.color, self.net.ops).to(self.net.exact)
-            width, height = self.net.layout.padded(self.fmt.width, self.fmt.height, self.net.scale)
-            self.see(F.pad(rgb, (0, width - self.fmt.width, 0, height - self.fmt.height)))
+            if isinstance(self.net, LegacyNet) or tuple(self.views) != (UPRIGHT,):
+                self.see(self._padded())
+            else:
+                frame = pyramid.Frame(self.planes, reading(self.fmt, self.color, *self._kind), self._padded_size)
+                self._sources = (pyramid.encode(self.net, frame),)
         return self._sources
+
+    @property
+    def _kind(self) -> tuple[torch.device, torch.dtype]:
+        return self.net.device, self.net.exact
+
+    @property
+    def _padded_size(self) -> tuple[int, int]:
+        """Height and width of what the network sees."""
+        width, height = self.net.layout.padded(self.fmt.width, self.fmt.height, self.net.scale)
+        return height, width
+
+    @property
+    def shown(self) -> Tensor:
+        """(1, 3, H, W) RGB of 0..1 at the padded size; nothing is prepared for it."""
+        return self.source.stack[:, :3] if self._sources else self._padded().clamp(0, 1)
+
+    def _padded(self) -> Tensor:
+        device, dtype = self._kind
+        image = torch.empty((1, 3, *self._padded_size), device=device, dtype=dtype)
+        return self.net.ops.see(self.planes, reading(self.fmt, self.color, device, dtype), False, image)
 
     def see(self, image: Tensor) -> None:
         """Take (1, 3, H, W) at the padded size for what the network sees."""
@@ -228,6 +260,7 @@ class Engine:
         self.halves: Bisection[_Prepared] = Bisection()
         self.recording: replay.Recording | None = None  # of the estimation, for this engine's size
         self.records = True  # until the device is found to have no such thing
+        self.thrift = Thrift(net.device, f"{fmt.width}x{fmt.height}", self._most_parts())
 
     def interpolate(
         self, left: Picture, right: Picture, timestep: float | Tensor, interrupt: Callable[[], None] = lambda: None
@@ -246,7 +279,7 @@ class Engine:
             own. None: the pictures are equal, nothing was computed and `left` is the answer.
 
         Raises:
-            DeviceError: out of memory.
+            DeviceError: out of memory, also in parts.
         """
         planes = self.compute(left, right, timestep, interrupt)
         return None if planes is None else tuple(plane.cpu() for plane in planes)
@@ -255,8 +288,7 @@ class Engine:
         self, left: Picture, right: Picture, timestep: float | Tensor, interrupt: Callable[[], None] = lambda: None
     ) -> Planes | None:
         """What `interpolate` gives, on the network's device."""
-        with self._run(interrupt):
-            return self._interpolate(left, right, timestep, interrupt)
+        return self._run(lambda: self._interpolate(left, right, timestep, interrupt), interrupt)
 
     def motion(self, left: Picture, right: Picture, timestep: float | Tensor) -> tuple[Tensor, Tensor]:
         """What the picture at `timestep` is made with; arguments as for `interpolate`.
@@ -270,7 +302,8 @@ class Engine:
             left picture, (H, W), 0..1.
         """
         source = not isinstance(timestep, Tensor) and timestep in (0, 1)
-        with self._run(lambda: None):
+
+        def work() -> tuple[Tensor, Tensor]:
             a, b = self._prepare(left), self._prepare(right)
             flow, mask = self._between(a, b, 0.5 if source else timestep, lambda: None)
             share = torch.sigmoid(mask)
@@ -278,19 +311,20 @@ class Engine:
                 flow, share = brought(flow, share, to_right=bool(timestep))
             return flow[0].clone(), share[0, 0]  # a recording would write over its own
 
-    @contextmanager
-    def _run(self, interrupt: Callable[[], None]) -> Iterator[None]:
-        try:
-            with torch.inference_mode(), full_precision(self.net.device), self._turn(interrupt):
-                yield
-        except torch.OutOfMemoryError as error:
-            self.prepared.clear()
-            self.halves.kept.clear()
-            self.recording = None
-            size = f"{self.fmt.width}x{self.fmt.height}"
-            raise DeviceError(
-                f"{self.net.device} is out of memory, got a frame of {size}; try scale=0.5, a .lite model, or cpu"
-            ) from error
+        return self._run(work, lambda: None)
+
+    def _run[Result](self, work: Callable[[], Result], interrupt: Callable[[], None]) -> Result:
+        with torch.inference_mode(), full_precision(self.net.device), self._turn(interrupt):
+            return self.thrift.run(work, self._free)
+
+    def _free(self) -> None:
+        """Give back all memory that can be had again, and live on less from here on."""
+        self.prepared.clear()
+        self.halves.kept.clear()
+        self.recording = None
+        self.capacity, self.records = 2, False
+        release_networks()
+        give_back(self.net.device)
 
     @contextmanager
     def _turn(self, interrupt: Callable[[], None]) -> Iterator[None]:
@@ -339,6 +373,9 @@ class Engine:
                 )
             found = self._estimate_legacy(self.net, a, b, timestep, interrupt)
             return self._cropped(found.flow), self._cropped(found.mask)
+        tiling = self._tiling(self.thrift.parts)
+        if tiling is not None:
+            return tiling.view(timestep, functools.partial(self._look, a, b, interrupt))
         if not isinstance(timestep, Tensor):
             return self._replayed(self.net, a, b, timestep) or self._view(
                 self._estimate(self.net, a, b, timestep, interrupt)
@@ -347,6 +384,36 @@ class Engine:
         flow, mask = self._view(self._estimate(self.net, a, b, padded, interrupt))
         source = (timestep == 0) | (timestep == 1)
         return flow.masked_fill(source, 0), torch.where(source, CERTAIN_LOGIT * (1 - 2 * timestep), mask)
+
+    def _tiling(self, parts: int) -> Tiling | None:
+        """The picture in parts; None: whole, or too small for so many."""
+        if parts == 1 or isinstance(self.net, LegacyNet):
+            return None
+        return Tiling.of(self.fmt, self.net.layout, self.net.scale, parts)
+
+    def _most_parts(self) -> int:
+        parts = 1
+        while parts < MOST_PARTS and self._tiling(2 * parts):
+            parts *= 2
+        return parts
+
+    def _look(
+        self,
+        a: _Prepared,
+        b: _Prepared,
+        interrupt: Callable[[], None],
+        fmt: PictureFormat,
+        take: Take,
+        timestep: float | Tensor,
+    ) -> View:
+        """Flow and mask of a smaller picture that is taken from both."""
+        engine = Engine(self.net, fmt, averaging=self.averaging)
+        engine.records = False
+        left, right = (
+            engine._prepare(Picture(key, [plane[0, 0] for plane in take(frame.planes)], frame.color))
+            for key, frame in enumerate((a, b))
+        )
+        return engine._between(left, right, timestep[0, 0] if isinstance(timestep, Tensor) else timestep, interrupt)
 
     def _replayed(self, net: FoldedNet, a: _Prepared, b: _Prepared, timestep: float) -> View | None:
         """The same by a recording; None where the device knows no such thing, or values decide what is done."""
@@ -389,7 +456,7 @@ class Engine:
     def _published(self, a: _Prepared, b: _Prepared, view: View) -> Planes:
         """The network's own blend of its clamped, zero padded frames, as the published forward shows it."""
         flow, mask = view
-        image = self.net.ops.blend(a.source.stack[:, :3], b.source.stack[:, :3], flow, torch.sigmoid(mask))
+        image = self.net.ops.blend(a.shown, b.shown, flow, torch.sigmoid(mask))
         return tuple(to_samples(plane, self.fmt) for plane in torch.split(image, 1, dim=1))
 
     def _native(self, a: _Prepared, b: _Prepared, view: View) -> Planes:

@@ -50,7 +50,7 @@ class FoldedBlock:
     last: Expansion
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class FoldedNet:
     """Everything that a layout's forward needs at one flow scale, on one device, in one precision.
 
