@@ -154,3 +154,21 @@ def test_half_precision_stays_near(version: str, dtype: torch.dtype, height: int
     assert (image.dtype, flow.dtype, mask.dtype) == (torch.float32,) * 3
     assert not torch.equal(image, exact)
     assert -10 * (image - exact).square().mean().log10() >= 48  # dB
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)  # the fast ops of a CPU, and the plain ones
+@pytest.mark.parametrize("version", ["4.6", "4.15.lite", "4.25"])
+@torch.inference_mode()
+def test_several_times_at_once(version: str, dtype: torch.dtype) -> None:
+    """What each time alone gives: to the last bit in the precision of pictures."""
+    net = fold(MODELS[version].layout, tensors(version), dtype=dtype)
+    source0, source1 = (pyramid.encode(net, f.to(dtype)) for f in padded(frame_pair(50, 90), net.layout))
+    times = torch.tensor([0.25, 0.5, 0.8], dtype=dtype).reshape(-1, 1, 1, 1)
+    fields = [pyramid.estimate(net, source0, source1, time[None]) for time in times]
+    together = pyramid.estimate(net, source0, source1, times)
+    for one, other in (
+        (torch.cat([field.flow() for field in fields]), together.flow()),
+        (torch.cat([field.mask(*field.size) for field in fields]), together.mask(*together.size)),
+    ):
+        assert (one[0] - one[1]).abs().max() > 1e-4
+        assert torch.equal(one, other) if dtype == torch.float32 else (one - other).abs().max() < 1e-12

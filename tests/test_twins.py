@@ -100,3 +100,17 @@ def test_choice_of_twins() -> None:
     assert choose(torch.device("cpu"), torch.float32) is cpu
     assert choose(torch.device("cpu"), torch.float64) is reference
     assert choose(torch.device("meta"), torch.float16) is reference
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case.op in ("blend", "blend_plane")], ids=str)
+def test_batches_share_their_pictures(case: Case) -> None:
+    """Several flows between the same two pictures, at once and one by one."""
+    given = [arguments_of(case, (31, 65), move, torch.float32) for move in FLOWS.values()]
+    flows = torch.cat([arguments[2] for arguments in given])
+    for ops in (cpu, reference):
+        op = getattr(ops, case.op)
+        masks = given[0][3].expand(len(flows), -1, -1, -1)
+        together = op(*given[0][:2], flows, masks, *given[0][4:])
+        alone = [op(*given[0][:2], flow[None], *given[0][3:]) for flow in flows]
+        assert torch.equal(together, torch.cat(alone))
+        assert not torch.equal(alone[0], alone[1])

@@ -49,8 +49,9 @@ class Field:
     Attributes:
         size: padded height and width in pixels.
         ops: that it is evaluated with.
-        flows: per block (1, 4, h, w), in pixels of the frame: x then y towards frame 0, then towards frame 1.
-        masks: (1, 1, h, w) logits to be summed: all blocks' where masks accumulate, else the last block's.
+        flows: per block (N, 4, h, w), in pixels of the frame: x then y towards frame 0, then towards frame 1; one for
+            each of N times.
+        masks: (N, 1, h, w) logits to be summed: all blocks' where masks accumulate, else the last block's.
     """
 
     size: tuple[int, int]
@@ -66,7 +67,7 @@ class Field:
         self.masks = [*self.masks, mask] if accumulates else [mask]
 
     def flow(self) -> Tensor:
-        """(1, 4, H, W) at every pixel. Each map is enlarged once; the sum so far is kept for the next block."""
+        """(N, 4, H, W) at every pixel. Each map is enlarged once; the sum so far is kept for the next block."""
         while self._summed < len(self.flows):
             small = self.flows[self._summed]
             self._full = resize(small, *self.size) if self._full is None else self.ops.enlarge_add(self._full, small)
@@ -75,7 +76,7 @@ class Field:
         return self._full
 
     def flow_at(self, scale: float) -> Tensor:
-        """(1, 4, 2h, 2w) at the samples that a block of this scale reads, h and w being the block's size."""
+        """(N, 4, 2h, 2w) at the samples that a block of this scale reads, h and w being the block's size."""
         if scale <= 2:
             return self.flow()
         height, width = self.size
@@ -88,14 +89,14 @@ class Field:
         return total
 
     def extra(self, carried: Tensor, size: tuple[int, int]) -> Tensor:
-        """(1, 1 + C, h, w): mask and carried features, at the size of the last block's map or at `size`.
+        """(N, 1 + C, h, w): mask and carried features, at the size of the last block's map or at `size`.
 
         A sum of masks is taken at `size`: enlarging it in two steps would not be the same.
         """
         return torch.cat((self.masks[0], carried), dim=1) if len(self.masks) == 1 else self.mask(*size)
 
     def mask(self, height: int, width: int) -> Tensor:
-        """(1, 1, height, width): the mask logit at this size."""
+        """(N, 1, height, width): the mask logit at this size."""
         return torch.stack([resize(m, height, width) for m in self.masks]).sum(0)
 
 
@@ -158,11 +159,12 @@ def estimate(
         net: the folded network.
         source0: the frame at time 0.
         source1: the frame at time 1, of the same size.
-        timestep: 0..1; or a time for every pixel, (1, 1, H, W) at the padded size.
+        timestep: 0..1; or a time for every pixel, (1, 1, H, W) at the padded size; or several times, (N, 1, 1, 1),
+            which networks with an ensemble or a second try do not take.
         interrupt: called before each block; may raise to give up.
 
     Returns:
-        The field at `timestep`.
+        The field at `timestep`, of as many maps as there are times.
 
     Source: sections 1.4 to 1.8 of the 4.x forward (`network.IFNet`).
     """
@@ -189,22 +191,22 @@ def estimate(
 def first_of_pair(
     net: FoldedNet, block: FoldedBlock, source0: Source, source1: Source, timestep: float | Tensor
 ) -> Tensor:
-    """Block 0's first layer from the parts of both frames: (passes, c/2, h, w), activated."""
+    """Block 0's first layer from the parts of both frames: (passes or times, c/2, h, w), activated."""
     left0, right0 = source0.parts.chunk(2, dim=1)
     left1, right1 = source1.parts.chunk(2, dim=1)
     height, width = left0.shape[-2:]
     times = _times(net, timestep, (2 * height, 2 * width)).expand(-1, -1, 2 * height, 2 * width)
     shares = [left0 + right1, left1 + right0][: times.shape[1]]
     assert block.time is not None
-    x = net.ops.convolve(times.transpose(0, 1).to(net.dtype), block.time)
+    x = net.ops.convolve(times.flatten(0, 1)[:, None].to(net.dtype), block.time)
     return activate(x.add_(torch.cat(shares)), block.time.slopes)
 
 
 def _times(net: FoldedNet, timestep: float | Tensor, size: tuple[int, int]) -> Tensor:
-    """(1, passes, 1, 1), or of this size where the timestep is a plane: t, and 1 - t for an ensemble."""
+    """(N, passes, 1, 1), or of this size where the timestep is a plane: t, and 1 - t for an ensemble."""
     if not isinstance(timestep, Tensor):
         timestep = torch.full((1, 1, 1, 1), timestep, dtype=net.exact, device=net.device)
-    elif timestep.numel() > 1:
+    elif timestep.shape[-2:] != (1, 1):
         timestep = resize(timestep, *size)
     return torch.cat((timestep, 1 - timestep), dim=1) if net.ensemble else timestep
 
@@ -218,7 +220,7 @@ def _block_input(
     carried: Tensor,
     timestep: float | Tensor,
 ) -> Tensor:
-    """(1, in, h, w) at the block's size: both stacks warped, mask, carried features, flow in pixels, times."""
+    """(N, in, h, w) at the block's size: both stacks warped, mask, carried features, flow in pixels, times."""
     height, width = result.size
     small = (int(height / block.scale), int(width / block.scale))
     flow = result.flow_at(block.scale)
@@ -243,7 +245,7 @@ def first_of_block(
     carried: Tensor,
     timestep: float | Tensor,
 ) -> Tensor:
-    """A later block's first layer: (passes, c/2, h, w), activated.
+    """A later block's first layer: (passes or times, c/2, h, w), activated.
 
     Args:
         result: of the blocks before.
@@ -254,7 +256,7 @@ def first_of_block(
 
 
 def _maps(ops: Ops, block: FoldedBlock, x: Tensor) -> Tensor:
-    """From the first layer's output to the block's small map, (passes, outputs, h, w) in the dtype of coordinates."""
+    """From the first layer's output to the block's small map, (passes or times, outputs, h, w), in `net.exact`."""
     x = ops.convolve(x, block.second)
     y = x
     for conv in block.body:

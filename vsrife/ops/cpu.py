@@ -6,8 +6,10 @@ Kernels are compiled on first use (seconds) and kept on disk by numba. Arithmeti
 
 from __future__ import annotations
 
+import functools
 import logging
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 import numba
@@ -34,6 +36,27 @@ def _pixels(image: Tensor) -> Array:
 def _tensor(pixels: Array) -> Tensor:
     """(H, W, C) as (1, C, H, W) in channels-last memory, without a copy."""
     return torch.from_numpy(pixels)[None].permute(0, 3, 1, 2)
+
+
+def _each[**P](batched: int) -> Callable[[Callable[P, Tensor]], Callable[P, Tensor]]:
+    """Makes of an op for one sample one for a batch, whose size is that of argument number `batched`."""
+
+    def decorate(op: Callable[P, Tensor]) -> Callable[P, Tensor]:
+        @functools.wraps(op)
+        def for_all(*arguments: P.args, **keywords: P.kwargs) -> Tensor:
+            count = len(arguments[batched])  # type: ignore[arg-type]
+            if count == 1:
+                return op(*arguments, **keywords)
+
+            def part(argument: Any, i: int) -> Any:
+                own = isinstance(argument, Tensor) and argument.ndim == 4 and len(argument) == count
+                return argument[i : i + 1] if own else argument
+
+            return torch.cat([op(*(part(one, i) for one in arguments), **keywords) for i in range(count)])
+
+        return for_all
+
+    return decorate
 
 
 @numba.njit(inline="always")
@@ -75,6 +98,7 @@ def _enlarge_add(total, small, out):  # type: ignore[no-untyped-def]
                 out[y, x, c] = total[y, x, c] + (row[left, c] + (row[right, c] - row[left, c]) * weight)
 
 
+@_each(0)
 def enlarge_add(total: Tensor, small: Tensor) -> Tensor:
     """Twin of `reference.enlarge_add`."""
     out = np.empty(_pixels(total).shape, np.float32)
@@ -97,6 +121,7 @@ def _sample(image, top, low, weight_y, left, right, weight_x, out):  # type: ign
                 out[y, x, c] = before + (row[right[x], c] - before) * weight_x[x]
 
 
+@_each(0)
 def sample(image: Tensor, rows: Axis, columns: Axis, total: Tensor | None = None) -> Tensor:
     """Twin of `reference.sample`."""
     out = np.empty((len(rows.low), len(columns.low), image.shape[1]), np.float32)
@@ -156,6 +181,7 @@ def _warp_stacks(stack0, stack1, flow, rows, columns, taps, channels, extra, tim
                 pixel[2 * count + extras + 4 + t] = times[i * tall, j * wide, t]
 
 
+@_each(2)
 def warp_stacks(
     stack0: Tensor,
     stack1: Tensor,
@@ -189,6 +215,7 @@ def _blend(a, b, flow, share, channels, out):  # type: ignore[no-untyped-def]
             _gather(b, at_x + flow[y, x, 2], at_y + flow[y, x, 3], channels, Float(1) - weight, pixel)
 
 
+@_each(2)
 def blend(a: Tensor, b: Tensor, flow: Tensor, share: Tensor) -> Tensor:
     """Twin of `reference.blend`."""
     if a.dtype == torch.float16:  # which numba does not know
@@ -219,6 +246,7 @@ def _blend_plane(a, b, flow, share, calmness, peak, out):  # type: ignore[no-unt
             out[y, x] = min(max(np.rint(pixel[0]), Float(0)), peak) if peak > 0 else pixel[0]
 
 
+@_each(2)
 def blend_plane(a: Tensor, b: Tensor, flow: Tensor, mask: Tensor, calmness: Tensor, peak: int) -> Tensor:
     """Twin of `reference.blend_plane`."""
     if a.dtype == torch.float16:

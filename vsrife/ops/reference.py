@@ -105,7 +105,7 @@ def warp(image: Tensor, x: Tensor, y: Tensor) -> Tensor:
     """Read `image` at positions given for every output pixel (backward warp).
 
     Args:
-        image: (N, C, H, W).
+        image: (N, C, H, W), or (1, C, H, W) for any N.
         x: (N, h, w) or (1, h, w), position in samples of `image`: 0 is the centre of the first column.
         y: the same along H.
 
@@ -120,8 +120,8 @@ def warp(image: Tensor, x: Tensor, y: Tensor) -> Tensor:
     grid_x = x.clamp(0, width - 1) * (2 / max(width - 1, 1)) - 1
     grid_y = y.clamp(0, height - 1) * (2 / max(height - 1, 1)) - 1
     grid = torch.stack((grid_x, grid_y), dim=-1).to(image.dtype)
-    if grid.shape[0] != image.shape[0]:
-        grid = grid.expand(image.shape[0], -1, -1, -1)
+    count = max(len(grid), len(image))
+    grid, image = grid.expand(count, -1, -1, -1), image.expand(count, -1, -1, -1)
     return F.grid_sample(image, grid, mode="bilinear", padding_mode="border", align_corners=True)
 
 
@@ -152,7 +152,7 @@ def warp_stacks(
     """What a block's first convolution reads: both stacks warped and averaged over each cell's taps, and further maps.
 
     Args:
-        stack0: (N, C, H, W), the earlier frame and its features.
+        stack0: (N, C, H, W), or (1, C, H, W) for any N: the earlier frame and its features.
         stack1: the later one.
         flow: (N, 4, taps * h, taps * w) at the taps, in pixels: x and y into `stack0`, then into `stack1`.
         rows: (taps * h, 1), the taps' rows in pixels.
