@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from vsrife.ops import Ops, reference
-from vsrife.ops.reference import Axis
+from vsrife.ops.reference import Axis, Reading
 
 # H.273 matrix coefficients: kr and kb of the luma equation.
 _LUMA_WEIGHTS: Mapping[int, tuple[float, float]] = {
@@ -164,6 +164,30 @@ def _axis(positions: Tensor, size: int, device: torch.device) -> Axis:
     return Axis.at(positions, size).to(device, torch.float32)
 
 
+@lru_cache(maxsize=32)
+def reading(
+    fmt: PictureFormat, color: Colorimetry, device: torch.device, dtype: torch.dtype = torch.float32
+) -> Reading:
+    """How RGB, nominally 0..1, follows from the samples of a format.
+
+    Chroma is enlarged by bilinear interpolation at the luma samples' positions. Transfer and primaries stay as they
+    are: motion does not depend on them.
+    """
+    scale, black = luma_range(fmt, color)
+    rgb, steps, zeros = torch.eye(3, dtype=torch.float64), [1 / scale] * 3, [black] * 3
+    if fmt.family == "GRAY":
+        rgb, steps, zeros = rgb.sum(1, keepdim=True), steps[:1], zeros[:1]
+    elif fmt.family == "YUV":
+        rgb = torch.linalg.inv(torch.stack(_to_yuv(*rgb.unbind(), color.matrix)))
+        steps[1:] = [1.0 if fmt.floating else 1 / _chroma_range(fmt, color)] * 2
+        zeros[1:] = [0.0 if fmt.floating else float(1 << (fmt.bits - 1))] * 2
+    weight = rgb * torch.tensor(steps, dtype=torch.float64)
+    bias = -(weight @ torch.tensor(zeros, dtype=torch.float64))
+    grid = luma_in_chroma(fmt, color, device) if fmt.subsampled(fmt.num_planes - 1) else None
+    axes = () if grid is None else (grid.rows.to(device, dtype), grid.columns.to(device, dtype))
+    return Reading(weight.to(device, dtype), bias.to(device, dtype), *axes)
+
+
 def to_rgb(planes: Sequence[Tensor], fmt: PictureFormat, color: Colorimetry, ops: Ops = reference) -> Tensor:
     """What the network sees of a frame.
 
@@ -171,36 +195,13 @@ def to_rgb(planes: Sequence[Tensor], fmt: PictureFormat, color: Colorimetry, ops
         planes: per plane (1, 1, h, w), in the clip's own samples.
         fmt: the clip's format.
         color: how to read the samples.
-        ops: to enlarge chroma with.
+        ops: to read them with.
 
     Returns:
-        (1, 3, H, W) float32 RGB, nominally 0..1, not clamped. Chroma is enlarged by bilinear interpolation at the
-        luma samples' positions. Transfer and primaries stay as they are: motion does not depend on them.
+        (1, 3, H, W) float32 RGB, nominally 0..1, not clamped.
     """
-    scale, black = luma_range(fmt, color)
-    if fmt.family == "RGB":
-        return (torch.cat([p.float() for p in planes], dim=1) - black) / scale
-    luma = (planes[0].float() - black) / scale
-    if fmt.family == "GRAY":
-        return luma.expand(-1, 3, -1, -1)
-    chroma = torch.cat([p.float() for p in planes[1:]], dim=1)
-    if fmt.subsampled(1):
-        chroma = luma_in_chroma(fmt, color, chroma.device).read(chroma, ops)
-    if not fmt.floating:
-        chroma = (chroma - (1 << (fmt.bits - 1))) / _chroma_range(fmt, color)
-    u, v = chroma[:, :1], chroma[:, 1:]
-    return torch.cat(_from_yuv(luma, u, v, color.matrix), dim=1)
-
-
-def _from_yuv(y: Tensor, u: Tensor, v: Tensor, matrix: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Luma 0..1 and chroma -0.5..0.5 to R, G, B."""
-    if matrix == _YCGCO:
-        base = y - u
-        return base + v, y + u, base - v
-    kr, kb = _LUMA_WEIGHTS[matrix]
-    red = y + 2 * (1 - kr) * v
-    blue = y + 2 * (1 - kb) * u
-    return red, (y - kr * red - kb * blue) / (1 - kr - kb), blue
+    image = torch.empty((1, 3, fmt.height, fmt.width), device=planes[0].device)
+    return ops.see(planes, reading(fmt, color, image.device), False, image)
 
 
 def difference_in_planes(
@@ -232,7 +233,7 @@ def difference_in_planes(
 
 
 def _to_yuv(red: Tensor, green: Tensor, blue: Tensor, matrix: int) -> tuple[Tensor, Tensor, Tensor]:
-    """R, G, B to luma and chroma; `_from_yuv` takes it back."""
+    """R, G, B to luma 0..1 and chroma -0.5..0.5."""
     if matrix == _YCGCO:
         base = (red + blue) / 2
         return (green + base) / 2, (green - base) / 2, (red - blue) / 2

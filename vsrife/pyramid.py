@@ -9,18 +9,18 @@ Equal to `network.IFNet` within rounding.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 
 import torch
 from torch import Tensor
 
-from vsrife.catalogue import FLOW_CHANNELS
+from vsrife.catalogue import FLOW_CHANNELS, IMAGE_CHANNELS
 from vsrife.fold import FoldedBlock, FoldedNet
 from vsrife.network import LARGE_MOTION_PX
 from vsrife.ops import Ops
-from vsrife.ops.reference import Axis, activate, resize
+from vsrife.ops.reference import Axis, Reading, activate, resize
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,24 +119,55 @@ def _tap_positions(size: int, scale: float, device: torch.device, dtype: torch.d
     return taps(size, scale).to(device, dtype)
 
 
-def encode(net: FoldedNet, frame: Tensor) -> Source:
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """A source frame as it comes.
+
+    Attributes:
+        planes: per plane (1, 1, h, w) in its own samples, on the network's device.
+        reading: what they mean.
+        size: padded height and width.
+    """
+
+    planes: Sequence[Tensor]
+    reading: Reading
+    size: tuple[int, int]
+
+    @classmethod
+    def of_rgb(cls, image: Tensor) -> Frame:
+        """From (1, 3, H, W) at the padded size."""
+        height, width = image.shape[-2:]
+        return cls(image.split(1, dim=1), _as_it_is(image.device, image.dtype), (height, width))
+
+
+@cache
+def _as_it_is(device: torch.device, dtype: torch.dtype) -> Reading:
+    return Reading(torch.eye(3, dtype=dtype, device=device), torch.zeros(3, dtype=dtype, device=device))
+
+
+def encode(net: FoldedNet, frame: Frame | Tensor) -> Source:
     """Prepare one source frame.
 
     Args:
         net: the folded network.
-        frame: (1, 3, H, W) RGB, nominally 0..1, already padded to `net.layout.padded`, in `net.exact`.
+        frame: padded to `net.layout.padded`; or (1, 3, H, W) RGB, nominally 0..1, of that size, in `net.exact`.
 
     Returns:
         Clamped frame, head features and block 0's partial sums.
     """
-    shape = (1, frame.shape[1] + net.layout.feature_channels, *frame.shape[-2:])
+    if isinstance(frame, Tensor):
+        frame = Frame.of_rgb(frame)
+    shape = (1, IMAGE_CHANNELS + net.layout.feature_channels, *frame.size)
     stack = torch.empty(shape, dtype=net.exact, device=net.device, memory_format=torch.channels_last)
-    clamped = stack[:, : frame.shape[1]].copy_(frame).clamp_(0, 1)
+    net.ops.see(frame.planes, frame.reading, True, stack[:, :IMAGE_CHANNELS])
     if net.head_last is not None and net.layout.head is not None:
-        x = (clamped if net.layout.head.clamps else frame).to(net.dtype)
+        x = torch.empty(
+            (1, IMAGE_CHANNELS, *frame.size), dtype=net.dtype, device=net.device, memory_format=torch.channels_last
+        )
+        x = net.ops.see(frame.planes, frame.reading, net.layout.head.clamps, x)
         for conv in net.head:
             x = net.ops.convolve(x, conv)
-        stack[:, frame.shape[1] :] = net.ops.expand(x, net.head_last)
+        stack[:, IMAGE_CHANNELS:] = net.ops.expand(x, net.head_last)
     return Source(stack, _first_parts(net, net.blocks[0], stack))
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from types import SimpleNamespace
 from typing import Any, Protocol, cast
@@ -16,11 +16,13 @@ import torch
 from torch import Tensor
 
 from vsrife.ops import reference
-from vsrife.ops.reference import Axis, Conv, Expansion
+from vsrife.ops.reference import Axis, Conv, Expansion, Reading
 
 
 class Ops(Protocol):
     """The ops that have twins; `reference` documents them."""
+
+    def see(self, planes: Sequence[Tensor], reading: Reading, clamps: bool, into: Tensor) -> Tensor: ...
 
     def sample(self, image: Tensor, rows: Axis, columns: Axis, total: Tensor | None = None) -> Tensor: ...
 
@@ -113,8 +115,13 @@ class _Twin:
                 raise
             except Exception as error:
                 self.gives_way = True
-                _warn(arguments[0].device, f"{self.name} ({_reason(error)})")
+                _warn(_device_of(arguments), f"{self.name} ({_reason(error)})")
         return self.plain(*arguments)
+
+
+def _device_of(arguments: Sequence[Any]) -> torch.device:
+    """Of the first tensor."""
+    return next(argument.device for argument in arguments if isinstance(argument, Tensor))
 
 
 def _reason(error: Exception) -> str:
@@ -130,5 +137,5 @@ def _warn(device: torch.device, what: str) -> None:
     )
 
 
-OP_NAMES = ("sample", "enlarge_add", "warp_stacks", "blend", "calm", "blend_plane", "convolve", "expand")
+OP_NAMES = ("see", "sample", "enlarge_add", "warp_stacks", "blend", "calm", "blend_plane", "convolve", "expand")
 _checking = threading.Lock()

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from vsrife.ops import reference
-from vsrife.ops.reference import Axis, Conv, Expansion
+from vsrife.ops.reference import Axis, Conv, Expansion, Reading
 
 Move = Callable[[Tensor], Tensor]
 Arguments = tuple[Any, ...]
@@ -57,6 +57,25 @@ def unit(generator: torch.Generator, *shape: int) -> Tensor:
 def sliced(generator: torch.Generator, channels: int, height: int, width: int, count: int = 1) -> Tensor:
     """A part of a larger tensor, as cropping makes it."""
     return unit(generator, count, channels + 1, height + 3, width + 2)[:, 1:, 2:-1, 1:-1]
+
+
+def _see(dtype: torch.dtype, smaller: int | None, *, planes: int = 3, clamps: bool = True) -> Callable[..., Arguments]:
+    """Planes of which the second and third are `smaller` times smaller; into a part of a larger tensor."""
+
+    def make(generator: torch.Generator, height: int, width: int, _move: Move) -> Arguments:
+        factors = (1, smaller or 1, smaller or 1)[:planes]
+        given = tuple(_pictures(generator, 1, -(-height // f), -(-width // f), dtype)[0] for f in factors)
+        peak = 1 if dtype.is_floating_point else torch.iinfo(dtype).max
+        weight, bias = unit(generator, 1, 1, 3, planes)[0, 0] * 1.5 / peak, unit(generator, 1, 1, 1, 3).flatten()
+
+        def axis(size: int) -> Axis | None:
+            positions = torch.arange(size, dtype=torch.float64) / (smaller or 1) - 0.25
+            return None if smaller is None else Axis.at(positions, -(-size // smaller))
+
+        into = unit(generator, 1, 5, height + 3, width + 2)
+        return given, Reading(weight, bias, axis(height), axis(width)), clamps, into[:, :3]
+
+    return make
 
 
 def _sample(adds: bool) -> Callable[..., Arguments]:
@@ -154,6 +173,11 @@ def _expand(inputs: int, outputs: int, shuffles: bool, count: int) -> Callable[.
 # Positions in float32 are off by 6e-8 of the picture's side, and values by their slope times that.
 _POSITIONS = 1e-5
 CASES = (
+    Case("see", "YUV420P8", _see(torch.uint8, 2), 1e-6, half=True),
+    Case("see", "YUV444P16", _see(torch.uint16, None, clamps=False), 1e-6, half=True),
+    Case("see", "YUV410PS", _see(torch.float32, 4), 1e-6),
+    Case("see", "YUV420PH", _see(torch.float16, 2), 1e-6),
+    Case("see", "GRAY8", _see(torch.uint8, None, planes=1), 1e-6, half=True),
     Case("sample", "", _sample(False), 3e-7),
     Case("sample", "adds", _sample(True), 3e-7),
     Case("enlarge_add", "", _enlarge_add, 2e-6),
@@ -178,14 +202,15 @@ CASES = (
 
 
 def cast(argument: Any, dtype: torch.dtype, device: torch.device | None = None) -> Any:
-    """An argument with its float tensors in `dtype`, on `device`."""
+    """An argument with its float tensors in `dtype`, on `device`; a picture's planes stay as they are."""
     if isinstance(argument, Axis):
         return argument.to(device or argument.low.device, dtype)
-    if isinstance(argument, Conv | Expansion):
-        parts = {name: cast(getattr(argument, name), dtype, device) for name in ("weight", "bias")}
-        if isinstance(argument, Conv):
-            parts["slopes"] = cast(argument.slopes, dtype, device)
+    if isinstance(argument, Conv | Expansion | Reading):
+        names = ("weight", "bias", "slopes", "rows", "columns")
+        parts = {name: cast(getattr(argument, name), dtype, device) for name in names if hasattr(argument, name)}
         return replace(argument, **parts)
+    if isinstance(argument, tuple):
+        return tuple(plane.to(device or plane.device) for plane in argument)
     if isinstance(argument, Tensor):
         return argument.to(device or argument.device, dtype if argument.dtype.is_floating_point else argument.dtype)
     return argument
@@ -194,7 +219,7 @@ def cast(argument: Any, dtype: torch.dtype, device: torch.device | None = None) 
 def arguments_of(case: Case, size: tuple[int, int], move: Move, dtype: torch.dtype) -> Arguments:
     """The arguments of a case as a network of this dtype would have them; its coordinates stay float32."""
     made = case.make(torch.Generator().manual_seed(size[1]), *size, move)
-    if case.op == "warp_stacks":  # the last tells what the result is for
+    if case.op in ("warp_stacks", "see"):  # the last tells what the result is for
         return (*(cast(a, torch.float32) for a in made[:-1]), cast(made[-1], dtype))
     return tuple(cast(a, dtype if case.half else torch.float32) for a in made)
 
@@ -218,7 +243,7 @@ def excess(twin: Callable[..., Tensor], case: Case, arguments: Arguments, device
 
 
 def _dtype_of(argument: Any) -> torch.dtype:
-    if isinstance(argument, Axis | Conv | Expansion):
+    if isinstance(argument, Axis | Conv | Expansion | Reading):
         argument = argument.weight
     return argument.dtype if isinstance(argument, Tensor) else torch.float32
 

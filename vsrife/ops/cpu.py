@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import logging
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numba
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vsrife.ops import reference
-from vsrife.ops.reference import STILL_RADII_PX, Axis, Conv, Expansion
+from vsrife.ops.reference import STILL_RADII_PX, Axis, Conv, Expansion, Reading
 
 # VapourSynth's scripts run with every logger at debug level, where numba prints each step of its compiler.
 logging.getLogger("numba").setLevel(logging.WARNING)
@@ -128,6 +128,60 @@ def sample(image: Tensor, rows: Axis, columns: Axis, total: Tensor | None = None
     axes = (part.numpy() for axis in (rows, columns) for part in (axis.low, axis.high, axis.weight.float()))
     _sample(_pixels(image), *axes, out)
     return _tensor(out) if total is None else total.add_(_tensor(out))
+
+
+@numba.njit(inline="always")
+def _read_row(plane, y, axes, row):  # type: ignore[no-untyped-def]
+    """One row of a picture's first plane in samples of another, which may be smaller."""
+    top, low, weight_y, left, right, weight_x = axes
+    if len(top) == 0:  # of one size
+        for x in range(len(row)):
+            row[x] = plane[y, x]
+        return
+    small = np.empty(plane.shape[1], np.float32)
+    for x in range(len(small)):
+        above = Float(plane[top[y], x])
+        small[x] = above + (Float(plane[low[y], x]) - above) * weight_y[y]
+    for x in range(len(row)):
+        before = small[left[x]]
+        row[x] = before + (small[right[x]] - before) * weight_x[x]
+
+
+@numba.njit(parallel=True, fastmath={"contract", "nsz"}, cache=True)
+def _see(first, second, third, axes, weight, bias, limits, out):  # type: ignore[no-untyped-def]
+    height, width = first.shape
+    least, most = limits
+    for y in numba.prange(out.shape[0]):
+        if y >= height:
+            out[y] = Float(0)
+            continue
+        rest = np.empty((2, width), np.float32)
+        _read_row(second, y, axes, rest[0])
+        _read_row(third, y, axes, rest[1])
+        for x in range(width):
+            a, b, c = Float(first[y, x]), rest[0, x], rest[1, x]
+            for k in range(3):
+                value = bias[k] + weight[k, 0] * a + weight[k, 1] * b + weight[k, 2] * c
+                out[y, x, k] = min(max(value, least), most)
+        out[y, width:] = Float(0)
+
+
+def see(planes: Sequence[Tensor], reading: Reading, clamps: bool, into: Tensor) -> Tensor:
+    """Twin of `reference.see`."""
+    known = [plane.float() if plane.dtype == torch.float16 else plane for plane in planes]
+    samples = [plane[0, 0].numpy() for plane in known] + [known[0][0, 0].numpy()] * (3 - len(known))
+    weight = np.zeros((3, 3), np.float32)  # planes that are not there add nothing
+    weight[:, : len(planes)] = reading.weight.numpy()
+    direct = into.dtype == torch.float32
+    out = into.permute(0, 2, 3, 1)[0].numpy() if direct else np.empty((*into.shape[-2:], 3), np.float32)
+    grid = [part for axis in (reading.rows, reading.columns) if axis for part in (axis.low, axis.high, axis.weight)]
+    axes = tuple(part.numpy() for part in grid or _SAME_SIZE)
+    limits = (Float(0), Float(1)) if clamps else (Float(-np.inf), Float(np.inf))
+    _see(*samples, axes, weight, reading.bias.numpy(), limits, out)
+    return into if direct else into.copy_(_tensor(out))
+
+
+_SAME_SIZE = (torch.empty(0, dtype=torch.int64), torch.empty(0, dtype=torch.int64), torch.empty(0)) * 2
 
 
 @numba.njit(inline="always")

@@ -6,6 +6,7 @@ the dtype of the arguments; coordinates, flow and blend weights are float32 (flo
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -82,6 +83,23 @@ class Axis:
         return Axis(self.low.to(device), self.high.to(device), self.weight.to(device, dtype))
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Reading:
+    """How RGB follows from the samples of a picture: one linear map for all formats.
+
+    Attributes:
+        weight: (3, planes), what one code of each plane adds to red, green and blue.
+        bias: (3,), what codes of 0 give.
+        rows: where the rows of the first plane lie in the second and third; None where all are of one size.
+        columns: the same along the other axis.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    rows: Axis | None = None
+    columns: Axis | None = None
+
+
 def sample(image: Tensor, rows: Axis, columns: Axis, total: Tensor | None = None) -> Tensor:
     """Bilinear interpolation of `image` on the grid rows x columns.
 
@@ -99,6 +117,30 @@ def sample(image: Tensor, rows: Axis, columns: Axis, total: Tensor | None = None
     left = image.index_select(-1, columns.low)
     result = torch.lerp(left, image.index_select(-1, columns.high), columns.weight.to(image.dtype))
     return result if total is None else total.add_(result)
+
+
+def see(planes: Sequence[Tensor], reading: Reading, clamps: bool, into: Tensor) -> Tensor:
+    """RGB of a picture, with zeros to its right and below.
+
+    Args:
+        planes: per plane (1, 1, h, w), in any samples.
+        reading: what they mean.
+        clamps: whether RGB is limited to 0..1.
+        into: (1, 3, H, W), at least as large as the first plane, of any float dtype and memory; it is overwritten.
+
+    Returns:
+        `into`.
+    """
+    samples = [plane.to(reading.weight.dtype) for plane in planes]
+    if reading.rows is not None and reading.columns is not None:
+        samples[1:] = [sample(plane, reading.rows, reading.columns) for plane in samples[1:]]
+    image = reading.bias[:, None, None]
+    for plane, weight in zip(samples, reading.weight.unbind(1), strict=True):
+        image = torch.addcmul(image, weight[:, None, None], plane)
+    if clamps:
+        image = image.clamp_(0, 1)
+    height, width = image.shape[-2:]
+    return into.copy_(F.pad(image, (0, into.shape[-1] - width, 0, into.shape[-2] - height)))
 
 
 def warp(image: Tensor, x: Tensor, y: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ compiled on first use and kept on disk by Triton. A device must pass `cases` bef
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -18,7 +18,7 @@ import triton.language as tl
 from torch import Tensor
 
 from vsrife.ops import reference
-from vsrife.ops.reference import Axis, Conv, Expansion
+from vsrife.ops.reference import Axis, Conv, Expansion, Reading
 
 PIXELS = 128  # of one program
 SLOPE = tl.constexpr(reference.LEAKY_SLOPE)
@@ -77,6 +77,70 @@ def _bilinear(image, x, y, width, height, sy, sx, channel, use):
 
 
 @triton.jit
+def _grid_sample(image, upper, lower, first, second, down, along, use):
+    """Values between four samples at these offsets, float32."""
+    p = tl.load(image + upper + first, mask=use, other=0).to(tl.float32)
+    q = tl.load(image + upper + second, mask=use, other=0).to(tl.float32)
+    r = tl.load(image + lower + first, mask=use, other=0).to(tl.float32)
+    s = tl.load(image + lower + second, mask=use, other=0).to(tl.float32)
+    before, after = p + (r - p) * down, q + (s - q) * down
+    return before + (after - before) * along
+
+
+@triton.jit
+def _see_kernel(
+    first, first_y, first_x, second, second_y, second_x, third, third_y, third_x, weight, bias,
+    top, low, weight_y, left, right, weight_x, out, oc, oy, ox, height, width, out_height, out_width,
+    PLANES: tl.constexpr, SUBSAMPLED: tl.constexpr, CLAMPS: tl.constexpr, P: tl.constexpr,
+):  # fmt: skip
+    pixel = tl.program_id(0) * P + tl.arange(0, P)
+    y, x, k = pixel // out_width, pixel % out_width, tl.arange(0, 4)[None, :]
+    use = (y < height) & (x < width)
+    known = k < 3
+    row = y.to(tl.int64)
+    sample = tl.load(first + row * first_y + x * first_x, mask=use, other=0).to(tl.float32)
+    value = tl.load(bias + k, mask=known, other=0)
+    value += sample[:, None] * tl.load(weight + k * PLANES, mask=known, other=0)
+    if PLANES == 3:
+        if SUBSAMPLED:
+            upper, lower = tl.load(top + y, mask=use, other=0), tl.load(low + y, mask=use, other=0)
+            before, after = tl.load(left + x, mask=use, other=0), tl.load(right + x, mask=use, other=0)
+            down, along = tl.load(weight_y + y, mask=use, other=0), tl.load(weight_x + x, mask=use, other=0)
+            u = _grid_sample(
+                second, upper * second_y, lower * second_y, before * second_x, after * second_x, down, along, use
+            )  # fmt: skip
+            v = _grid_sample(
+                third, upper * third_y, lower * third_y, before * third_x, after * third_x, down, along, use
+            )  # fmt: skip
+        else:
+            u = tl.load(second + row * second_y + x * second_x, mask=use, other=0).to(tl.float32)
+            v = tl.load(third + row * third_y + x * third_x, mask=use, other=0).to(tl.float32)
+        value += u[:, None] * tl.load(weight + k * PLANES + 1, mask=known, other=0)
+        value += v[:, None] * tl.load(weight + k * PLANES + 2, mask=known, other=0)
+    if CLAMPS:
+        value = tl.minimum(tl.maximum(value, 0.0), 1.0)
+    inside = (pixel < out_height * out_width)[:, None] & known
+    tl.store(out + (row * oy + x * ox)[:, None] + k * oc, tl.where(use[:, None], value, 0.0), mask=inside)
+
+
+def see(planes: Sequence[Tensor], reading: Reading, clamps: bool, into: Tensor) -> Tensor:
+    """Twin of `reference.see`."""
+    height, width = planes[0].shape[-2:]
+    first, second, third = planes if len(planes) == 3 else (planes[0],) * 3
+    rows, columns, bias = reading.rows, reading.columns, reading.bias
+    axes = (bias,) * 6 if rows is None or columns is None else (
+        rows.low, rows.high, rows.weight, columns.low, columns.high, columns.weight
+    )  # fmt: skip
+    with _on(into):
+        _see_kernel[(_blocks(into.shape[-2] * into.shape[-1], PIXELS),)](
+            first, *first.stride()[2:], second, *second.stride()[2:], third, *third.stride()[2:],
+            reading.weight.contiguous(), bias, *axes, into, *into.stride()[1:], height, width, *into.shape[-2:],
+            PLANES=len(planes), SUBSAMPLED=rows is not None, CLAMPS=clamps, P=PIXELS,
+        )  # fmt: skip
+    return into
+
+
+@triton.jit
 def _sample_kernel(
     image, in_, ic, iy, ix, total, tn, tc, ty, tx, out, on, oc, oy, ox,
     top, low, weight_y, left, right, weight_x, height, width, channels,
@@ -94,12 +158,9 @@ def _sample_kernel(
     down = tl.load(weight_y + y, mask=inside, other=0)[:, None]
     along = tl.load(weight_x + x, mask=inside, other=0)[:, None]
     source = image + n * in_ + c * ic
-    p = tl.load(source + (upper + first)[:, None], mask=use, other=0).to(tl.float32)
-    q = tl.load(source + (upper + second)[:, None], mask=use, other=0).to(tl.float32)
-    r = tl.load(source + (lower + first)[:, None], mask=use, other=0).to(tl.float32)
-    s = tl.load(source + (lower + second)[:, None], mask=use, other=0).to(tl.float32)
-    before, after = p + (r - p) * down, q + (s - q) * down
-    value = before + (after - before) * along
+    value = _grid_sample(
+        source, upper[:, None], lower[:, None], first[:, None], second[:, None], down, along, use
+    )  # fmt: skip
     if ADDS:
         place = total + n * tn + c * tc + (y.to(tl.int64) * ty + x * tx)[:, None]
         value += tl.load(place, mask=use, other=0).to(tl.float32)
@@ -139,9 +200,9 @@ def _enlarge_add_kernel(
 def enlarge_add(total: Tensor, small: Tensor) -> Tensor:
     """Twin of `reference.enlarge_add`."""
     _, channels, height, width = total.shape
-    out = _empty(total, channels, height, width, total.dtype)
+    out = _empty(max(total, small, key=len), channels, height, width, total.dtype)
     with _on(total):
-        _enlarge_add_kernel[(_blocks(height * width, PIXELS), len(total))](
+        _enlarge_add_kernel[(_blocks(height * width, PIXELS), len(out))](
             total, *_strides(total), small, *_strides(small), out, *out.stride(),
             height, width, *small.shape[-2:], small.shape[-2] / height, small.shape[-1] / width, channels,
             C=_lanes(channels), P=PIXELS,
