@@ -35,19 +35,44 @@ def parse_device(device: str | torch.device | None) -> torch.device:
         if torch.backends.mps.is_available():
             return torch.device("mps")
         return torch.device("cpu")
+    if isinstance(device, str) and "," in device:
+        raise DeviceError(f"device must be one here, got {device!r}; several share the frames of a clip, in RIFE alone")
     try:
-        chosen = torch.device(device)
-        torch.zeros(1, device=chosen).cpu()  # a device that holds no data fails here
+        held = torch.zeros(1, device=torch.device(device))
+        held.cpu()  # a device that holds no data fails here
     except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
         reason = str(error).partition("\n")[0]
         raise DeviceError(f"device cannot be used, got {str(device)!r} ({reason}); try device='cpu'") from error
-    return chosen
+    return held.device  # with its number: "cuda" and "cuda:0" are one
 
 
-def parse_precision(precision: str | None, device: torch.device) -> torch.dtype:
-    """The dtype of the convolutions; None is the best that is safe on the device."""
+def parse_devices(device: str | torch.device | None) -> tuple[torch.device, ...]:
+    """The torch devices that share a clip: one as for `parse_device`, or several as in "cuda:0,1".
+
+    Raises:
+        DeviceError: no such device here, or one that is named twice; only "cpu" may be.
+    """
+    if not isinstance(device, str) or "," not in device:
+        return (parse_device(device),)
+    chosen: list[torch.device] = []
+    for name in map(str.strip, device.split(",")):
+        if name.isdecimal() and chosen:  # a number alone is one more of the same kind
+            name = f"{chosen[-1].type}:{name}"
+        one = parse_device(name)
+        if one in chosen and one.type != "cpu":
+            raise DeviceError(f"device must name each device once, got {str(one)!r} again in {device!r}; leave it out")
+        chosen.append(one)
+    return tuple(chosen)
+
+
+def parse_precision(precision: str | None, *devices: torch.device) -> torch.dtype:
+    """The dtype of the convolutions; None is the best that is safe on the device.
+
+    Several devices compute frames of one clip: where their best differs, it is float32.
+    """
     if precision is None:
-        return _DTYPES[_BEST_PRECISION.get(device.type, "fp32")]
+        best = {_BEST_PRECISION.get(device.type, "fp32") for device in devices}
+        return _DTYPES[best.pop() if len(best) == 1 else "fp32"]
     if not isinstance(precision, str) or precision not in _DTYPES:
         known = ", ".join(get_args(Precision))
         raise OptionError(f"precision must be one of {known} or None, got {precision!r}; leave it out for the best")

@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args
 import torch
 import vapoursynth as vs
 
-from vsrife.devices import parse_device, parse_precision, parse_scale
+from vsrife.devices import parse_devices, parse_precision, parse_scale
 from vsrife.engine import NetworkOptions
 from vsrife.errors import ClipError, OptionError
 from vsrife.planes import PictureFormat
@@ -205,7 +205,8 @@ class Options:
         fps: of the output; None where the source's is not known.
         threshold: of the own scene change measure; None: frame props only.
         cuts: whether cuts stop the interpolation at all.
-        network: what to load.
+        network: what to load, for the first device.
+        devices: that share the frames.
     """
 
     picture: PictureFormat
@@ -215,6 +216,7 @@ class Options:
     threshold: float | None
     cuts: bool
     network: NetworkOptions
+    devices: tuple[torch.device, ...]
 
 
 def check_options(
@@ -247,13 +249,13 @@ def check_options(
         schedule, output_fps = _schedule(clip, multi, fps, timestamps)
     else:
         schedule, output_fps = _ramp(clip, multi, fps, timestamps, times, times_in)
-    chosen = parse_device(device)
+    devices = parse_devices(device)
     network = NetworkOptions(
         model=model,
         scale=parse_scale(scale),
         ensemble=bool(ensemble),
-        device=chosen,
-        dtype=parse_precision(precision, chosen),
+        device=devices[0],
+        dtype=parse_precision(precision, *devices),
         tta=bool(tta),
         tta_temporal=bool(tta_temporal),
     )
@@ -265,6 +267,7 @@ def check_options(
         threshold=None if threshold == 1 else threshold,
         cuts=threshold != 1,
         network=network,
+        devices=devices,
     )
 
 

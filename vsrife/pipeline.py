@@ -11,10 +11,10 @@ import threading
 import traceback
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 
-MAX_FINISHED = 3  # finished results that nobody has collected; beyond, look-ahead stops and stale ones are dropped
+MAX_FINISHED = 3  # finished results that nobody has collected; from there on no look-ahead begins
 MAX_WAITING = 32  # requests handed over that nobody waits for
 REMEMBERED = 64  # results collected lately: a late look-ahead must not compute them again
 JOIN_SECONDS = 5.0
@@ -27,6 +27,21 @@ class Interrupted(Exception):
 Interrupt = Callable[[], None]
 
 
+@dataclass(frozen=True, slots=True)
+class Together[Request, Result]:
+    """Requests that are computed at once, where several are open.
+
+    Attributes:
+        key: equal for requests that may be computed together.
+        compute: as that of the pipeline, for several. Where it fails, each is computed alone.
+        most: requests at once.
+    """
+
+    key: Callable[[Request], Hashable]
+    compute: Callable[[Sequence[Request], Interrupt], Sequence[Result]]
+    most: int
+
+
 @dataclass(slots=True, eq=False)
 class _Job[Request, Result]:
     n: int
@@ -34,25 +49,29 @@ class _Job[Request, Result]:
     result: Result | None = None
     error: BaseException | None = None
     waiters: int = 0
+    alone: bool = False
     done: threading.Event = field(default_factory=threading.Event)
 
 
 class _State[Request, Result]:
     """What the worker thread holds: not the pipeline, so that a forgotten pipeline can be collected and stop it."""
 
-    def __init__(self, compute: Callable[[Request, Interrupt], Result]) -> None:
-        self.compute = compute
+    def __init__(
+        self, compute: Callable[[Request, Interrupt], Result], together: Together[Request, Result] | None
+    ) -> None:
+        self.compute, self.together = compute, together
+        self.most_finished = MAX_FINISHED + (together.most - 1 if together else 0)  # begun before the bound, and more
         self.lock = threading.Condition()
         self.jobs: dict[int, _Job[Request, Result]] = {}
         self.collected: OrderedDict[int, None] = OrderedDict()
         self.stopping = False
-        self.running: _Job[Request, Result] | None = None
+        self.running: list[_Job[Request, Result]] = []
         self.last = 0  # the frame collected last
         self.thread: threading.Thread | None = None
 
     def work(self) -> None:
-        while (n := self._next()) is not None:
-            self._run(self.jobs[n])
+        while jobs := self._next():
+            self._run(jobs)
         with self.lock:
             for job in self.jobs.values():
                 job.error = job.error or RuntimeError("the filter was closed")
@@ -60,59 +79,82 @@ class _State[Request, Result]:
                 job.done.set()
             self.jobs.clear()
 
-    def _run(self, job: _Job[Request, Result]) -> None:
-        """Compute one job. A function of its own, so that an idle worker holds neither frames nor results."""
-        assert job.request is not None
+    def _run(self, jobs: Sequence[_Job[Request, Result]]) -> None:
+        """Compute one job or several. A function of its own, so that an idle worker holds neither frames nor
+        results."""
         try:
-            job.result = self.compute(job.request, self._check)
+            for job, result in zip(jobs, self._results([job.request for job in jobs]), strict=True):  # type: ignore[misc]
+                job.result = result
         except Interrupted:
             if not self.stopping:
-                return  # back in the queue: it still has its request
-            job.error = RuntimeError("the filter was closed")
+                return  # back in the queue: they still have their requests
+            for job in jobs:
+                job.error = RuntimeError("the filter was closed")
         except BaseException as error:  # whatever it is, it belongs to whoever asks for this frame
             traceback.clear_frames(error.__traceback__)  # which would keep frames alive with the error
-            job.error = error
+            if len(jobs) > 1:
+                for job in jobs:
+                    job.alone = True
+                return
+            jobs[0].error = error
         with self.lock:
-            self.running = None
-            job.request = None
-            job.done.set()
+            self.running = []
+            for job in jobs:
+                job.request = None
+                job.done.set()
             self._drop_stale()
 
-    def _next(self) -> int | None:
-        """Wait for the next job and mark it as running; None when it is time to stop."""
+    def _results(self, requests: Sequence[Request]) -> Sequence[Result]:
+        if self.together is not None and len(requests) > 1:
+            return self.together.compute(requests, self._check)
+        return [self.compute(request, self._check) for request in requests]
+
+    def _next(self) -> list[_Job[Request, Result]]:
+        """Wait for the next jobs and mark them as running; none when it is time to stop."""
         with self.lock:
-            self.running = None
+            self.running = []
             while not self.stopping:
-                open_jobs = [job for job in self.jobs.values() if not job.done.is_set()]
+                open_jobs = sorted((job for job in self.jobs.values() if not job.done.is_set()), key=lambda job: job.n)
                 waited = [job for job in open_jobs if job.waiters]
                 finished = len(self.jobs) - len(open_jobs)
                 candidates = waited or (open_jobs if finished < MAX_FINISHED else [])
                 if candidates:
-                    self.running = min(candidates, key=lambda job: job.n)
-                    return self.running.n
+                    self.running = self._with_others(candidates[0], open_jobs)
+                    return self.running
                 self.lock.wait()
-            return None
+            return []
+
+    def _with_others(
+        self, first: _Job[Request, Result], open_jobs: Sequence[_Job[Request, Result]]
+    ) -> list[_Job[Request, Result]]:
+        """The job and those to be computed with it."""
+        if self.together is None or first.alone:
+            return [first]
+        key = self.together.key
+        alike = [
+            job
+            for job in open_jobs
+            if job is not first and not job.alone and key(job.request) == key(first.request)  # type: ignore[arg-type]
+        ]
+        return [first, *alike[: self.together.most - 1]]
 
     def _check(self) -> None:
         """Called between steps of a computation."""
         with self.lock:
-            job = self.running
             if self.stopping:
                 raise Interrupted
-            if (
-                job is not None
-                and not job.waiters
-                and any(other.waiters and not other.done.is_set() for other in self.jobs.values())
-            ):
+            if any(job.waiters for job in self.running):
+                return
+            if self.running and any(other.waiters and not other.done.is_set() for other in self.jobs.values()):
                 raise Interrupted
 
     def _drop_stale(self) -> None:
         """Forget what nobody waits for beyond the bounds, farthest from the last collected frame first."""
-        unwanted = [job for job in self.jobs.values() if not job.waiters and job is not self.running]
+        unwanted = [job for job in self.jobs.values() if not job.waiters and job not in self.running]
         unwanted.sort(key=lambda job: abs(job.n - self.last))
         finished = [job for job in unwanted if job.done.is_set()]
         waiting = [job for job in unwanted if not job.done.is_set()]
-        for job in finished[MAX_FINISHED:] + waiting[MAX_WAITING:]:
+        for job in finished[self.most_finished :] + waiting[MAX_WAITING:]:
             del self.jobs[job.n]
 
     def stop(self) -> None:
@@ -133,10 +175,13 @@ class Pipeline[Request, Result]:
     Args:
         compute: turns a request into a result; is handed a function to call between steps, which raises `Interrupted`
             when the computation should be abandoned. Runs on the worker thread, one request at a time.
+        together: what may be computed at once; only what was handed over and is not yet computed.
     """
 
-    def __init__(self, compute: Callable[[Request, Interrupt], Result]) -> None:
-        self._state = _State(compute)
+    def __init__(
+        self, compute: Callable[[Request, Interrupt], Result], together: Together[Request, Result] | None = None
+    ) -> None:
+        self._state = _State(compute, together)
         self._finalizer = weakref.finalize(self, self._state.stop)
         # Threads that sit in native code while the interpreter goes down can crash it: atexit comes before that.
         self._finalizer.atexit = True
