@@ -438,6 +438,28 @@ def test_training_lowers_the_error_of_what_it_sees(pack: Pack) -> None:
     assert last["flow"] < first["flow"]
 
 
+def test_coarse_blocks_train_alone(pack: Pack) -> None:
+    """They see what they see in the whole network; the others stay as they are."""
+    trainer = make_trainer(pack, blocks=2)
+    whole = TrainingForward(IFNet(LAYOUTS["L18"]))
+    whole.net.load_state_dict(trainer.net.state_dict())
+    drawn = trainer.sampler.draw(0)
+    before = {name: value.clone() for name, value in trainer.net.state_dict().items()}
+    _, batch, estimate = trainer.train_step(drawn)
+    with torch.no_grad():
+        expected = whole(batch.frame0, batch.frame1, batch.timestep).stages
+    assert len(estimate.stages) == 2
+    for got, stage in zip(estimate.stages, expected, strict=False):
+        assert torch.allclose(got.blend, stage.blend, atol=1e-5)
+        assert torch.allclose(got.flow, stage.flow, atol=1e-4)
+    changed = {name for name, value in trainer.net.state_dict().items() if not torch.equal(value, before[name])}
+    assert {name.split(".")[0] for name in changed} == {"encode", "block0", "block1"}
+    with pytest.raises(OptionError, match="blocks must be 1 to 4 in this layout, got 5"):
+        make_trainer(pack, blocks=5)
+    with pytest.raises(OptionError, match="the privileged block stands after the last block"):
+        make_trainer(pack, blocks=2, privileged=True)
+
+
 def test_weights_travel(pack: Pack, tmp_path: Path) -> None:
     """A run carried to another machine goes on from its step; its exported average is a model of the filter."""
     trainer = make_trainer(pack)
