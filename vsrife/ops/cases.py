@@ -78,29 +78,33 @@ def _see(dtype: torch.dtype, smaller: int | None, *, planes: int = 3, clamps: bo
     return make
 
 
-def _sample(adds: bool) -> Callable[..., Arguments]:
+def _sample(adds: bool, count: int = 1) -> Callable[..., Arguments]:
     def make(generator: torch.Generator, height: int, width: int, move: Move) -> Arguments:
         def axis(size: int) -> Axis:
             return Axis.at(torch.rand(2 * size + 1, generator=generator, dtype=torch.float64) * (size + 2) - 1, size)
 
-        arguments = move(sliced(generator, 3, height, width)), axis(height), axis(width)
-        return (*arguments, unit(generator, 1, 3, 2 * height + 1, 2 * width + 1)) if adds else arguments
+        arguments = move(sliced(generator, 3, height, width, count)), axis(height), axis(width)
+        return (*arguments, unit(generator, count, 3, 2 * height + 1, 2 * width + 1)) if adds else arguments
 
     return make
 
 
 def _enlarge_add(generator: torch.Generator, height: int, width: int, move: Move) -> Arguments:
-    return move(unit(generator, 1, 4, 4 * height, 2 * width)), move(sliced(generator, 4, height, width))
+    return move(unit(generator, 2, 4, 4 * height, 2 * width)), move(sliced(generator, 4, height, width, 2))
 
 
-def _warp_stacks(taps: int, channels: int, extras: int, times: int, filled: int) -> Callable[..., Arguments]:
+def _warp_stacks(
+    taps: int, channels: int, extras: int, times: int, filled: int, count: int = 1
+) -> Callable[..., Arguments]:
+    """One pair of stacks, read by `count` flows."""
+
     def make(generator: torch.Generator, height: int, width: int, move: Move) -> Arguments:
         stacks = [sliced(generator, channels, taps * height, taps * width) for _ in range(2)]
-        flow = move(unit(generator, 1, 4, taps * height, taps * width))
+        flow = move(unit(generator, count, 4, taps * height, taps * width))
         rows = torch.arange(taps * height, dtype=torch.float64)[:, None]
         columns = torch.arange(taps * width, dtype=torch.float64)
-        extra = sliced(generator, extras, max(1, height // 2), max(1, width // 2))
-        when = unit(generator, 1, times, 1, 1) if times == 1 else unit(generator, 1, times, height, width)
+        extra = sliced(generator, extras, max(1, height // 2), max(1, width // 2), count)
+        when = unit(generator, count, times, 1, 1) if times == 1 else unit(generator, count, times, height, width)
         return *stacks, flow, rows, columns, taps, extra, when, unit(generator, 1, filled, 3, 3)
 
     return make
@@ -113,11 +117,11 @@ def _pictures(generator: torch.Generator, channels: int, height: int, width: int
     return [((p + 1) * torch.iinfo(dtype).max / 2).to(dtype) for p in pictures]
 
 
-def _blend(dtype: torch.dtype, channels: int) -> Callable[..., Arguments]:
+def _blend(dtype: torch.dtype, channels: int, count: int = 1) -> Callable[..., Arguments]:
     def make(generator: torch.Generator, height: int, width: int, move: Move) -> Arguments:
         pictures = _pictures(generator, channels, height + 1, width + 2, dtype)
-        share = (unit(generator, 1, 1, height, width) + 1) / 2
-        return *pictures, move(unit(generator, 1, 4, height, width)), share
+        share = (unit(generator, count, 1, height, width) + 1) / 2
+        return *pictures, move(unit(generator, count, 4, height, width)), share
 
     return make
 
@@ -135,10 +139,10 @@ def _calm(dtype: torch.dtype) -> Callable[..., Arguments]:
     return make
 
 
-def _blend_plane(dtype: torch.dtype) -> Callable[..., Arguments]:
+def _blend_plane(dtype: torch.dtype, count: int = 1) -> Callable[..., Arguments]:
     def make(generator: torch.Generator, height: int, width: int, move: Move) -> Arguments:
         a, b = _alike(generator, height, width, dtype)
-        flow, mask = move(unit(generator, 1, 4, height, width)), 9 * unit(generator, 1, 1, height, width)
+        flow, mask = move(unit(generator, count, 4, height, width)), 9 * unit(generator, count, 1, height, width)
         peak = 1 if dtype.is_floating_point else int(torch.iinfo(dtype).max)
         return a, b, flow, mask, reference.calm(a, b), peak
 
@@ -179,17 +183,18 @@ CASES = (
     Case("see", "YUV420PH", _see(torch.float16, 2), 1e-6),
     Case("see", "GRAY8", _see(torch.uint8, None, planes=1), 1e-6, half=True),
     Case("sample", "", _sample(False), 3e-7),
-    Case("sample", "adds", _sample(True), 3e-7),
-    Case("enlarge_add", "", _enlarge_add, 2e-6),
+    Case("sample", "adds, batch", _sample(True, 2), 3e-7),
+    Case("enlarge_add", "batch", _enlarge_add, 2e-6),
     Case("warp_stacks", "one tap", _warp_stacks(1, 7, 9, 1, 28), _POSITIONS),
+    Case("warp_stacks", "one tap, three times", _warp_stacks(1, 7, 9, 1, 28, 3), _POSITIONS, half=True),
     Case("warp_stacks", "four taps, a time for every pixel", _warp_stacks(2, 11, 1, 2, 40), _POSITIONS, half=True),
     Case("blend", "float32", _blend(torch.float32, 3), _POSITIONS),
-    Case("blend", "uint8", _blend(torch.uint8, 1), _POSITIONS),
+    Case("blend", "uint8, batch", _blend(torch.uint8, 1, 2), _POSITIONS),
     Case("blend", "uint16", _blend(torch.uint16, 1), _POSITIONS),
     Case("calm", "uint8", _calm(torch.uint8), 0),
     Case("calm", "float32", _calm(torch.float32), 0),
     Case("blend_plane", "uint8", _blend_plane(torch.uint8), 1.01 / 255),  # one code, where rounding is a matter of luck
-    Case("blend_plane", "uint16", _blend_plane(torch.uint16), 2.01 / 65535),
+    Case("blend_plane", "uint16, batch", _blend_plane(torch.uint16, 2), 2.01 / 65535),
     Case("blend_plane", "float32", _blend_plane(torch.float32), _POSITIONS),
     Case("convolve", "residual", _convolve(32, 32, residual=True), 1e-6, half=True),
     Case("convolve", "strided", _convolve(24, 40, stride=2, count=2), 1e-6, half=True),

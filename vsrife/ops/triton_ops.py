@@ -7,8 +7,10 @@ compiled on first use and kept on disk by Triton. A device must pass `cases` bef
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,6 +20,7 @@ import triton.language as tl
 from torch import Tensor
 
 from vsrife.ops import reference
+from vsrife.ops.choices import choices_on
 from vsrife.ops.reference import Axis, Conv, Expansion, Reading
 
 PIXELS = 128  # of one program
@@ -502,22 +505,51 @@ def _tail(conv: Conv) -> dict[str, bool]:
     return {"BIASED": conv.bias is not None, "RESIDUAL": conv.residual, "PRELU": prelu, "LEAKY": leaky}
 
 
-def convolve_fused(x: Tensor, conv: Conv) -> Tensor:
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """How a product of matrices is cut: pixels, outputs and inputs of one step, and who works on it."""
+
+    pixels: int
+    outputs: int
+    inputs: int
+    warps: int
+    stages: int
+
+    def sizes(self, outputs: int, inputs: int) -> dict[str, int]:
+        """Those that a convolution of so many channels needs, as the kernels want them."""
+        return {
+            "M": self.pixels,
+            "N": min(self.outputs, max(16, _lanes(outputs))),
+            "K": min(self.inputs, max(16, _lanes(inputs))),
+            "num_warps": self.warps,
+            "num_stages": self.stages,
+        }
+
+
+TILES = (
+    Tile(128, 64, 64, warps=4, stages=3),
+    Tile(64, 64, 64, warps=4, stages=4),
+    Tile(128, 128, 64, warps=8, stages=3),
+    Tile(256, 64, 32, warps=8, stages=3),
+)
+
+
+def convolve_fused(x: Tensor, conv: Conv, tile: Tile = TILES[0]) -> Tensor:
     """Twin of `reference.convolve` in one kernel, on matrix units. Groups are not known here."""
     count, inputs, height, width = x.shape
     outputs = conv.weight.shape[0]
     out_height, out_width = -(-height // conv.stride), -(-width // conv.stride)
     out = _empty(x, outputs, out_height, out_width, x.dtype)
     pixels = count * out_height * out_width
-    m, n, k = 128, min(64, max(16, _lanes(outputs))), min(64, max(16, _lanes(inputs)))
+    sizes = tile.sizes(outputs, inputs)
     weight = conv.weight.contiguous(memory_format=torch.channels_last)
     bias = out if conv.bias is None else conv.bias
     slopes = out if conv.slopes is None else conv.slopes
     with _on(x):
-        _convolve_kernel[(_blocks(pixels, m), _blocks(outputs, n))](
+        _convolve_kernel[(_blocks(pixels, sizes["M"]), _blocks(outputs, sizes["N"]))](
             x, *_strides(x), weight, bias, slopes, out, *out.stride(),
             height, width, out_height, out_width, inputs, outputs, pixels,
-            STRIDE=conv.stride, **_tail(conv), M=m, N=n, K=k, num_warps=4, num_stages=3,
+            STRIDE=conv.stride, **_tail(conv), **sizes,
         )  # fmt: skip
     return out
 
@@ -543,17 +575,20 @@ def convolve(x: Tensor, conv: Conv) -> Tensor:
         return convolve_apart(x, conv)
     if not x.is_cuda:
         return convolve_fused(x, conv)
-    key = (x.device, x.dtype, x.shape, x.stride(), conv.weight.shape, conv.stride, tuple(_tail(conv).values()))
-    way = _fastest.get(key)
+    task = (x.dtype, *x.shape, *x.stride(), *conv.weight.shape, conv.stride, *_tail(conv).values())
+    way = _fastest.get((x.device, task))
     if way is None:
         if torch.cuda.is_current_stream_capturing():  # nothing can be timed now
             return convolve_apart(x, conv)
         with _on(x):
-            way = _fastest[key] = min((convolve_fused, convolve_apart), key=lambda one: _milliseconds(one, x, conv))
+            name = choices_on(x.device).fastest(
+                f"convolve {task}", list(WAYS), lambda name: _milliseconds(WAYS[name], x, conv)
+            )
+        way = _fastest[x.device, task] = WAYS[name]
     return way(x, conv)
 
 
-def _milliseconds(way: Callable[[Tensor, Conv], Tensor], x: Tensor, conv: Conv) -> float:
+def _milliseconds(way: Way, x: Tensor, conv: Conv) -> float:
     """Of one call, the fastest of a few; infinite where it does not compile."""
     try:
         way(x, conv)
@@ -573,8 +608,14 @@ def _milliseconds(way: Callable[[Tensor, Conv], Tensor], x: Tensor, conv: Conv) 
 
 
 TRIALS = 5
+Way = Callable[[Tensor, Conv], Tensor]
+WAYS: Mapping[str, Way] = {
+    "fused": convolve_fused,
+    "apart": convolve_apart,
+    **{f"fused, {tile}": partial(convolve_fused, tile=tile) for tile in TILES[1:]},
+}
 # A process sees few shapes; what is chosen stays, so that the same frame always comes out the same.
-_fastest: dict[tuple[object, ...], Callable[[Tensor, Conv], Tensor]] = {}
+_fastest: dict[tuple[torch.device, tuple[object, ...]], Way] = {}
 
 
 @triton.jit
@@ -624,11 +665,11 @@ def expand(x: Tensor, expansion: Expansion) -> Tensor:
     channels = expansion.weight.shape[0] // expansion.factor**2
     out = _empty(x, channels, expansion.factor * height, expansion.factor * width, torch.float32)
     pixels = count * height * width
-    m, n, k = 128, min(64, max(16, _lanes(side**2 * channels))), min(64, max(16, _lanes(inputs)))
+    sizes = TILES[0].sizes(side**2 * channels, inputs)
     weight = expansion.weight.contiguous(memory_format=torch.channels_last)
     with _on(x):
-        _expand_kernel[(_blocks(pixels, m), 4, _blocks(side**2 * channels, n))](
+        _expand_kernel[(_blocks(pixels, sizes["M"]), 4, _blocks(side**2 * channels, sizes["N"]))](
             x, *_strides(x), weight, expansion.bias, out, *out.stride(),
-            height, width, inputs, channels, pixels, SIDE=side, M=m, N=n, K=k, num_warps=4, num_stages=3,
+            height, width, inputs, channels, pixels, SIDE=side, **sizes,
         )  # fmt: skip
     return out
