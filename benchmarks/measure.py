@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import argparse
+import json
 import platform
 import statistics
 import subprocess
-import sys
 import time
+import traceback
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # a checkout is enough, nothing has to be installed
-
 import vsrife
+from vsrife.devices import parse_device, parse_precision
 
-LEAST_PSNR_DB = 48.0  # of whatever is timed, against float32; below, no time is printed
+ROOT = Path(__file__).parents[1]
+SAMPLE = ROOT / "examples" / "sample.mp4"
+LEAST_PSNR_DB = 48.0  # of whatever is timed, against float32
+LONGEST_S = 20.0  # that one figure may take, as far as a single call is not slower
+CPU_FLAGS = ("avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
+# The libraries that print their versions where they are installed; vspipe's core is VapourSynth's.
+LIBRARIES = ("triton", "numba", "vapoursynth")
+
+Row = tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +45,10 @@ class Size:
 
 HD, FULL_HD, UHD = Size(1280, 720), Size(1920, 1080), Size(3840, 2160)
 QUICK = Size(64, 64)
+MODELS = ["4.6", "4.25", "default"]
+
+
+# --- times ------------------------------------------------------------------------------------------------------------
 
 
 def wait(device: torch.device) -> None:
@@ -49,18 +61,25 @@ def milliseconds(ways: Sequence[Callable[[], object]], device: torch.device, rep
     """Median time of a call of each way, after one that does not count.
 
     The ways take turns, so that what else the machine does meets all alike. On a GPU the times are those of its own
-    clock between two events, and short calls are repeated within a measurement.
+    clock between two events, and short calls are repeated within a measurement. Slow ways get fewer repeats, so that
+    all of them together stay near `LONGEST_S`.
     """
-    inner = []
-    for way in ways:
-        way()
-        wait(device)
-        start = time.perf_counter()
-        way()
-        wait(device)
-        inner.append(1 if device.type == "cpu" else max(1, min(20, int(0.005 / (time.perf_counter() - start)))))
-    times = [[_time(way, device, n) for way, n in zip(ways, inner, strict=True)] for _ in range(repeats)]
+    once = [_once(way, device) for way in ways]
+    counts = [1 if device.type == "cpu" else max(1, min(20, int(0.005 / seconds))) for seconds in once]
+    needed = sum(seconds * count for seconds, count in zip(once, counts, strict=True))
+    rounds = max(1, min(repeats, int(LONGEST_S / needed)))
+    times = [[_time(way, device, n) for way, n in zip(ways, counts, strict=True)] for _ in range(rounds)]
     return [statistics.median(column) for column in zip(*times, strict=True)]
+
+
+def _once(way: Callable[[], object], device: torch.device) -> float:
+    """Seconds of the second call."""
+    way()
+    wait(device)
+    start = time.perf_counter()
+    way()
+    wait(device)
+    return time.perf_counter() - start
 
 
 def _time(way: Callable[[], object], device: torch.device, count: int) -> float:
@@ -91,7 +110,7 @@ class Rates:
 
     @classmethod
     def of(cls, device: torch.device, dtype: torch.dtype) -> Rates:
-        source = torch.empty((16 if device.type == "cpu" else 512) << 20, dtype=torch.uint8, device=device)
+        source = torch.empty((64 if device.type == "cpu" else 512) << 20, dtype=torch.uint8, device=device)
         target = torch.empty_like(source)
         side = 1024 if device.type == "cpu" else 4096
         a, b = (torch.rand(side, side, device=device).to(dtype) for _ in range(2))
@@ -103,36 +122,43 @@ class Rates:
         return 1e3 * max(operations / self.arithmetic, moved / self.bandwidth)
 
     def __str__(self) -> str:
-        return f"copies {self.bandwidth / 1e9:.0f} GB/s, matrix products {self.arithmetic / 1e12:.2f} TFLOP/s"
+        return f"copies {self.bandwidth / 1e9:.3g} GB/s, matrix products {self.arithmetic / 1e12:.2f} TFLOP/s"
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """A markdown table."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(str(cell) for cell in line)} |" for line in lines)
+# --- what it ran on ---------------------------------------------------------------------------------------------------
 
 
-def number(value: float) -> str:
-    """Three digits that count."""
-    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
-
-
-def facts(device: torch.device, dtype: torch.dtype) -> str:
+def facts(device: torch.device, dtype: torch.dtype | None = None) -> str:
     """What was measured on what, as a paragraph."""
-    name = platform.processor() or platform.machine()
-    if Path("/proc/cpuinfo").exists():
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), name)
-    name += f", {torch.get_num_threads()} threads"
+    parts = [f"{_cpu()}, {torch.get_num_threads()} threads"]
     if device.type == "cuda":
-        name = f"{torch.cuda.get_device_name(device)}, driver {_driver()}, CUDA {torch.version.cuda}, {name}"
-    try:
-        import triton
+        parts.insert(0, f"{torch.cuda.get_device_name(device)}, driver {_driver()}, CUDA {torch.version.cuda}")
+    parts += [f"PyTorch {torch.__version__}", *_libraries(), f"vsrife {vsrife.__version__}"]
+    return ", ".join([*parts, str(dtype).removeprefix("torch.")] if dtype else parts)
 
-        name += f", Triton {triton.__version__}"
-    except ImportError:
-        pass
-    return f"{name}, PyTorch {torch.__version__}, vsrife {vsrife.__version__}, {str(dtype).removeprefix('torch.')}"
+
+def _cpu() -> str:
+    """Its name and which units for small numbers it has."""
+    name, flags = platform.processor() or platform.machine(), set[str]()
+    if Path("/proc/cpuinfo").exists():
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            key, _, value = line.partition(":")
+            if key.strip() == "model name":
+                name = value.strip()
+            elif key.strip() == "flags":
+                flags = set(value.split())
+    units = ", ".join(flag if flag in flags else f"no {flag}" for flag in CPU_FLAGS)
+    return f"{name} ({torch.backends.cpu.get_cpu_capability()}; {units})"
+
+
+def _libraries() -> Iterable[str]:
+    from importlib.metadata import PackageNotFoundError, version
+
+    for name in LIBRARIES:
+        try:
+            yield f"{name} {version(name)}"
+        except PackageNotFoundError:
+            yield f"no {name}"
 
 
 def _driver() -> str:
@@ -144,34 +170,103 @@ def _driver() -> str:
     return done.stdout.splitlines()[0]
 
 
-def arguments(description: str, argv: Sequence[str] | None) -> argparse.Namespace:
-    """The options that all benchmarks have."""
-    from vsrife.devices import parse_device, parse_precision
+# --- options and results ----------------------------------------------------------------------------------------------
 
-    parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--device", help="default: the best present")
-    parser.add_argument("--precision", choices=["fp32", "fp16", "bf16"], help="default: the best for the device")
-    parser.add_argument("--sizes", nargs="+", type=Size.parse, help="default: 1280x720 1920x1080 3840x2160")
-    parser.add_argument("--models", nargs="+", default=["4.6", "4.25"], help="published versions, with made weights")
-    parser.add_argument("--repeats", type=int, default=15)
-    parser.add_argument("--quick", action="store_true", help="tiny pictures and few repeats: only whether it works")
-    parser.add_argument("--output", type=Path, help="also write the tables here")
-    given = parser.parse_args(argv)
+
+def parser(description: str) -> argparse.ArgumentParser:
+    """The options that all benchmarks have."""
+    made = argparse.ArgumentParser(description=description)
+    made.add_argument("--device", help="default: the best present")
+    made.add_argument("--precision", choices=["fp32", "fp16", "bf16"], help="default: the best for the device")
+    made.add_argument("--sizes", nargs="+", type=Size.parse, help="default: 1280x720 1920x1080 3840x2160")
+    made.add_argument(
+        "--models", nargs="+",
+        help="published versions, with made weights, or `default`, the bundled model; default: 4.6 4.25 default",
+    )  # fmt: skip
+    made.add_argument("--repeats", type=int, default=15)
+    made.add_argument("--minutes", type=float, default=10, help="no row begins after this time")
+    made.add_argument("--quick", action="store_true", help="tiny pictures and few repeats: only whether it works")
+    made.add_argument("--output", type=Path, help="also write the tables here")
+    made.add_argument("--figures", type=Path, help="append what has a target here, a line of JSON each")
+    return made
+
+
+def arguments(description: str, argv: Sequence[str] | None) -> argparse.Namespace:
+    """The options, checked; `device` and `dtype` are PyTorch's."""
+    given = parser(description).parse_args(argv)
     given.device = parse_device(given.device)
     given.dtype = parse_precision(given.precision, given.device)
     given.sizes = given.sizes or ([QUICK] if given.quick else [HD, FULL_HD, UHD])
+    given.models = given.models or MODELS
     given.repeats = 2 if given.quick else given.repeats
     return given
 
 
-class Report:
-    """Prints what it is told, and keeps it for a file."""
+def number(value: float) -> str:
+    """Three digits that count."""
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
-    def __init__(self, output: Path | None) -> None:
-        self.output, self.parts = output, list[str]()
+
+def line(cells: Iterable[object]) -> str:
+    """A line of a markdown table."""
+    return f"| {' | '.join(str(cell) for cell in cells)} |"
+
+
+def heading(cells: Sequence[str]) -> str:
+    return f"{line(cells)}\n{line(['---'] * len(cells))}"
+
+
+class Report:
+    """Prints what it is told, keeps it for a file as it comes, and goes on when a part fails."""
+
+    def __init__(self, output: Path | None, minutes: float = 10, figures: Path | None = None) -> None:
+        self.output, self.figures, self.text = output, figures, ""
+        self.until = time.monotonic() + 60 * minutes
 
     def add(self, *parts: str) -> None:
-        self.parts += parts
-        print("\n\n".join(parts), end="\n\n", flush=True)
+        """Paragraphs."""
+        for part in parts:
+            self._write(f"{part}\n\n")
+
+    def table(self, head: Sequence[str], rows: Iterable[Callable[[], Row]]) -> list[Row]:
+        """A table whose rows are measured one after the other; those that came.
+
+        A row that fails is told below with its traceback. When the time is over, the rest is left out and told.
+        """
+        self._write(heading(head) + "\n")
+        done, lost, left = list[Row](), list[str](), 0
+        for measure in rows:
+            if time.monotonic() > self.until:
+                left += 1
+                continue
+            try:
+                done.append(measure())
+            except Exception:  # of whatever kind: the other rows are worth having
+                lost.append(f"A row failed:\n\n```\n{traceback.format_exc().strip()}\n```")
+            else:
+                self._write(line(done[-1]) + "\n")
+        self._write("\n")
+        self.add(*lost, *([f"{left} rows were left out: the time is over."] if left else []))
+        return done
+
+    def seen(self, what: str, value: float, floor: float | None = None) -> None:
+        """Remember a figure that has a target."""
+        if self.figures is not None:
+            with self.figures.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"what": what, "value": value, "floor": floor}) + "\n")
+
+    def _write(self, text: str) -> None:
+        self.text += text
+        print(text, end="", flush=True)
         if self.output is not None:
-            self.output.write_text("\n\n".join(self.parts) + "\n", encoding="utf-8")
+            self.output.write_text(self.text, encoding="utf-8")
+
+
+def begin(
+    given: argparse.Namespace, title: str, device: torch.device, dtype: torch.dtype | None, *notes: str
+) -> Report:
+    """A report with its heading. What it ran on is not repeated where `all.py` tells it."""
+    report = Report(given.output, given.minutes, given.figures)
+    about = notes if given.figures else (facts(device, dtype), *notes)
+    report.add(f"## {title}", *([f"{'; '.join(about)}."] if about else []))
+    return report

@@ -13,14 +13,21 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
+if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).parents[1])
+
 import torch
-from measure import Rates, Report, Size, arguments, facts, milliseconds, number, table
 from torch import Tensor
 
-from vsrife.ops import Ops, cases, choose, reference
-from vsrife.ops.reference import Axis, Conv, Expansion
+from benchmarks.accuracy import wrong_ops
+from benchmarks.inputs import BT709
+from benchmarks.measure import Rates, Row, Size, arguments, begin, milliseconds, number
+from vsrife.ops import choose, reference
+from vsrife.ops.reference import Axis, Conv, Expansion, Reading
+from vsrife.planes import PictureFormat, reading
 
 HEAD = ("op", "size", "ms", "plain PyTorch, ms", "ratio", "MB", "GB/s", "share of copying")
 
@@ -56,6 +63,9 @@ def loads(size: Size, dtype: torch.dtype, device: torch.device) -> Iterable[Load
         Axis.at((torch.arange(n // 2).double() + 0.5) * 2 - 0.5, n).to(device, torch.float32) for n in (height, width)
     ]
     bias = torch.zeros(32, dtype=dtype, device=device)
+    fmt = PictureFormat("YUV", 8, False, width, height, 1, 1)
+    picture = [planes[0], *(plane[..., ::2, ::2].contiguous() for plane in planes)]
+    yield Load("see", "YUV420P8", (picture, reading(fmt, BT709, device), True, maps(3, 1)))
     yield Load("sample", "chroma", (flow, *axes))
     yield Load("enlarge_add", "of 1/4", (flow, maps(4, 4)))
     yield Load("warp_stacks", "last block", (*stacks, flow, *grid, 1, maps(9, 2), time, weights(16, 32, 3, 3)))
@@ -72,43 +82,36 @@ def nbytes(value: Any) -> int:
     """Of all tensors in an argument or a result."""
     if isinstance(value, Tensor):
         return value.nbytes
-    if isinstance(value, Axis | Conv | Expansion):
+    if isinstance(value, list | tuple):
+        return sum(map(nbytes, value))
+    if isinstance(value, Axis | Conv | Expansion | Reading):
         return sum(nbytes(getattr(value, name)) for name in value.__dataclass_fields__)
     return 0
 
 
-def wrong_ops(ops: Ops, dtype: torch.dtype, device: torch.device) -> list[str]:
-    """Names of ops that fail a case on this device, with the case."""
-    found = (cases.failing(ops, name, dtype, device) for name in sorted({case.op for case in cases.CASES}))
-    return [f"{case.op}: {case} exceeds its limit by {over:.2g}" for group in found for case, over in group]
-
-
-def rows(
-    sizes: Sequence[Size], dtype: torch.dtype, device: torch.device, rates: Rates, repeats: int
-) -> Iterable[tuple[str, ...]]:
-    ops = choose(device, dtype)
-    for size in sizes:
-        for load in loads(size, dtype, device):
-            fast: Callable[..., Tensor] = getattr(ops, load.op)
-            plain: Callable[..., Tensor] = getattr(reference, load.op)
-            ms, plain_ms = milliseconds([partial(op, *load.given) for op in (fast, plain)], device, repeats)
-            moved = sum(nbytes(value) for value in load.given) + nbytes(fast(*load.given))
-            yield (
-                f"{load.op}, {load.note}", str(size), number(ms), number(plain_ms), number(plain_ms / ms),
-                number(moved / 1e6), number(moved / ms / 1e6), f"{moved / ms * 1e5 / rates.bandwidth:.0f} %",
-            )  # fmt: skip
+def row(load: Load, size: Size, dtype: torch.dtype, device: torch.device, rates: Rates, repeats: int) -> Row:
+    fast: Callable[..., Tensor] = getattr(choose(device, dtype), load.op)
+    plain: Callable[..., Tensor] = getattr(reference, load.op)
+    ms, plain_ms = milliseconds([partial(op, *load.given) for op in (fast, plain)], device, repeats)
+    moved = sum(nbytes(value) for value in load.given) + nbytes(fast(*load.given))
+    return (
+        f"{load.op}, {load.note}", str(size), number(ms), number(plain_ms), number(plain_ms / ms),
+        number(moved / 1e6), number(moved / ms / 1e6), f"{moved / ms * 1e5 / rates.bandwidth:.0f} %",
+    )  # fmt: skip
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     given = arguments("time and memory traffic of every op", argv)
-    report = Report(given.output)
+    device, dtype = given.device, given.dtype
     with torch.inference_mode():
-        rates = Rates.of(given.device, given.dtype)
-        report.add("# Ops", f"{facts(given.device, given.dtype)}; {rates}.")
-        if wrong := wrong_ops(choose(given.device, given.dtype), given.dtype, given.device):
+        rates = Rates.of(device, dtype)
+        report = begin(given, "Ops", device, dtype, str(rates))
+        if wrong := wrong_ops(choose(device, dtype), dtype, device):
             report.add("Nothing is timed, since results are wrong:", "\n".join(wrong))
             return 1
-        report.add(table(HEAD, rows(given.sizes, given.dtype, given.device, rates, given.repeats)))
+        for size in given.sizes:
+            rest = size, dtype, device, rates, given.repeats
+            report.table(HEAD, (partial(row, load, *rest) for load in loads(size, dtype, device)))
     return 0
 
 

@@ -4,56 +4,129 @@ from __future__ import annotations
 
 import re
 import sys
+import time
 from pathlib import Path
 
 import pytest
 import torch
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "benchmarks"))
-
-import gpu  # noqa: E402
-import ops  # noqa: E402
-from measure import Size  # noqa: E402
-
-from vsrife.catalogue import MODELS  # noqa: E402
-from vsrife.ops import OP_NAMES  # noqa: E402
+from benchmarks import accuracy, all, int8, measure, network, ops, pairs
+from benchmarks.engine import traffic
+from benchmarks.measure import Report, Size
+from vsrife.catalogue import MODELS
+from vsrife.ops import OP_NAMES
 
 QUICK = ["--device", "cpu", "--precision", "fp32", "--quick", "--models", "4.25"]
 
 
 def rows(text: str, title: str) -> list[list[str]]:
-    """The table under a heading, without its head."""
-    part = re.split(r"^#+ ", text, flags=re.MULTILINE)
-    lines = next(p for p in part if p.startswith(title)).splitlines()
-    cells = [[c.strip() for c in line.strip("|").split("|")] for line in lines if line.startswith("|")]
-    return cells[2:]
+    """The first table under a heading or a paragraph that begins so, without its head."""
+    part = text[re.search(rf"^(#+ )?{re.escape(title)}", text, re.MULTILINE).start() :]  # type: ignore[union-attr]
+    table = re.search(r"^\|.*\n\| ---.*\n((?:\|.*\n)*)", part, re.MULTILINE)
+    assert table is not None, title
+    return [[c.strip() for c in line.strip("|").split("|")] for line in table[1].splitlines()]
 
 
 @pytest.mark.slow
 def test_one_command_measures_a_device(tmp_path: Path) -> None:
     output = tmp_path / "results.md"
-    assert gpu.main([*QUICK, "--output", str(output)]) == 0
+    assert all.main([*QUICK, "--output", str(output)]) == 0
     text = output.read_text()
+    assert "failed" not in text
+    assert "left out" not in text
     assert f"PyTorch {torch.__version__}" in text
+    assert "VapourSynth" in text
+    assert re.search(r"(no )?avx512_bf16, (no )?amx_bf16", text)
     assert [row[-1] for row in rows(text, "Accuracy")] == ["yes"]
     assert {row[0].partition(",")[0] for row in rows(text, "Ops")} == set(OP_NAMES)
-    for title, numbers in (("Network", slice(2, 5)), ("Engine\n\n|", slice(2, 5)), ("Filter", slice(2, 7))):
+    for title, numbers in (
+        ("Network", slice(2, 5)), ("Against torch.compile", slice(2, 7)), ("Engine", slice(2, 6)),
+        ("The first frame", slice(2, 4)), ("Filter", slice(2, 7)), ("Pairs on a CPU", slice(3, 6)),
+    ):  # fmt: skip
         assert rows(text, title), title
         for row in rows(text, title):
-            assert all(float(cell) > 0 for cell in row[numbers]), row
-    assert len(rows(text, "Targets")) == len(gpu.TARGETS)
+            assert [cell for cell in row[numbers] if not float(cell) > 0] == [], row
+    assert float(rows(text, "Pairs on a CPU")[0][7]) >= measure.LEAST_PSNR_DB
+    assert len(rows(text, "Targets")) == len(all.CPU_TARGETS)
 
 
-def test_what_is_wrong_is_not_timed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(gpu, "LARGEST_ERROR", 1e-12)
-    assert gpu.main(QUICK) == 1
-    printed = capsys.readouterr().out
-    assert rows(printed, "Accuracy")[0][-1] == "NO"
-    assert "Network" not in printed
+@pytest.mark.slow
+def test_traffic_counts_every_op() -> None:
+    with torch.inference_mode():
+        steps = traffic("4.25", Size(64, 64), torch.device("cpu"), torch.float32)
+    assert set(OP_NAMES) - {"blend"} <= set(steps)  # RGB pictures alone are blended
+    # 5 blocks of 10 convolutions, the head's 3, the timestep's and the new frame's share of block 0 and no other
+    assert steps["convolve"].calls == 5 * 9 + 4 + 3 + 1 + 1
+    assert steps["convolve"].moved > 4 * 5e6  # all weights are read
+
+
+def test_what_is_wrong_is_not_timed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setattr(accuracy, "LARGEST_ERROR", 1e-12)
+    assert accuracy.main(QUICK) == all.WRONG
+    assert rows(capsys.readouterr().out, "Accuracy")[0][-1] == "NO"
     monkeypatch.setattr(ops, "wrong_ops", lambda *_given: ["sample: off"])
     assert ops.main(QUICK) == 1
     assert "ratio" not in capsys.readouterr().out
+    begun: list[str] = []
+
+    def wrong(_run: all.Run, part: all.Part) -> int:
+        begun.append(part.name)
+        return all.WRONG
+
+    monkeypatch.setattr(all.Run, "part", wrong)
+    assert all.main([*QUICK, "--output", str(tmp_path / "results.md")]) == all.WRONG
+    assert begun == ["accuracy"]
+
+
+def test_a_part_that_fails_or_hangs_is_told_and_the_rest_goes_on(tmp_path: Path) -> None:
+    def fail() -> tuple[str, ...]:
+        raise ValueError("got nothing")
+
+    output = tmp_path / "report.md"
+    report = Report(output, minutes=1)
+    assert report.table(("a", "b"), [lambda: ("1", "2"), fail, lambda: ("3", "4")]) == [("1", "2"), ("3", "4")]
+    assert rows(output.read_text(), "")[:2] == [["1", "2"], ["3", "4"]]
+    assert "ValueError: got nothing" in output.read_text()
+    report.until = time.monotonic()
+    assert report.table(("a",), [lambda: ("1",)]) == []
+    assert "1 rows were left out" in output.read_text()
+
+    folder = tmp_path / "parts"
+    folder.mkdir()
+    run = all.Run(Report(None, minutes=1), [], folder)
+    hangs = "import subprocess, sys, time; subprocess.run([sys.executable, '-c', 'import time; time.sleep(60)'])"
+    start = time.monotonic()
+    assert run.process([sys.executable, "-c", hangs], 0.5) == (all.STOPPED, "")
+    assert time.monotonic() - start < 30
+    status, text = run.process([sys.executable, "-c", "raise KeyError('lost')"], 60)
+    assert status == all.FAILED
+    assert "KeyError: 'lost'" in text
+
+
+def test_targets_know_floors_and_stand_ins() -> None:
+    seen = {
+        "engine, 4.6, 1920x1080, ms per new frame": (0.5, 0.2),
+        "engine, 4.25, 1920x1080, ms per new frame": (0.7, 0.2),
+        "engine with transfers, 4.25, 1920x1080, output frames/s": (900.0, None),
+    }
+    lines = [tuple(line) for line in all.against(all.CUDA_TARGETS, seen)]
+    assert lines[0] == ("engine, 4.6, 1920x1080, ms per new frame", "0.5", "at most 0.6", "yes", "0.2")
+    assert lines[1][3] == "no"
+    assert lines[2][1] == "not measured"
+    assert "standing in for the filter" in lines[4][0]
+    assert lines[4][3] == "yes"
+
+
+@pytest.mark.slow
+def test_int8_keeps_the_picture(capsys: pytest.CaptureFixture[str]) -> None:
+    assert int8.main(["--size", "128x64", "--timed", "128x64", "--rounds", "1"]) == 0
+    text = capsys.readouterr().out
+    quality = {row[0]: float(row[1]) for row in rows(text, "PSNR")}
+    assert quality["all"] > 40
+    assert quality["0"] < 119  # something was rounded
+    assert len(rows(text, "CPU time")) == 5
 
 
 @pytest.mark.parametrize(
@@ -65,6 +138,11 @@ def test_floors_count_what_hooks_on_the_published_network_counted(
     version: str, size: Size, operations: float, least: float
 ) -> None:
     """The published forward also computes outputs that nobody reads: up to 6 % of its operations."""
-    work = gpu.work(MODELS[version].layout, size, 2)
+    work = network.work(MODELS[version].layout, size, 2)
     assert 0.94 * operations < work.operations <= operations
     assert work.least == pytest.approx(least, rel=2e-3)
+
+
+def test_targets_are_met_or_not_by_ratio_and_quality() -> None:
+    assert {(t.value, t.most) for t in all.CPU_TARGETS} == {(3.5, False), (6.0, False), (48.0, False)}
+    assert pairs.LEAST_RATIOS == {"4.6": 3.5, "4.25": 6.0}

@@ -8,10 +8,10 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from endpoint_error import HEIGHT, MOTIONS, WIDTH, back, endpoint_error_px, make_pair, places
 from scipy.ndimage import map_coordinates
 
 import vsrife
+from benchmarks.endpoint_error import HEIGHT, MOTIONS, WIDTH, back, endpoint_error_px, make_pair, places
 from vsrife.cli import main
 from vsrife.errors import MediaError, OptionError
 from vsrife.media.flow_files import flow_colours, read_flo, write_flo

@@ -1,0 +1,1 @@
+"""How fast things are. Each file is a command; `all.py` runs those that belong together."""

@@ -1,0 +1,266 @@
+"""A running clip through the engine: times, memory, the first frame, and what moves through memory where.
+
+    python benchmarks/engine.py [--device cuda] [--sizes 1920x1080] [--models 4.6 default] [--quick] [--output FILE]
+
+Needs PyTorch, NumPy and a checkout. Pictures are YUV420P8; weights of published versions are made. The traffic counts
+what every step reads and writes, once each; its floor is that over the bandwidth of a large copy in the same run.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, cast
+
+if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).parents[1])
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from benchmarks.inputs import folded, format_of, pictures, weights_of
+from benchmarks.measure import (
+    FULL_HD,
+    ROOT,
+    Rates,
+    Report,
+    Row,
+    Size,
+    arguments,
+    begin,
+    milliseconds,
+    number,
+    wait,
+)
+from benchmarks.network import work
+from benchmarks.ops import nbytes
+from vsrife.engine import Engine, Picture
+from vsrife.fold import FoldedNet
+from vsrife.ops import OP_NAMES, Ops
+
+STEPS = 8  # pairs of a running clip that are timed together
+HEAD = (
+    "model", "size", "ms per new frame", "with transfers, ms", "output frames/s at 2x", "after a seek, ms",
+    "floor moved once, ms", "device MiB", "host MiB",
+)  # fmt: skip
+FIRST_HEAD = ("model", "size", "nothing compiled, s", "another filter, same process, s")
+TRAFFIC_HEAD = ("step", "calls", "ms", "MB", "GB/s", "floor, ms", "share of time")
+COLD = ("TRITON_CACHE_DIR", "NUMBA_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR", "XDG_CACHE_HOME")
+FIRST_FRAME = """
+import sys, time
+sys.path.insert(0, {root!r})
+import torch
+from benchmarks.inputs import folded, format_of, pictures, weights_of
+from benchmarks.measure import Size
+from vsrife.engine import Engine
+device = torch.device({device!r})
+torch.zeros(1, device=device)
+size = Size({width}, {height})
+frames = pictures(size, torch.device("cpu"), 2)
+weights_of({model!r})
+net = None
+for _ in range(2):
+    start = time.perf_counter()
+    net = net or folded({model!r}, device, torch.{dtype})
+    planes = Engine(net, format_of(size)).interpolate(*frames, 0.5)
+    print(time.perf_counter() - start)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Benchmark:
+    """The tables' rows on one device."""
+
+    report: Report
+    device: torch.device
+    dtype: torch.dtype
+    rates: Rates
+    repeats: int
+
+    def row(self, model: str, size: Size) -> Row:
+        """Planes on the device; then with both ways over the bus, as the filter has them."""
+        net, frames = folded(model, self.device, self.dtype), pictures(size, self.device, STEPS + 1)
+        hosted = [Picture(p.key, [torch.as_tensor(x).cpu().numpy() for x in p.planes], p.color) for p in frames]
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+        engine = Engine(net, format_of(size))
+        runs = [partial(_clip, engine, frames, engine.compute), partial(_clip, engine, hosted, engine.interpolate)]
+        on_device, over_bus = (ms / STEPS for ms in milliseconds(runs, self.device, max(2, self.repeats // 3)))
+        start = time.perf_counter()
+        _clip(engine, hosted[:2], engine.interpolate)
+        seek = 1e3 * (time.perf_counter() - start)
+        done = work(net.layout, size, self.dtype.itemsize)
+        floor = self.rates.floor_ms(done.operations, done.least)
+        self.report.seen(f"engine, {model}, {size}, ms per new frame", on_device, floor)
+        self.report.seen(f"engine with transfers, {model}, {size}, output frames/s", 2e3 / over_bus, 2e3 / floor)
+        peak = torch.cuda.max_memory_allocated(self.device) / 2**20 if self.device.type == "cuda" else 0.0
+        host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+        return model, str(size), *map(number, (on_device, over_bus, 2e3 / over_bus, seek, floor, peak, host))
+
+    def first_frame_row(self, model: str, size: Size, cold: bool) -> Row:
+        first, again = first_frames(model, size, self.device, self.dtype, cold)
+        self.report.seen("first frame, nothing compiled, s", first)
+        self.report.seen("first frame, same process, s", again)
+        return model, str(size), number(first), number(again)
+
+
+def _clip(engine: Engine, shown: Sequence[Picture], run: Callable[..., object]) -> None:
+    engine.prepared.clear()
+    for left, right in pairwise(shown):
+        run(left, right, 0.5)
+
+
+def first_frames(model: str, size: Size, device: torch.device, dtype: torch.dtype, cold: bool) -> tuple[float, float]:
+    """Seconds to the first frame of a new process, with nothing compiled if `cold`, and of the next filter in it."""
+    with tempfile.TemporaryDirectory() as folder:
+        script = FIRST_FRAME.format(
+            root=str(ROOT), device=str(device), width=size.width, height=size.height, model=model,
+            dtype=str(dtype).removeprefix("torch."),
+        )  # fmt: skip
+        environment = os.environ | dict.fromkeys(COLD if cold else (), folder)
+        command = [sys.executable, "-c", script]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"the first frame failed: {done.stderr[-2000:]}")
+    first, second = (float(text) for text in done.stdout.split())
+    return first, second
+
+
+# --- memory traffic ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Step:
+    """What one kind of step did in a pair."""
+
+    calls: int = 0
+    seconds: float = 0.0
+    moved: int = 0  # bytes read and written
+
+
+@dataclass
+class Traffic(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts the ops of a network, and PyTorch's own between them."""
+
+    device: torch.device
+    steps: dict[str, Step] = field(default_factory=dict)
+    inside: bool = False  # an op of the network: what it calls is not counted again
+
+    def __post_init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+
+    @contextmanager
+    def _step(self, name: str) -> Iterator[Step]:
+        wait(self.device)
+        start = time.perf_counter()
+        step = self.steps.setdefault(name, Step())
+        yield step
+        wait(self.device)
+        step.seconds += time.perf_counter() - start
+        step.calls += 1
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if self.inside:
+            return func(*args, **(kwargs or {}))
+        read = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
+        with self._step(f"PyTorch: {func.__name__.partition('.')[0]}") as step:
+            result = func(*args, **(kwargs or {}))
+        written = [x for x in tree_leaves(result) if isinstance(x, Tensor)]
+        known = {x.untyped_storage().data_ptr() for x in read if x.numel()}
+        view = all(x.untyped_storage().data_ptr() in known for x in written)
+        if not view or func._schema.is_mutable:
+            step.moved += sum(map(nbytes, read)) + sum(map(nbytes, written))
+        return result
+
+    def watched(self, ops: Ops) -> Ops:
+        """The same ops, counted."""
+
+        class Watched:
+            def __getattr__(_, name: str) -> Any:  # noqa: N805
+                return partial(self._op, name, getattr(ops, name)) if name in OP_NAMES else getattr(ops, name)
+
+        return cast(Ops, Watched())
+
+    def _op(self, name: str, op: Callable[..., Any], *given: Any) -> Any:
+        with self._step(name) as step:
+            self.inside = True
+            try:
+                result = op(*given)
+            finally:
+                self.inside = False
+        step.moved += sum(map(nbytes, (*given, result)))
+        return result
+
+
+def with_ops(net: FoldedNet, ops: Ops) -> FoldedNet:
+    """The same network with other ops."""
+
+    class Other(FoldedNet):
+        @property
+        def ops(self) -> Ops:
+            return ops
+
+    return Other(**{each.name: getattr(net, each.name) for each in fields(net)})
+
+
+def traffic(model: str, size: Size, device: torch.device, dtype: torch.dtype) -> dict[str, Step]:
+    """The steps of one pair of a running clip: one frame prepared, one made. Times include the counting."""
+    net, counter = folded(model, device, dtype), Traffic(device)
+    engine = Engine(with_ops(net, counter.watched(net.ops)), format_of(size))
+    engine.records = False  # a recording would hide what is done
+    first, second, third = pictures(size, device, 3)
+    engine.compute(first, second, 0.5)
+    counter.steps.clear()
+    with counter:
+        engine.compute(second, third, 0.5)
+    return counter.steps
+
+
+def traffic_rows(steps: dict[str, Step], rates: Rates) -> Iterable[Row]:
+    """The largest first; what moves less than a hundredth is one row."""
+    total = Step(*(sum(getattr(s, name) for s in steps.values()) for name in ("calls", "seconds", "moved")))
+    large = {n: s for n, s in steps.items() if max(s.moved / total.moved, s.seconds / total.seconds) >= 0.01}
+    small = [s for name, s in steps.items() if name not in large]
+    rest = Step(*(sum(getattr(s, name) for s in small) for name in ("calls", "seconds", "moved")))
+    ordered = sorted(large.items(), key=lambda item: -item[1].seconds)
+    for name, step in (*ordered, ("the rest", rest), ("all", total)):
+        floor = step.moved / rates.bandwidth
+        rate = step.moved / step.seconds / 1e9 if step.seconds else 0.0
+        yield (
+            name, str(step.calls), number(1e3 * step.seconds), number(step.moved / 1e6), number(rate),
+            number(1e3 * floor), f"{floor / step.seconds:.0%}" if step.seconds else "-",
+        )  # fmt: skip
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    given = arguments("a running clip through the engine", argv)
+    device, dtype = given.device, given.dtype
+    size = FULL_HD if device.type == "cuda" and FULL_HD in given.sizes else given.sizes[0]
+    with torch.inference_mode():
+        rates = Rates.of(device, dtype)
+        report = begin(given, "Engine", device, dtype, str(rates))
+        rows = Benchmark(report, device, dtype, rates, given.repeats)
+        report.table(HEAD, [partial(rows.row, model, size) for size in given.sizes for model in given.models])
+        report.add("The first frame, loading PyTorch and making the weights apart:")
+        report.table(FIRST_HEAD, [partial(rows.first_frame_row, given.models[-1], size, not given.quick)])
+        for layout, model in {weights_of(model)[0].id: model for model in given.models}.items():
+            report.add(f"Memory traffic of one pair at {size}, {model} (layout {layout}), step by step:")
+            steps = traffic(model, size, device, dtype)
+            report.table(TRAFFIC_HEAD, [partial(tuple[str, ...], row) for row in traffic_rows(steps, rates)])
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
