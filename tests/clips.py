@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 
 import vsrife.filter
 from vsrife import pyramid
-from vsrife.engine import Picture, Planes
+from vsrife.engine import Picture
 from vsrife.fold import FoldedNet
 from vsrife.planes import PictureFormat
+from vsrife.staging import Arrived, Download
 from vsrife.tta import Averaging
 
 core = vs.core
@@ -217,6 +218,8 @@ def marks(clip: vs.VideoNode) -> dict[str, list[int]]:
 class LinearEngine:
     """In place of `Engine`: mixes the planes, so that the position of a frame can be read off a counting clip."""
 
+    at_once = 1
+
     def __init__(
         self,
         net: FoldedNet,
@@ -227,18 +230,19 @@ class LinearEngine:
     ) -> None:
         self.net, self.fmt, self.capacity, self.carried = net, fmt, capacity, carried
 
-    def interpolate(
+    def start(
         self,
         left: Picture,
         right: Picture,
-        timestep: float,
+        timesteps: Sequence[float],
         interrupt: Callable[[], None] = lambda: None,  # noqa: ARG002
-    ) -> Planes | None:
+    ) -> Sequence[Download] | None:
         before, after = (
             [np.asarray(plane) for part in (p, *p.carried) for plane in part.planes] for p in (left, right)
         )
-        pairs = zip(before, after, strict=True)
-        return tuple(torch.from_numpy(np.asarray(a * (1 - timestep) + b * timestep, dtype=a.dtype)) for a, b in pairs)
+        pairs = list(zip(before, after, strict=True))
+        mixes = ([np.asarray(a * (1 - t) + b * t, dtype=a.dtype) for a, b in pairs] for t in timesteps)
+        return [Arrived(tuple(map(torch.from_numpy, planes))) for planes in mixes]
 
 
 @contextmanager

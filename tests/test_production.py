@@ -22,7 +22,7 @@ from conftest import VSPipe
 
 import vsrife.filter
 from vsrife import RIFE
-from vsrife.engine import Engine, Picture, Planes
+from vsrife.engine import Engine, Picture
 from vsrife.filter import PREPARED_FRAMES
 from vsrife.pipeline import MAX_FINISHED, MAX_WAITING, Pipeline
 
@@ -131,8 +131,8 @@ def kept(monkeypatch: pytest.MonkeyPatch) -> tuple[list[Engine], list[Pipeline[A
             engines.append(self)
 
     class KeptPipeline(Pipeline[Any, Any]):
-        def __init__(self, compute: Any) -> None:
-            super().__init__(compute)
+        def __init__(self, *args: Any) -> None:
+            super().__init__(*args)
             pipelines.append(self)
 
     monkeypatch.setattr(vsrife.filter, "Engine", KeptEngine)
@@ -212,14 +212,14 @@ FAILING = """
     from vsrife import RIFE
     from vsrife.engine import Engine
 
-    real = Engine.interpolate
+    real = Engine.start
 
-    def interpolate(self, left, right, *rest):
+    def start(self, left, right, *rest):
         if left.key == 2:
             raise RuntimeError("the device fell off")
         return real(self, left, right, *rest)
 
-    Engine.interpolate = interpolate
+    Engine.start = start
     RIFE(pan(6), sc_threshold=1.0).set_output()
 """
 
@@ -237,15 +237,15 @@ def test_an_error_reaches_vspipe_as_one(requests: str, tmp_path: Path, vspipe: V
 
 
 def test_frames_after_an_error_still_come(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = Engine.interpolate
+    real = Engine.start
     broken = True
 
-    def interpolate(self: Engine, left: Picture, right: Picture, *rest: Any) -> Planes | None:
+    def start(self: Engine, left: Picture, right: Picture, *rest: Any) -> Any:
         if left.key == 2 and broken:
             raise MemoryError
         return real(self, left, right, *rest)
 
-    monkeypatch.setattr(Engine, "interpolate", interpolate)
+    monkeypatch.setattr(Engine, "start", start)
     source = pan(6, 32, 32)
     out = RIFE(source, sc_threshold=1.0)
     for _ in range(2):

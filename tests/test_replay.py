@@ -40,14 +40,14 @@ def made(version: str, device: torch.device, *, records: bool) -> list[Planes]:
     engine.records = records
     shown = pictures()
     results = [engine.interpolate(shown[a], shown[b], t) for a, b, t in ORDER]
-    assert (engine.recording is not None) == (records and not MODELS[version].layout.rescales)
+    assert (bool(engine.recordings)) == (records and not MODELS[version].layout.rescales)
     return [tuple(plane.clone() for plane in planes) for planes in results if planes is not None]
 
 
 @pytest.mark.parametrize("version", ["4.0", "4.6", "4.25"])  # the first looks at values, so it is not recorded
 def test_recorded_frames_are_the_same(version: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """On the CPU a recording calls the function again, with the memory that a graph would read and write."""
-    monkeypatch.setattr(replay, "graph_for", lambda _device: replay.Repeated())
+    monkeypatch.setattr(replay, "graph_for", lambda *_: replay.Repeated())
     recorded, plain = made(version, CPU, records=True), made(version, CPU, records=False)
     assert len(recorded) == len(plain) == len(ORDER)
     for one, other in zip(recorded, plain, strict=True):
@@ -75,7 +75,7 @@ class Unable(replay.Repeated):
 
 def test_what_cannot_be_recorded_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
     plain = engine_of("4.6", CPU).interpolate(pictures()[0], pictures()[1], 0.5)
-    monkeypatch.setattr(replay, "graph_for", lambda _device: Unable())
+    monkeypatch.setattr(replay, "graph_for", lambda *_: Unable())
     engine = engine_of("4.6", CPU)
     with pytest.warns(RuntimeWarning, match="cpu cannot record a pair as a graph .* not permitted when stream") as told:
         results = [engine.interpolate(pictures()[0], pictures()[1], 0.5) for _ in range(2)]
@@ -88,7 +88,7 @@ def test_what_cannot_be_recorded_is_computed(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_motion_outlives_the_recording(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a user is given is not written over by the next pair."""
-    monkeypatch.setattr(replay, "graph_for", lambda _device: replay.Repeated())
+    monkeypatch.setattr(replay, "graph_for", lambda *_: replay.Repeated())
     engine = engine_of("4.6", CPU)
     a, b, c, _ = pictures()
     flow, share = engine.motion(a, b, 0.5)

@@ -104,7 +104,8 @@ _full_precision = _FullPrecision()
 
 @contextmanager
 def full_precision(device: torch.device) -> Iterator[None]:
-    """On CUDA: float32 convolutions keep all of their digits, and the fastest algorithm is sought once for each shape.
+    """On CUDA: the device is the thread's, float32 convolutions keep all of their digits, and the fastest algorithm is
+    sought once for each shape.
 
     What was set before comes back when the last thread leaves.
     """
@@ -113,7 +114,8 @@ def full_precision(device: torch.device) -> Iterator[None]:
         return
     _full_precision.enter()
     try:
-        yield
+        with torch.cuda.device(device):
+            yield
     finally:
         _full_precision.leave()
 

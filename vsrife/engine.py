@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vsrife import legacy, pyramid, replay, tta
+from vsrife import legacy, pyramid, replay, staging, tta
 from vsrife.bisection import Bisection, reachable, tell_inexact
 from vsrife.devices import full_precision
 from vsrife.errors import OptionError
@@ -52,11 +52,13 @@ View = tuple[Tensor, Tensor]  # flow (1, 4, H, W) and mask logits (1, 1, H, W) a
 Network = FoldedNet | LegacyNet
 
 NETWORKS_KEPT = 2
-_networks: OrderedDict[Hashable, Network] = OrderedDict()  # least recently asked for first
+_networks: OrderedDict[tuple[Any, ...], Network] = OrderedDict()  # least recently asked for first
 _networks_lock = threading.Lock()
 # Filters share the cores: two engines that compute at once on the CPU only get in each other's way.
 _cpu_lock = threading.Lock()
 CERTAIN_LOGIT = 100.0  # of a mask that takes all from one picture: its share is exactly 1 or as good as 0
+MOST_AT_ONCE = 4  # times between two frames that are computed together
+ROWS_COMPARED = 64  # at once: most frames differ in the first of them
 BRINGING_STEPS = 8  # enough where neighbouring pixels move alike
 TURN_SECONDS = 0.05  # between two looks at whether waiting for it still makes sense
 
@@ -82,7 +84,7 @@ class NetworkOptions:
 
 
 def network(options: NetworkOptions) -> Network:
-    """The network for these options, loaded once per process; the `NETWORKS_KEPT` last ones stay.
+    """The network for these options, loaded once per process; the `NETWORKS_KEPT` last ones of each device stay.
 
     Thread-safe. A weights file that changed on disk is loaded anew.
 
@@ -96,8 +98,9 @@ def network(options: NetworkOptions) -> Network:
     with _networks_lock:
         net = _networks.pop(key, None) or _load(options)
         _networks[key] = net
-        while len(_networks) > NETWORKS_KEPT:
-            _networks.popitem(last=False)
+        of_device = [other for other in _networks if other[0].device == options.device]
+        for oldest in of_device[:-NETWORKS_KEPT]:
+            del _networks[oldest]
     return net
 
 
@@ -146,6 +149,17 @@ class Picture:
     color: Colorimetry
     carried: tuple[Picture, ...] = ()  # moved along with it; their keys do not matter
 
+    def equals(self, other: Picture) -> bool:
+        """Whether all samples are the same, those carried aside. On arrays no device is waited for."""
+        return all(_equal(a, b) for a, b in zip(self.planes, other.planes, strict=True))
+
+
+def _equal(a: NDArray[Any] | Tensor, b: NDArray[Any] | Tensor) -> bool:
+    if isinstance(a, Tensor) and isinstance(b, Tensor):
+        return torch.equal(a, b)
+    starts = range(0, len(a), ROWS_COMPARED)
+    return all(np.array_equal(a[i : i + ROWS_COMPARED], b[i : i + ROWS_COMPARED]) for i in starts)
+
 
 class _Prepared:
     """Everything that depends on one frame alone: its planes on the device and, once needed, the network's view.
@@ -158,15 +172,14 @@ class _Prepared:
         net: Network,
         fmt: PictureFormat,
         picture: Picture,
+        transfer: staging.Transfer,
         carried: Sequence[PictureFormat] = (),
         views: Sequence[Orientation] = (UPRIGHT,),
     ) -> None:
         self.net, self.fmt, self.color = net, fmt, picture.color
-        self.planes: Planes = tuple(
-            (p if isinstance(p, Tensor) else torch.from_numpy(np.array(p))).to(net.device)[None, None]
-            for p in picture.planes
-        )
-        self.carried = tuple(_Prepared(net, fmt, extra) for fmt, extra in zip(carried, picture.carried, strict=True))
+        self.planes: Planes = tuple(transfer.upload(plane)[None, None] for plane in picture.planes)
+        extras = zip(carried, picture.carried, strict=True)
+        self.carried = tuple(_Prepared(net, fmt, extra, transfer) for fmt, extra in extras)
         self.views = views
         self._sources: tuple[Any, ...] = ()
         self._calm: tuple[Callable[[], _Prepared | None], Planes] = (lambda: None, ())
@@ -258,8 +271,11 @@ class Engine:
         self.capacity = max(2, capacity)
         self.prepared: OrderedDict[Hashable, _Prepared] = OrderedDict()
         self.halves: Bisection[_Prepared] = Bisection()
-        self.recording: replay.Recording | None = None  # of the estimation, for this engine's size
+        self.recordings: dict[int, replay.Recording] = {}  # of the estimation, by how many times at once
         self.records = True  # until the device is found to have no such thing
+        self.at_once = most_at_once(net, averaging)
+        self._proven: set[int] = set()  # numbers of times at once that give what each alone gives
+        self.transfer = staging.transfer_for(net.device)
         self.thrift = Thrift(net.device, f"{fmt.width}x{fmt.height}", self._most_parts())
 
     def interpolate(
@@ -281,14 +297,33 @@ class Engine:
         Raises:
             DeviceError: out of memory, also in parts.
         """
-        planes = self.compute(left, right, timestep, interrupt)
-        return None if planes is None else tuple(plane.cpu() for plane in planes)
+        found = self.start(left, right, [timestep], interrupt)
+        return None if found is None else found[0].planes()
+
+    def start(
+        self,
+        left: Picture,
+        right: Picture,
+        timesteps: Sequence[float | Tensor],
+        interrupt: Callable[[], None] = lambda: None,
+    ) -> list[staging.Download] | None:
+        """What `interpolate` gives for each of several times; on CUDA without waiting for it.
+
+        Up to `at_once` times are computed together. The planes may change once this returns.
+        """
+
+        def work() -> list[staging.Download] | None:
+            found = self._interpolate(left, right, timesteps, interrupt)
+            return None if found is None else [self.transfer.download(planes) for planes in found]
+
+        return self._run(work, interrupt)
 
     def compute(
         self, left: Picture, right: Picture, timestep: float | Tensor, interrupt: Callable[[], None] = lambda: None
     ) -> Planes | None:
         """What `interpolate` gives, on the network's device."""
-        return self._run(lambda: self._interpolate(left, right, timestep, interrupt), interrupt)
+        found = self._run(lambda: self._interpolate(left, right, [timestep], interrupt), interrupt)
+        return None if found is None else found[0]
 
     def motion(self, left: Picture, right: Picture, timestep: float | Tensor) -> tuple[Tensor, Tensor]:
         """What the picture at `timestep` is made with; arguments as for `interpolate`.
@@ -305,7 +340,8 @@ class Engine:
 
         def work() -> tuple[Tensor, Tensor]:
             a, b = self._prepare(left), self._prepare(right)
-            flow, mask = self._between(a, b, 0.5 if source else timestep, lambda: None)
+            time = 0.5 if source else timestep
+            flow, mask = self._standing(time) if left.equals(right) else self._between(a, b, time, lambda: None)
             share = torch.sigmoid(mask)
             if source:
                 flow, share = brought(flow, share, to_right=bool(timestep))
@@ -321,8 +357,8 @@ class Engine:
         """Give back all memory that can be had again, and live on less from here on."""
         self.prepared.clear()
         self.halves.kept.clear()
-        self.recording = None
-        self.capacity, self.records = 2, False
+        self.recordings.clear()
+        self.capacity, self.records, self.at_once = 2, False, 1
         release_networks()
         give_back(self.net.device)
 
@@ -340,30 +376,80 @@ class Engine:
             _cpu_lock.release()
 
     def _interpolate(
-        self, left: Picture, right: Picture, timestep: float | Tensor, interrupt: Callable[[], None]
-    ) -> Planes | None:
-        a, b = self._prepare(left), self._prepare(right)
-        equal = a.equals(b)
-        if equal and all(x.equals(y) for x, y in zip(a.carried, b.carried, strict=True)):
+        self, left: Picture, right: Picture, timesteps: Sequence[float | Tensor], interrupt: Callable[[], None]
+    ) -> list[Planes] | None:
+        equal = left.equals(right)
+        if equal and all(x.equals(y) for x, y in zip(left.carried, right.carried, strict=True)):
             return None
+        a, b = self._prepare(left), self._prepare(right)
         interrupt()
         if isinstance(self.net, LegacyNet) and not equal:
-            made = self._reached(self.net, (left.key, right.key), a, b, timestep, interrupt)
-            return tuple(plane[0, 0] for one in (made, *made.carried) for plane in _samples(one))
-        view = self._between(a, b, timestep, interrupt)
+            frames = (self._reached(self.net, (left.key, right.key), a, b, time, interrupt) for time in timesteps)
+            return [tuple(p[0, 0] for one in (made, *made.carried) for p in _samples(one)) for made in frames]
+        views = map(self._standing, timesteps) if equal else self._views(a, b, timesteps, interrupt)
+        return [self._shown(a, b, equal, view, interrupt) for view in views]
+
+    def _shown(self, a: _Prepared, b: _Prepared, equal: bool, view: View, interrupt: Callable[[], None]) -> Planes:
         interrupt()
         planes = list(a.planes) if equal else [*self._picture(a, b, view)]
         for x, y in zip(a.carried, b.carried, strict=True):
             planes += self._native(x, y, self._resized(view, x.fmt))
         return tuple(plane[0, 0] for plane in planes)
 
+    def _views(
+        self, a: _Prepared, b: _Prepared, timesteps: Sequence[float | Tensor], interrupt: Callable[[], None]
+    ) -> Iterator[View]:
+        """Flow and mask for each time. Each is to be used before the next: a recording writes over its own."""
+        numbers = [time for time in timesteps if not isinstance(time, Tensor)]
+        if isinstance(self.net, FoldedNet) and 1 < len(numbers) == len(timesteps) <= self.at_once:
+            flow, mask = self._together(self.net, a, b, numbers, interrupt)
+            if self._proves(a, b, numbers, (flow, mask), interrupt):
+                yield from zip(flow.split(1), mask.split(1), strict=True)
+                return
+        for time in timesteps:
+            yield self._between(a, b, time, interrupt)
+
+    def _together(
+        self, net: FoldedNet, a: _Prepared, b: _Prepared, timesteps: Sequence[float], interrupt: Callable[[], None]
+    ) -> View:
+        """Flow (N, 4, H, W) and mask at several times."""
+        times = _times(net, timesteps)
+        return self._replayed(net, a, b, times) or self._view(self._estimate(net, a, b, times, interrupt))
+
+    def _proves(
+        self,
+        a: _Prepared,
+        b: _Prepared,
+        timesteps: Sequence[float],
+        together: View,
+        interrupt: Callable[[], None],
+    ) -> bool:
+        """Whether several times at once give to the last bit what each alone gives; else that is not done again.
+
+        Libraries choose how to compute by the shape of what they are given. A frame must not depend on what was asked
+        for with it. It is looked at once for each number of times.
+        """
+        if len(timesteps) not in self._proven:
+            for i, time in enumerate(timesteps):
+                alone = self._between(a, b, time, interrupt)
+                if not all(torch.equal(one, other[i : i + 1]) for one, other in zip(alone, together, strict=True)):
+                    self.at_once = 1
+                    return False
+            self._proven.add(len(timesteps))
+        return True
+
+    def _standing(self, timestep: float | Tensor) -> View:
+        """Between equal pictures: nothing tells how what is carried moves."""
+        flow = torch.zeros(1, 4, self.fmt.height, self.fmt.width, dtype=self.net.exact, device=self.net.device)
+        return flow, torch.logit(flow[:, :1] + (1 - self._on_device(timestep))).clamp_(-CERTAIN_LOGIT, CERTAIN_LOGIT)
+
+    def _on_device(self, timestep: float | Tensor) -> float | Tensor:
+        """A number, or a time for every pixel as (1, 1, H, W)."""
+        return timestep.to(self.net.device, self.net.exact)[None, None] if isinstance(timestep, Tensor) else timestep
+
     def _between(self, a: _Prepared, b: _Prepared, timestep: float | Tensor, interrupt: Callable[[], None]) -> View:
-        """Flow and mask at the pixels of the picture."""
-        if isinstance(timestep, Tensor):
-            timestep = timestep.to(self.net.device, self.net.exact)[None, None]
-        if a.equals(b):  # nothing tells how what is carried moves
-            flow = torch.zeros(1, 4, self.fmt.height, self.fmt.width, dtype=self.net.exact, device=self.net.device)
-            return flow, torch.logit(flow[:, :1] + (1 - timestep)).clamp_(-CERTAIN_LOGIT, CERTAIN_LOGIT)
+        """Flow and mask at the pixels of the picture, between pictures that differ."""
+        timestep = self._on_device(timestep)
         if isinstance(self.net, LegacyNet):
             if not self.net.layout.takes_time and (isinstance(timestep, Tensor) or timestep != 0.5):
                 got = "a time for every pixel" if isinstance(timestep, Tensor) else f"{timestep:g}"
@@ -377,7 +463,7 @@ class Engine:
         if tiling is not None:
             return tiling.view(timestep, functools.partial(self._look, a, b, interrupt))
         if not isinstance(timestep, Tensor):
-            return self._replayed(self.net, a, b, timestep) or self._view(
+            return self._replayed(self.net, a, b, _times(self.net, [timestep])) or self._view(
                 self._estimate(self.net, a, b, timestep, interrupt)
             )
         padded = self._padded_times(timestep, a.source.stack)
@@ -413,20 +499,23 @@ class Engine:
             engine._prepare(Picture(key, [plane[0, 0] for plane in take(frame.planes)], frame.color))
             for key, frame in enumerate((a, b))
         )
-        return engine._between(left, right, timestep[0, 0] if isinstance(timestep, Tensor) else timestep, interrupt)
+        time = timestep[0, 0] if isinstance(timestep, Tensor) else timestep
+        return engine._standing(time) if left.equals(right) else engine._between(left, right, time, interrupt)
 
-    def _replayed(self, net: FoldedNet, a: _Prepared, b: _Prepared, timestep: float) -> View | None:
-        """The same by a recording; None where the device knows no such thing, or values decide what is done."""
+    def _replayed(self, net: FoldedNet, a: _Prepared, b: _Prepared, times: Tensor) -> View | None:
+        """By a recording; None where the device knows no such thing, or values decide what is done."""
         if self.averaging is not None or net.layout.rescales or not self.records:
             return None
-        time = torch.full((1, 1, 1, 1), timestep, dtype=net.exact, device=net.device)
-        inputs = (a.source.stack, a.source.parts, b.source.stack, b.source.parts, time)
-        if self.recording is None:
-            self.recording = replay.recorded(functools.partial(_flow_and_mask, net), inputs, net.device)
-            self.records = self.recording is not None
-        if self.recording is None:
-            return None
-        flow, mask = self.recording(*inputs)
+        inputs = (a.source.stack, a.source.parts, b.source.stack, b.source.parts, times)
+        recording = self.recordings.get(len(times))
+        if recording is None:
+            kept = next(iter(self.recordings.values()), None)
+            recording = replay.recorded(functools.partial(_flow_and_mask, net), inputs, net.device, kept)
+            if recording is None:
+                self.records = False
+                return None
+            self.recordings[len(times)] = recording
+        flow, mask = recording(*inputs)
         return self._cropped(flow), self._cropped(mask)
 
     def _estimate(
@@ -443,8 +532,9 @@ class Engine:
 
     def _prepare(self, picture: Picture) -> _Prepared:
         prepared = self.prepared.pop(picture.key, None) or _Prepared(
-            self.net, self.fmt, picture, self.carried, self.averaging.views if self.averaging else (UPRIGHT,)
-        )
+            self.net, self.fmt, picture, self.transfer, self.carried,
+            self.averaging.views if self.averaging else (UPRIGHT,),
+        )  # fmt: skip
         self.prepared[picture.key] = prepared
         while len(self.prepared) > self.capacity:
             self.prepared.popitem(last=False)
@@ -470,9 +560,8 @@ class Engine:
         if not fmt.subsampled(1):
             return (view,) * fmt.num_planes
         grid = chroma_in_luma(fmt, color, self.net.device)
-        factors = (1 << fmt.subsampling_w, 1 << fmt.subsampling_h) * 2
         flow, mask = (grid.read(image, self.net.ops) for image in view)
-        chroma = flow / flow.new_tensor(factors)[:, None, None], mask
+        chroma = flow / _factors(1 << fmt.subsampling_w, 1 << fmt.subsampling_h, flow.device, flow.dtype), mask
         return view, chroma, chroma
 
     def _view(self, field: pyramid.Field) -> View:
@@ -487,8 +576,8 @@ class Engine:
         if (fmt.width, fmt.height) == (self.fmt.width, self.fmt.height):
             return view
         flow, mask = (resized(self.fmt, fmt, self.net.device).read(image, self.net.ops) for image in view)
-        factors = flow.new_tensor((fmt.width / self.fmt.width, fmt.height / self.fmt.height) * 2)
-        return flow * factors[:, None, None], mask
+        factors = fmt.width / self.fmt.width, fmt.height / self.fmt.height
+        return flow * _factors(*factors, flow.device, flow.dtype), mask
 
     # --- models before 4.x ---
 
@@ -583,6 +672,29 @@ class Engine:
         residual = None if found.residual is None else found.residual.masked_fill(source, 0)
         mask = torch.where(source, CERTAIN_LOGIT * (1 - 2 * times), found.mask)
         return legacy.Estimate(found.flow.masked_fill(source, 0), mask, residual)
+
+
+def most_at_once(net: Network, averaging: Averaging | None) -> int:
+    """How many times between two frames are worth computing together.
+
+    On CPUs that was seen to save nothing. Ensembles fill the batch with their passes, and the second try of 4.0 and 4.1
+    is decided for one time.
+    """
+    if isinstance(net, LegacyNet) or averaging is not None or net.ensemble or net.layout.rescales:
+        return 1
+    return MOST_AT_ONCE if net.device.type == "cuda" else 1
+
+
+def _times(net: FoldedNet, timesteps: Sequence[float]) -> Tensor:
+    """(N, 1, 1, 1). By filling: a copy of numbers would wait for the device."""
+    filled = [torch.full((1, 1, 1, 1), time, dtype=net.exact, device=net.device) for time in timesteps]
+    return torch.cat(filled)
+
+
+@functools.lru_cache(maxsize=32)
+def _factors(x: float, y: float, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """(4, 1, 1), for the components of a flow. Kept, because making it waits for the device."""
+    return torch.tensor((x, y) * 2, device=device, dtype=dtype)[:, None, None]
 
 
 def _flow_and_mask(

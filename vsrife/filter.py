@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -16,10 +16,10 @@ import torch
 import vapoursynth as vs
 
 from vsrife.download import download
-from vsrife.engine import Engine, Picture, Planes, network
+from vsrife.engine import Engine, Picture, network
 from vsrife.errors import RifeError, WeightsError
 from vsrife.options import Options, Ratio, Times, Timestamps, TimesUnit, check_options, parse_pair
-from vsrife.pipeline import Interrupt, Pipeline
+from vsrife.pipeline import MAX_WAITING, Interrupt, Pipeline, Together
 from vsrife.planes import Colorimetry, PictureFormat
 from vsrife.scenechange import (
     DURATION,
@@ -33,13 +33,14 @@ from vsrife.scenechange import (
     shifted,
     with_marks,
 )
+from vsrife.staging import Download
 from vsrife.timing import Schedule
 from vsrife.weights import find_weights, named_version
 
 logger = logging.getLogger(__name__)
 
 LOOKAHEAD = 1  # output frames computed before they are asked for, when access is sequential
-PREPARED_FRAMES = LOOKAHEAD + 2  # source frames kept on the device
+PREPARED_FRAMES = LOOKAHEAD + 2  # source frames kept on each device
 SEQUENTIAL_STEP = 4  # requests that advance by at most this many output frames count as sequential access
 # A player's clip has no known end (mpv: 2**27 frames). There, nothing may depend on a later frame without need: the
 # first frame that fails to arrive ends playback.
@@ -124,7 +125,8 @@ def RIFE(
         ensemble: average both time directions, for models that support it (up to 4.20, and 4.24); twice the time.
         tta: average eight orientations of the pictures (rife-ncnn-vulkan's spatial TTA); eight times the time.
         tta_temporal: average both time directions, for any model; twice the time.
-        device: "cpu", "cuda", "cuda:1", "xpu", "mps"; None: the best present.
+        device: "cpu", "cuda", "cuda:1", "xpu", "mps"; None: the best present. Several, such as "cuda:0,1", take turns
+            with the source frames.
         precision: "fp32", "fp16" or "bf16" of the convolutions; None: the best that is safe on the device.
 
     Returns:
@@ -149,11 +151,14 @@ def _build(name: str, clips: list[vs.VideoNode], *args: Any, **kwargs: Any) -> l
         if options.schedule is None:
             find_weights(options.network.model)  # a name that is wrong is wrong here as well
             return clips
-        net = network(options.network)
-        engine = Engine(net, options.picture, PREPARED_FRAMES, options.carried, options.network.averaging)
-        return _output(name, clips, options, options.schedule, engine)
+        return _output(name, clips, options, options.schedule, [_engine(options, device) for device in options.devices])
     except RifeError as error:
         raise vs.Error(f"{name}: {error}") from error
+
+
+def _engine(options: Options, device: torch.device) -> Engine:
+    net = network(replace(options.network, device=device))
+    return Engine(net, options.picture, PREPARED_FRAMES, options.carried, options.network.averaging)
 
 
 def rife(
@@ -240,7 +245,7 @@ class _Request:
 
 
 def _output(
-    name: str, clips: Sequence[vs.VideoNode], options: Options, schedule: Schedule, engine: Engine
+    name: str, clips: Sequence[vs.VideoNode], options: Options, schedule: Schedule, engines: Sequence[Engine]
 ) -> list[vs.VideoNode]:
     """Assemble the nodes. New frames come from a callback; originals stay out of Python."""
     clip, *carried = (clip[: schedule.source_frames] for clip in clips)
@@ -251,7 +256,7 @@ def _output(
     lefts, rights = [select(c) for c in (clip, *carried)], [select(shifted(c, 1)) for c in (clip, *carried)]
     left = lefts[0]
     cut_here = select(cuts)
-    producer = _Producer(name, schedule, options, engine)
+    producer = _Producer(name, schedule, options, engines)
     gate = left.std.ModifyFrame([*lefts, *rights, cut_here], producer.push)
     before = select(shifted(cuts, -1))
     # With at least two output frames for each source frame, only the cut inside its own pair concerns a new frame.
@@ -330,30 +335,28 @@ def _merge(originals: vs.VideoNode, new: vs.VideoNode, schedule: Schedule, fps: 
 
 
 class _Producer:
-    """The callbacks of one filter: hand pairs to the worker, collect what it made.
+    """The callbacks of one filter: hand pairs to the workers, collect what they made.
+
+    Each engine has a worker of its own. They take turns with the source frames, so that a frame is always made by the
+    same engine, whichever way it is reached: not all devices compute the same to the last bit.
 
     VapourSynth enters the callbacks of one node one at a time, on changing threads.
     """
 
-    def __init__(self, name: str, schedule: Schedule, options: Options, engine: Engine) -> None:
+    def __init__(self, name: str, schedule: Schedule, options: Options, engines: Sequence[Engine]) -> None:
         self.name = name
         self.schedule = schedule
         self.options = options
         self._last: int | None = None
         self._interlaced_told = False
-        formats = (engine.fmt, *engine.carried)
-        self._formats = formats
+        self._formats = (engines[0].fmt, *engines[0].carried)
+        self.pipelines = [_pipeline(engine) for engine in engines]
+        # Pairs to have in hand, with the one at hand. For a device that computes frame by frame the next frame is enough.
+        self._pairs = len(engines) + 1 if max(len(engines), engines[0].at_once) > 1 else 0
 
-        def compute(request: _Request, interrupt: Interrupt) -> Planes | _Still:
-            """On the worker thread. Must not refer to the producer, which could then never be collected."""
-            left, right = (
-                _pictures(request.left + i, frames, formats) for i, frames in enumerate((request.lefts, request.rights))
-            )
-            planes = engine.interpolate(left, right, request.timestep, interrupt)
-            return _STILL if planes is None else planes
-
-        self.pipeline: Pipeline[_Request, Planes | _Still] = Pipeline(compute)
-        close_on_destroy(self.pipeline)
+    def _pipeline(self, n: int) -> Pipeline[_Request, Download | _Still]:
+        """Of output frame n."""
+        return self.pipelines[self.schedule[n].left % len(self.pipelines)]
 
     def push(self, n: int, f: list[vs.VideoFrame]) -> vs.VideoFrame:
         """The gate: never blocks."""
@@ -366,7 +369,7 @@ class _Producer:
                 self.name, self.schedule[n].left,
             )  # fmt: skip
         if not self._repeats(n, cut):
-            self.pipeline.push(n, self._request(n, lefts, rights))
+            self._pipeline(n).push(n, self._request(n, lefts, rights))
         return left
 
     def collect(self, n: int, f: list[vs.VideoFrame], gate: vs.VideoNode) -> vs.VideoFrame:
@@ -426,28 +429,34 @@ class _Producer:
         last, self._last = self._last, n
         if last is None or not 0 < n - last <= SEQUENTIAL_STEP:
             return
-        m = n
-        for _ in range(LOOKAHEAD):
-            following = self.schedule.next_computed(m)
-            if following is None:
-                return
-            m = following
-            if not self.pipeline.knows(m):
+        for m in self._following(n):
+            if not self._pipeline(m).knows(m):
                 gate.get_frame_async(m, _forget)
+
+    def _following(self, n: int) -> Iterator[int]:
+        """The new frames that are worth having in hand when frame n is asked for: the next, and those of `_pairs`."""
+        last = self.schedule[n].left + self._pairs - 1
+        for ahead in range(MAX_WAITING):
+            following = self.schedule.next_computed(n)
+            if following is None or (ahead >= LOOKAHEAD and self.schedule[following].left > last):
+                return
+            yield following
+            n = following
 
     def _fill(
         self, n: int, results: Sequence[vs.VideoFrame], lefts: Sequence[vs.VideoFrame], rights: Sequence[vs.VideoFrame]
     ) -> None:
         position = self.schedule[n]
         try:
-            planes = self.pipeline.take(n, self._request(n, lefts, rights))
+            found = self._pipeline(n).take(n, self._request(n, lefts, rights))
+            planes = None if isinstance(found, _Still) else found.planes()
         except Exception as error:
             reason = str(error) or type(error).__name__
             raise vs.Error(
                 f"{self.name}: output frame {n} failed, between source frames {position.left} and "
                 f"{position.left + 1}: {reason}"
             ) from (None if isinstance(error, RifeError) else error)  # the way to an unforeseen error is worth showing
-        if isinstance(planes, _Still):
+        if planes is None:
             return
         targets = (frame[p] for frame, fmt in zip(results, self._formats, strict=True) for p in range(fmt.num_planes))
         for target, plane in zip(targets, planes, strict=True):
@@ -467,6 +476,32 @@ class _Producer:
         set_duration(result, (own * share + (own if following is None else following) * rest) / scaled)
         if start is not None:
             result.props["_AbsoluteTime"] = start + float(own / scaled * self.schedule.phase(n))
+
+
+def _pipeline(engine: Engine) -> Pipeline[_Request, Download | _Still]:
+    """A worker for this engine. What it holds must not refer to the producer, which could then never be collected."""
+    formats = (engine.fmt, *engine.carried)
+
+    def together(requests: Sequence[_Request], interrupt: Interrupt) -> Sequence[Download | _Still]:
+        """All of one pair."""
+        first = requests[0]
+        left, right = (
+            _pictures(first.left + i, frames, formats) for i, frames in enumerate((first.lefts, first.rights))
+        )
+        found = engine.start(left, right, [request.timestep for request in requests], interrupt)
+        return [_STILL] * len(requests) if found is None else found
+
+    def alone(request: _Request, interrupt: Interrupt) -> Download | _Still:
+        return together([request], interrupt)[0]
+
+    group = Together[_Request, Download | _Still](_left_of, together, engine.at_once) if engine.at_once > 1 else None
+    pipeline: Pipeline[_Request, Download | _Still] = Pipeline(alone, group)
+    close_on_destroy(pipeline)
+    return pipeline
+
+
+def _left_of(request: _Request) -> int:
+    return request.left
 
 
 def _pictures(key: int, frames: Sequence[vs.VideoFrame], formats: Sequence[PictureFormat]) -> Picture:

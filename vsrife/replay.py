@@ -28,10 +28,17 @@ class Graph(Protocol):
 
 
 class CudaGraph:
-    """A CUDA graph with memory of its own."""
+    """A CUDA graph.
 
-    def __init__(self, device: torch.device) -> None:
+    Args:
+        device: that it runs on.
+        other: a graph to share memory with, for what is only needed while either runs. Results of both stay, because
+            they are held while graphs are recorded.
+    """
+
+    def __init__(self, device: torch.device, other: CudaGraph | None = None) -> None:
         self.device, self.graph = device, torch.cuda.CUDAGraph()
+        self.pool = other.graph.pool() if other else None
 
     def record(self, function: Callable[[], Tensors]) -> Tensors:
         with torch.cuda.device(self.device):
@@ -42,11 +49,12 @@ class CudaGraph:
                     function()
             torch.cuda.current_stream().wait_stream(side)
             # Other filters go on meanwhile: only what this thread does is recorded and checked.
-            with torch.cuda.graph(self.graph, capture_error_mode="thread_local"):
+            with torch.cuda.graph(self.graph, self.pool, capture_error_mode="thread_local"):
                 return function()
 
     def replay(self) -> None:
-        self.graph.replay()
+        with torch.cuda.device(self.device):
+            self.graph.replay()
 
 
 class Repeated:
@@ -62,9 +70,12 @@ class Repeated:
             result.copy_(new)
 
 
-def graph_for(device: torch.device) -> Graph | None:
-    """What records on this device; None where calling is as good."""
-    return CudaGraph(device) if device.type == "cuda" else None
+def graph_for(device: torch.device, other: Graph | None = None) -> Graph | None:
+    """What records on this device, if it can in the memory of another that never runs at the same time; None where
+    calling is as good."""
+    if device.type != "cuda":
+        return None
+    return CudaGraph(device, other if isinstance(other, CudaGraph) else None)
 
 
 class Recording:
@@ -74,10 +85,18 @@ class Recording:
         function: of tensors, returns tensors; what it does must depend on shapes alone, never on values.
         inputs: an example.
         graph: what records.
+        other: a recording whose memory for inputs of the same shape may be used, since it is never called at the same
+            time.
     """
 
-    def __init__(self, function: Callable[..., Tensors], inputs: Sequence[Tensor], graph: Graph) -> None:
-        self.inputs = [tensor.clone() for tensor in inputs]  # keeps the order in memory
+    def __init__(
+        self, function: Callable[..., Tensors], inputs: Sequence[Tensor], graph: Graph, other: Recording | None = None
+    ) -> None:
+        known = other.inputs if other else inputs
+        # A clone keeps the order in memory.
+        self.inputs = [
+            own if other and own.shape == new.shape else new.clone() for own, new in zip(known, inputs, strict=True)
+        ]
         self.graph = graph
         self.results = graph.record(lambda: function(*self.inputs))
 
@@ -89,13 +108,16 @@ class Recording:
         return self.results
 
 
-def recorded(function: Callable[..., Tensors], inputs: Sequence[Tensor], device: torch.device) -> Recording | None:
-    """The function recorded on this device; None, with a warning, where that fails."""
-    graph = graph_for(device)
+def recorded(
+    function: Callable[..., Tensors], inputs: Sequence[Tensor], device: torch.device, other: Recording | None = None
+) -> Recording | None:
+    """The function recorded on this device, with the memory of another recording as far as it fits; None, with a
+    warning, where that fails."""
+    graph = graph_for(device, other.graph if other else None)
     if graph is None:
         return None
     try:
-        return Recording(function, inputs, graph)
+        return Recording(function, inputs, graph, other)
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:
