@@ -351,7 +351,7 @@ class _Producer:
         self._interlaced_told = False
         self._formats = (engines[0].fmt, *engines[0].carried)
         self.pipelines = [_pipeline(engine) for engine in engines]
-        # Pairs to have in hand, with the one at hand. For a device that computes frame by frame the next frame is enough.
+        # Pairs to have in hand, with this one. For one device that computes frame by frame the next frame is enough.
         self._pairs = len(engines) + 1 if max(len(engines), engines[0].at_once) > 1 else 0
 
     def _pipeline(self, n: int) -> Pipeline[_Request, Download | _Still]:

@@ -181,7 +181,12 @@ def network_options[R](function: Callable[..., R], *, several: bool = False) -> 
     @network("--ensemble", is_flag=True, help="Estimate in both directions and average; twice the work.")
     @network("--tta", is_flag=True, help="Average eight orientations of the pictures; eight times the work.")
     @network("--tta-temporal", is_flag=True, help="Average both directions, for any model; twice the work.")
-    @network("--device", metavar="DEVICE", shell_complete=complete_device, help="cpu, cuda, cuda:1, …  [best present]")
+    @network(
+        "--device",
+        metavar="DEVICE",
+        shell_complete=complete_device,
+        help="cpu, cuda, cuda:1, …; cuda:0,1 share a video.  [best present]",
+    )
     @network(
         "--precision",
         metavar="PRECISION",
