@@ -50,7 +50,6 @@ from vsrife.engine import Engine, Picture
 from vsrife.fold import FoldedNet
 from vsrife.ops import OP_NAMES, Ops
 
-STEPS = 8  # pairs of a running clip that are timed together
 HEAD = (
     "model", "size", "ms per new frame", "with transfers, ms", "output frames/s at 2x", "after a seek, ms",
     "floor moved once, ms", "device MiB", "host MiB",
@@ -88,16 +87,17 @@ class Benchmark:
     dtype: torch.dtype
     rates: Rates
     repeats: int
+    steps: int  # pairs of a running clip that are timed together
 
     def row(self, model: str, size: Size) -> Row:
         """Planes on the device; then with both ways over the bus, as the filter has them."""
-        net, frames = folded(model, self.device, self.dtype), pictures(size, self.device, STEPS + 1)
+        net, frames = folded(model, self.device, self.dtype), pictures(size, self.device, self.steps + 1)
         hosted = [Picture(p.key, [torch.as_tensor(x).cpu().numpy() for x in p.planes], p.color) for p in frames]
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
         engine = Engine(net, format_of(size))
         runs = [partial(_clip, engine, frames, engine.compute), partial(_clip, engine, hosted, engine.interpolate)]
-        on_device, over_bus = (ms / STEPS for ms in milliseconds(runs, self.device, max(2, self.repeats // 3)))
+        on_device, over_bus = (ms / self.steps for ms in milliseconds(runs, self.device, max(2, self.repeats // 3)))
         start = time.perf_counter()
         _clip(engine, hosted[:2], engine.interpolate)
         seek = 1e3 * (time.perf_counter() - start)
@@ -251,7 +251,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with torch.inference_mode():
         rates = Rates.of(device, dtype)
         report = begin(given, "Engine", device, dtype, str(rates))
-        rows = Benchmark(report, device, dtype, rates, given.repeats)
+        rows = Benchmark(report, device, dtype, rates, given.repeats, 2 if given.quick else 8)
         report.table(HEAD, [partial(rows.row, model, size) for size in given.sizes for model in given.models])
         report.add("The first frame, loading PyTorch and making the weights apart:")
         report.table(FIRST_HEAD, [partial(rows.first_frame_row, given.models[-1], size, not given.quick)])

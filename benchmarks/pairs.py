@@ -5,8 +5,10 @@
 The filter turns a YUV420P8 clip held in memory into twice the rate. A pair's time is the difference between two clips
 of different lengths over their difference in pairs, so that the start does not count. The naive forward is the
 published one in float32 on RGB at full resolution with the same weights; converting formats and encoding are not
-counted for it. Both take turns. PSNR is that of RGBS frames through the filter against the naive forward's. 4.25 has
-the bundled weights where they are of its layout; others are made, which is as fast.
+counted for it. Both take turns. The floor is operations over the rate of a large matrix product in that precision, or
+bytes over the bandwidth of a large copy, whichever is longer, as in `network.py`. PSNR is that of RGBS frames through
+the filter against the naive forward's. 4.25 has the bundled weights where they are of its layout; others are made,
+which is as fast.
 """
 
 from __future__ import annotations
@@ -32,8 +34,10 @@ from torch import Tensor
 import vsrife
 from benchmarks.accuracy import psnr
 from benchmarks.inputs import BUNDLED, published, weights_of
-from benchmarks.measure import HD, LEAST_PSNR_DB, QUICK, SAMPLE, Report, Row, Size, begin, number, parser
+from benchmarks.measure import HD, LEAST_PSNR_DB, QUICK, SAMPLE, Rates, Report, Row, Size, begin, number, parser
+from benchmarks.network import work
 from vsrife.catalogue import MODELS
+from vsrife.devices import parse_precision
 
 PRECISIONS = ("fp32", "bf16")
 LEAST_RATIOS: Mapping[str, float] = {"4.6": 3.5, "4.25": 6.0}  # at 1280x720, on 2 cores with AVX512-bf16
@@ -41,6 +45,7 @@ UNIQUE = 8  # source frames that are different
 CPU = torch.device("cpu")
 HEAD = (
     "model", "size", "precision", "filter, s per pair", "naive, s per pair", "ratio", "target", "PSNR, dB", "met",
+    "floor, s per pair",
 )  # fmt: skip
 
 
@@ -88,13 +93,17 @@ class Benchmark:
             )  # fmt: skip
             quality = self.psnr(doubled(source_of(size, "RGBS")), size, naive)
             ours, theirs = self.seconds(doubled(source_of(size, "YUV420P8")), size, naive)
+        dtype = parse_precision(precision, CPU)
+        done = work(naive.layout, size, dtype.itemsize)
+        floor = Rates.of(CPU, dtype).floor_ms(done.operations, done.least) / 1e3
         target = LEAST_RATIOS.get(model) if size == HD else None
         met = "-" if target is None else "yes" if theirs / ours >= target and quality >= LEAST_PSNR_DB else "no"
         if target is not None:
-            self.report.seen(f"filter on a CPU, {model}, {precision}, times the naive forward", theirs / ours)
+            what = f"filter on a CPU, {model}, {precision}, times the naive forward"
+            self.report.seen(what, theirs / ours, theirs / floor)
             self.report.seen(f"filter on a CPU, {model}, {precision}, PSNR in dB", quality)
         figures = ours, theirs, theirs / ours, target or 0, quality
-        return model, str(size), precision, *(number(x) if x else "-" for x in figures), met
+        return model, str(size), precision, *(number(x) if x else "-" for x in figures), met, number(floor)
 
     def psnr(self, doubled: vs.VideoNode, size: Size, naive: torch.nn.Module) -> float:
         source = source_of(size, "RGBS")

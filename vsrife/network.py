@@ -125,7 +125,6 @@ class Interpolation:
     image: Tensor  # (N, 3, H, W), 0..1
     flows: tuple[Tensor, ...]  # per block (N, 4, H, W): accumulated flow in pixels, x before y, frame 0 before frame 1
     masks: tuple[Tensor, ...]  # per block (N, 1, H, W): logit, large where frame 0 is taken
-    blends: tuple[Tensor, ...]  # per block (N, 3, H, W): both frames warped by the block's flow and blended
 
 
 def swap(flow: Tensor) -> Tensor:
@@ -194,7 +193,7 @@ class IFNet(nn.Module):
             return tuple(m[..., :height, :width] for m in maps)
 
         image = result.image[..., :height, :width]
-        return Interpolation(image, crop(result.flows), crop(result.masks), crop(result.blends))
+        return Interpolation(image, crop(result.flows), crop(result.masks))
 
     def _forward(
         self, frame0: Tensor, frame1: Tensor, timestep: float | Tensor, scale: float, ensemble: bool
@@ -206,7 +205,7 @@ class IFNet(nn.Module):
         may_rescale = self.layout.rescales
 
         flow, mask, carried = self._block(0, (frame0, frame1, head0, head1), time, None, None, scales[0], ensemble)
-        flows, masks, blends = [flow], [mask], [self._blend(frame0, frame1, flow, mask)]
+        flows, masks = [flow], [mask]
         index = 1
         while index < self.layout.blocks:
             warped = tuple(
@@ -221,15 +220,14 @@ class IFNet(nn.Module):
                 scales = [2 * s for s in scales]
                 pair = (frame0, frame1, head0, head1)
                 flow, mask, carried = self._block(0, pair, time, None, None, scales[0], False)
-                flows, masks, blends = [flow], [mask], [self._blend(frame0, frame1, flow, mask)]
+                flows, masks = [flow], [mask]
                 continue
             flow = flow + delta
             mask = mask + new_mask if self.layout.mask_accumulates else new_mask
             flows.append(flow)
             masks.append(mask)
-            blends.append(self._blend(frame0, frame1, flow, mask))
             index += 1
-        return Interpolation(blends[-1], tuple(flows), tuple(masks), tuple(blends))
+        return Interpolation(self._blend(frame0, frame1, flow, mask), tuple(flows), tuple(masks))
 
     def _block(
         self,
