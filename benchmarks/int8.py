@@ -136,6 +136,11 @@ class Mixed:
         self.last = y, reduced
         return y
 
+    def convolve_chain(self, x: Tensor, convs: Sequence[Conv]) -> Tensor:
+        for conv in convs:
+            x = self.convolve(x, conv)
+        return x
+
 
 def mixed(net: FoldedNet, blocks: Iterable[int]) -> Mixed:
     """Ops with the bodies of these blocks in eight bits, still to learn the ranges."""

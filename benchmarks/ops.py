@@ -25,6 +25,7 @@ from torch import Tensor
 from benchmarks.accuracy import wrong_ops
 from benchmarks.inputs import BT709
 from benchmarks.measure import Rates, Row, Size, arguments, begin, milliseconds, number
+from vsrife.catalogue import BODY_LAYERS
 from vsrife.ops import choose, reference
 from vsrife.ops.reference import Axis, Conv, Expansion, Reading
 from vsrife.planes import PictureFormat, reading
@@ -74,6 +75,8 @@ def loads(size: Size, dtype: torch.dtype, device: torch.device) -> Iterable[Load
     yield Load("blend_plane", "uint8", (*planes, flow, maps(1, 1), reference.calm(*planes), 255))
     yield Load("convolve", "32 to 32 at 1/4", (maps(32, 4, dtype), Conv(weights(32, 32, 3, 3), bias, residual=True)))
     yield Load("convolve", "32 to 16 at 1/2", (maps(32, 1, dtype), Conv(weights(16, 32, 3, 3), bias[:16], stride=2)))
+    chain = tuple(Conv(weights(32, 32, 3, 3), bias, residual=True) for _ in range(BODY_LAYERS))
+    yield Load("convolve_chain", "32 at 1/4", (maps(32, 4, dtype), chain))
     expansion = Expansion.of(weights(32, 20, 4, 4), bias[:20], True)
     yield Load("expand", "32 to 5 at 1/1", (maps(32, 4, dtype), expansion))
 

@@ -88,7 +88,15 @@ def test_kernel_in_half_precision(
 @pytest.mark.parametrize("case", [c for c in HALF if c.op == "convolve" and "grouped" not in c.label], ids=str)
 def test_every_way_of_a_convolution(case: Case, interpreted: ModuleType) -> None:
     arguments = arguments_of(case, (5, 9), FLOWS["zero"], torch.float16)
-    for name, way in interpreted.WAYS.items():
+    for name, way in interpreted.CONVOLVE_WAYS.items():
+        assert excess(way, case, arguments) <= 0, name
+
+
+def test_every_way_of_a_chain(interpreted: ModuleType) -> None:
+    """Tiles at the border and inside, of more than one picture."""
+    case = next(case for case in CASES if str(case) == "convolve_chain-24 channels")
+    arguments = arguments_of(case, (19, 9), FLOWS["zero"], torch.float16)
+    for name, way in interpreted.CHAIN_WAYS.items():
         assert excess(way, case, arguments) <= 0, name
 
 
@@ -213,5 +221,5 @@ def test_every_kernel_compiles_for_hopper(request: pytest.FixtureRequest) -> Non
     assert not done.returncode, done.stderr[-2000:]
     compiled = done.stdout.split()
     for kernel in ("see", "sample", "enlarge_add", "warp_stacks", "blend", "blend_plane", "reach", "calm", "convolve",
-                   "finish", "expand"):  # fmt: skip
+                   "finish", "chain", "expand"):  # fmt: skip
         assert f"_{kernel}_kernel" in compiled

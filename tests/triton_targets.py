@@ -40,7 +40,8 @@ def compile_all(capability: int) -> Iterator[str]:
         kinds = tuple(kind for kind in source.signature.values())
         flags = tuple(v for v in source.constants.values() if isinstance(v, bool))
         options = {name: kwargs[name] for name in ("num_warps", "num_stages") if name in kwargs}
-        kind = (self.__name__, kinds.count("*u8"), kinds.count("*u16"), flags, tuple(options.values()))
+        sizes = [kwargs.get(name) for name in ("SIDE", "WIDEST")]
+        kind = (self.__name__, kinds.count("*u8"), kinds.count("*u16"), flags, *options.values(), *sizes)
         started.setdefault(kind, (source, options))
 
     JITFunction.run = record
@@ -48,8 +49,9 @@ def compile_all(capability: int) -> Iterator[str]:
         dtype = torch.float16 if case.half else torch.float32
         arguments = cases.arguments_of(case, (16, 32), cases.FLOWS["zero"], dtype)
         getattr(triton_ops, case.op)(*arguments)
-        if str(case) == "convolve-residual":
-            for way in triton_ops.WAYS.values():
+        if case.label == "residual":
+            ways = triton_ops.CONVOLVE_WAYS if case.op == "convolve" else triton_ops.CHAIN_WAYS
+            for way in ways.values():
                 way(*arguments)
     for (name, *_), (source, options) in started.items():
         triton.compile(source, target=GPUTarget("cuda", capability, THREADS_OF_A_WARP), options=options)

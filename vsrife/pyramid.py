@@ -289,9 +289,7 @@ def first_of_block(
 def _maps(ops: Ops, block: FoldedBlock, x: Tensor) -> Tensor:
     """From the first layer's output to the block's small map, (passes or times, outputs, h, w), in `net.exact`."""
     x = ops.convolve(x, block.second)
-    y = x
-    for conv in block.body:
-        y = ops.convolve(y, conv)
+    y = ops.convolve_chain(x, block.body)
     if block.outer_skip:
         y = y + x
     return ops.expand(y, block.last)

@@ -41,6 +41,8 @@ class Ops(Protocol):
 
     def convolve(self, x: Tensor, conv: Conv) -> Tensor: ...
 
+    def convolve_chain(self, x: Tensor, convs: Sequence[Conv]) -> Tensor: ...
+
     def expand(self, x: Tensor, expansion: Expansion) -> Tensor: ...
 
 
@@ -137,5 +139,8 @@ def _warn(device: torch.device, what: str) -> None:
     )
 
 
-OP_NAMES = ("see", "sample", "enlarge_add", "warp_stacks", "blend", "calm", "blend_plane", "convolve", "expand")
+OP_NAMES = (
+    "see", "sample", "enlarge_add", "warp_stacks", "blend", "calm", "blend_plane", "convolve", "convolve_chain",
+    "expand",
+)  # fmt: skip
 _checking = threading.Lock()

@@ -166,6 +166,14 @@ def _convolve(inputs: int, outputs: int, count: int = 1, **kind: Any) -> Callabl
     return make
 
 
+def _convolve_chain(channels: int, length: int, **kind: Any) -> Callable[..., Arguments]:
+    def make(generator: torch.Generator, height: int, width: int, move: Move) -> Arguments:
+        given = [_convolve(channels, channels, 2, **kind)(generator, height, width, move) for _ in range(length)]
+        return given[0][0], tuple(conv for _, conv in given)
+
+    return make
+
+
 def _expand(inputs: int, outputs: int, shuffles: bool, count: int) -> Callable[..., Arguments]:
     def make(generator: torch.Generator, height: int, width: int, _move: Move) -> Arguments:
         weight, bias = unit(generator, inputs, outputs, 4, 4) / inputs**0.5, unit(generator, 1, 1, 1, outputs).flatten()
@@ -201,6 +209,9 @@ CASES = (
     Case("convolve", "prelu", _convolve(70, 16, prelu=True), 1e-6, half=True),
     Case("convolve", "grouped", _convolve(16, 16, groups=2), 1e-6, half=True),
     Case("convolve", "alone", _convolve(3, 8, stride=2, activated=False, biased=False), 1e-6, half=True),
+    Case("convolve_chain", "residual", _convolve_chain(32, 3, residual=True), 1e-6, half=True),
+    Case("convolve_chain", "24 channels", _convolve_chain(24, 2), 1e-6, half=True),
+    Case("convolve_chain", "prelu", _convolve_chain(16, 2, prelu=True), 1e-6, half=True),
     Case("expand", "shuffled", _expand(24, 20, True, 2), 1e-6, half=True),
     Case("expand", "", _expand(70, 5, False, 1), 1e-6, half=True),
 )
@@ -215,7 +226,7 @@ def cast(argument: Any, dtype: torch.dtype, device: torch.device | None = None) 
         parts = {name: cast(getattr(argument, name), dtype, device) for name in names if hasattr(argument, name)}
         return replace(argument, **parts)
     if isinstance(argument, tuple):
-        return tuple(plane.to(device or plane.device) for plane in argument)
+        return tuple(cast(part, part.dtype if isinstance(part, Tensor) else dtype, device) for part in argument)
     if isinstance(argument, Tensor):
         return argument.to(device or argument.device, dtype if argument.dtype.is_floating_point else argument.dtype)
     return argument
@@ -248,6 +259,8 @@ def excess(twin: Callable[..., Tensor], case: Case, arguments: Arguments, device
 
 
 def _dtype_of(argument: Any) -> torch.dtype:
+    if isinstance(argument, tuple):
+        argument = argument[0]
     if isinstance(argument, Axis | Conv | Expansion | Reading):
         argument = argument.weight
     return argument.dtype if isinstance(argument, Tensor) else torch.float32

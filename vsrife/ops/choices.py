@@ -36,7 +36,7 @@ class Choices:
 
     def __init__(self, path: Path | None, budget_seconds: float = BUDGET_SECONDS) -> None:
         self._path, self._left = path, budget_seconds
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a way may consist of tasks of its own
         self._times = _read(path)
 
     def fastest(self, task: str, ways: Sequence[str], milliseconds: Callable[[str], float]) -> str:
@@ -60,7 +60,8 @@ class Choices:
         if self._path is None:
             return
         for task, ways in _read(self._path).items():
-            self._times[task] = ways | self._times.get(task, {})
+            own = self._times.setdefault(task, {})
+            own.update(ways | own)
         part = self._path.with_name(f"{self._path.name}.{os.getpid()}.part")
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)

@@ -374,6 +374,13 @@ def convolve(x: Tensor, conv: Conv) -> Tensor:
     return result
 
 
+def convolve_chain(x: Tensor, convs: Sequence[Conv]) -> Tensor:
+    """Twin of `reference.convolve_chain`."""
+    for conv in convs:
+        x = convolve(x, conv)
+    return x
+
+
 @numba.njit(parallel=True, cache=True)
 def _interleave(places, out):  # type: ignore[no-untyped-def]
     """Of (H + 1, W + 1, 2, side, 2, run), each parity where it belongs in (H, 2, side, W, 2, run)."""

@@ -251,6 +251,18 @@ def convolve(x: Tensor, conv: Conv) -> Tensor:
     return activate(y, conv.slopes) if conv.activated else y
 
 
+def convolve_chain(x: Tensor, convs: Sequence[Conv]) -> Tensor:
+    """`convolve` one after the other.
+
+    Args:
+        x: (N, C, H, W), dtype of the weights.
+        convs: in their order.
+    """
+    for conv in convs:
+        x = convolve(x, conv)
+    return x
+
+
 def activate(x: Tensor, slopes: Tensor | None) -> Tensor:
     """LeakyReLU in place, or PReLU with `slopes` (C,)."""
     return F.leaky_relu_(x, LEAKY_SLOPE) if slopes is None else F.prelu(x, slopes)

@@ -23,7 +23,9 @@ from vsrife.ops import reference
 from vsrife.ops.choices import choices_on
 from vsrife.ops.reference import Axis, Conv, Expansion, Reading
 
+Way = Callable[[Tensor, Any], Tensor]  # to do what an op does
 PIXELS = 128  # of one program
+FUSION = {"enable_fp_fusion": True}  # sums with products in one instruction; left open, Triton warns
 SLOPE = tl.constexpr(reference.LEAKY_SLOPE)
 
 
@@ -138,7 +140,7 @@ def see(planes: Sequence[Tensor], reading: Reading, clamps: bool, into: Tensor) 
         _see_kernel[(_blocks(into.shape[-2] * into.shape[-1], PIXELS),)](
             first, *first.stride()[2:], second, *second.stride()[2:], third, *third.stride()[2:],
             reading.weight.contiguous(), bias, *axes, into, *into.stride()[1:], height, width, *into.shape[-2:],
-            PLANES=len(planes), SUBSAMPLED=rows is not None, CLAMPS=clamps, P=PIXELS,
+            PLANES=len(planes), SUBSAMPLED=rows is not None, CLAMPS=clamps, P=PIXELS, **FUSION,
         )  # fmt: skip
     return into
 
@@ -179,7 +181,7 @@ def sample(image: Tensor, rows: Axis, columns: Axis, total: Tensor | None = None
         _sample_kernel[(_blocks(height * width, PIXELS), len(image))](
             image, *_strides(image), summand, *_strides(summand), out, *out.stride(),
             rows.low, rows.high, rows.weight.float(), columns.low, columns.high, columns.weight.float(),
-            height, width, channels, ADDS=total is not None, C=_lanes(channels), P=PIXELS,
+            height, width, channels, ADDS=total is not None, C=_lanes(channels), P=PIXELS, **FUSION,
         )  # fmt: skip
     return out
 
@@ -208,7 +210,7 @@ def enlarge_add(total: Tensor, small: Tensor) -> Tensor:
         _enlarge_add_kernel[(_blocks(height * width, PIXELS), len(out))](
             total, *_strides(total), small, *_strides(small), out, *out.stride(),
             height, width, *small.shape[-2:], small.shape[-2] / height, small.shape[-1] / width, channels,
-            C=_lanes(channels), P=PIXELS,
+            C=_lanes(channels), P=PIXELS, **FUSION,
         )  # fmt: skip
     return out
 
@@ -287,7 +289,7 @@ def warp_stacks(
             extra, *_strides(extra), times, *_strides(times), out, *out.stride(),
             height, width, *stack0.shape[-2:], *extra.shape[-2:], extra.shape[-2] / height, extra.shape[-1] / width,
             channels, extras, times.shape[1], into.shape[1],
-            TAPS=taps, C=_lanes(channels), E=_lanes(extras), R=_lanes(rest), P=PIXELS,
+            TAPS=taps, C=_lanes(channels), E=_lanes(extras), R=_lanes(rest), P=PIXELS, **FUSION,
         )  # fmt: skip
     return out
 
@@ -332,7 +334,7 @@ def blend(a: Tensor, b: Tensor, flow: Tensor, share: Tensor) -> Tensor:
     with _on(flow):
         _blend_kernel[(_blocks(height * width, PIXELS), len(flow))](
             a, *_strides(a), b, *_strides(b), flow, *_strides(flow), share, *_strides(share), out, *out.stride(),
-            height, width, *a.shape[-2:], channels, C=_lanes(channels), P=PIXELS,
+            height, width, *a.shape[-2:], channels, C=_lanes(channels), P=PIXELS, **FUSION,
         )  # fmt: skip
     return out
 
@@ -371,7 +373,7 @@ def blend_plane(a: Tensor, b: Tensor, flow: Tensor, mask: Tensor, calmness: Tens
         _blend_plane_kernel[(_blocks(height * width, PIXELS), len(flow))](
             a, *a.stride()[2:], b, *b.stride()[2:], flow, *_strides(flow), mask, *_strides(mask),
             calmness, *calmness.stride()[2:], out, *out.stride(), height, width, float(peak),
-            ROUNDS=not a.dtype.is_floating_point, P=PIXELS,
+            ROUNDS=not a.dtype.is_floating_point, P=PIXELS, **FUSION,
         )  # fmt: skip
     return out
 
@@ -420,7 +422,7 @@ def calm(a: Tensor, b: Tensor) -> Tensor:
     radius = reference.STILL_RADII_PX[-1]
     with _on(a):
         _reach_kernel[grid](
-            a, *a.stride()[2:], b, *b.stride()[2:], near, height, width, RADIUS=radius, P=PIXELS
+            a, *a.stride()[2:], b, *b.stride()[2:], near, height, width, RADIUS=radius, P=PIXELS, **FUSION
         )  # fmt: skip
         _calm_kernel[grid](near, out, height, width, RADIUS=radius, P=PIXELS)
     return out
@@ -531,6 +533,7 @@ TILES = (
     Tile(64, 64, 64, warps=4, stages=4),
     Tile(128, 128, 64, warps=8, stages=3),
     Tile(256, 64, 32, warps=8, stages=3),
+    Tile(128, 64, 64, warps=4, stages=1),  # neighbouring taps come from the first cache, which copies ahead go around
 )
 
 
@@ -549,7 +552,7 @@ def convolve_fused(x: Tensor, conv: Conv, tile: Tile = TILES[0]) -> Tensor:
         _convolve_kernel[(_blocks(pixels, sizes["M"]), _blocks(outputs, sizes["N"]))](
             x, *_strides(x), weight, bias, slopes, out, *out.stride(),
             height, width, out_height, out_width, inputs, outputs, pixels,
-            STRIDE=conv.stride, **_tail(conv), **sizes,
+            STRIDE=conv.stride, **_tail(conv), **sizes, **FUSION,
         )  # fmt: skip
     return out
 
@@ -564,7 +567,7 @@ def convolve_apart(x: Tensor, conv: Conv) -> Tensor:
     with _on(x):
         _finish_kernel[(_blocks(height * width, PIXELS), len(y), _blocks(channels, lanes))](
             y, *_strides(y), x, *_strides(x), bias, slopes, height, width, channels,
-            **_tail(conv), C=lanes, P=PIXELS,
+            **_tail(conv), C=lanes, P=PIXELS, **FUSION,
         )  # fmt: skip
     return y
 
@@ -576,31 +579,40 @@ def convolve(x: Tensor, conv: Conv) -> Tensor:
     if not x.is_cuda:
         return convolve_fused(x, conv)
     task = (x.dtype, *x.shape, *x.stride(), *conv.weight.shape, conv.stride, *_tail(conv).values())
-    way = _fastest.get((x.device, task))
-    if way is None:
-        if torch.cuda.is_current_stream_capturing():  # nothing can be timed now
-            return convolve_apart(x, conv)
+    return _fastest_way("convolve", task, CONVOLVE_WAYS, reference.convolve, x, conv)(x, conv)
+
+
+def _fastest_way(op: str, task: tuple[object, ...], ways: Mapping[str, Way], plain: Way, x: Tensor, rest: Any) -> Way:
+    """The one of `ways` that is fastest for such arguments; `plain` where nothing can be timed now."""
+    key = x.device, op, task
+    if key not in _fastest:
+        if torch.cuda.is_current_stream_capturing():
+            return plain
         with _on(x):
             name = choices_on(x.device).fastest(
-                f"convolve {task}", list(WAYS), lambda name: _milliseconds(WAYS[name], x, conv)
+                f"{op} {task}", list(ways), lambda name: _milliseconds(ways[name], plain, x, rest)
             )
-        way = _fastest[x.device, task] = WAYS[name]
-    return way(x, conv)
+        _fastest[key] = ways[name]
+    return _fastest[key]
 
 
-def _milliseconds(way: Way, x: Tensor, conv: Conv) -> float:
-    """Of one call, the fastest of a few; infinite where it does not compile."""
+def _milliseconds(way: Way, plain: Way, x: Tensor, rest: Any) -> float:
+    """Of one call, the fastest of a few; infinite where it does not compile or is wrong."""
     try:
-        way(x, conv)
+        got = way(x, rest)
     except torch.OutOfMemoryError:
         raise
     except Exception:  # compilers fail in many ways
+        return math.inf
+    expected = plain(x, rest)
+    limit = LARGEST_ERROR * torch.finfo(x.dtype).eps * expected.nan_to_num(0, 0, 0).abs().amax().item()
+    if not torch.allclose(got, expected, rtol=0, atol=limit, equal_nan=True):
         return math.inf
     times = []
     for _ in range(TRIALS):
         start, end = (torch.Event(device=x.device, enable_timing=True) for _ in range(2))
         start.record()
-        way(x, conv)
+        way(x, rest)
         end.record()
         end.synchronize()
         times.append(start.elapsed_time(end))
@@ -608,14 +620,146 @@ def _milliseconds(way: Way, x: Tensor, conv: Conv) -> float:
 
 
 TRIALS = 5
-Way = Callable[[Tensor, Conv], Tensor]
-WAYS: Mapping[str, Way] = {
+LARGEST_ERROR = 16.0  # of what is timed, in roundings of the largest value: `cases` have checked it before
+CONVOLVE_WAYS: Mapping[str, Way] = {
     "fused": convolve_fused,
     "apart": convolve_apart,
     **{f"fused, {tile}": partial(convolve_fused, tile=tile) for tile in TILES[1:]},
 }
 # A process sees few shapes; what is chosen stays, so that the same frame always comes out the same.
-_fastest: dict[tuple[torch.device, tuple[object, ...]], Way] = {}
+_fastest: dict[tuple[torch.device, str, tuple[object, ...]], Way] = {}
+
+
+@triton.jit
+def _chain_kernel(
+    x, xn, xy, xx, weight0, weight1, weight2, weight3, bias0, bias1, bias2, bias3, scratch, out, on, oy, ox,
+    height, width, channels, across, tiles_of_picture, tiles, programs, layers,
+    RESIDUAL: tl.constexpr, SIDE: tl.constexpr, WIDEST: tl.constexpr, M: tl.constexpr, C: tl.constexpr,
+):  # fmt: skip
+    """3x3 convolutions with LeakyReLU one after the other, tile by tile; weights lie as (out, 3, 3, in).
+
+    Each layer is computed as far around the tile as those behind it read. What lies between two layers goes through
+    memory of the program's own, which its next tile uses again: it is small and stays in the caches.
+    """
+    c = tl.arange(0, C)
+    known = (c < channels)[None, :]
+    both = known & (c < channels)[:, None]
+    between = WIDEST * WIDEST * channels  # numbers between two layers
+    own = scratch + tl.program_id(0).to(tl.int64) * (2 * between)
+    for tile in range(tl.program_id(0), tiles, programs):
+        n, place = (tile // tiles_of_picture).to(tl.int64), tile % tiles_of_picture
+        top, left = place // across * SIDE, place % across * SIDE
+        for layer in range(layers):
+            around = layers - 1 - layer  # pixels beyond the tile that are computed
+            side = SIDE + 2 * around
+            weight, bias = weight0, bias0
+            if layer == 1:
+                weight, bias = weight1, bias1
+            if layer == 2:
+                weight, bias = weight2, bias2
+            if layer == 3:
+                weight, bias = weight3, bias3
+            source, sy, sx, source_top, source_left = x + n * xn, xy, xx, 0, 0
+            if layer > 0:
+                source, sy, sx = own + (layer - 1) % 2 * between, WIDEST * channels, channels
+                source_top, source_left = top - around - 1, left - around - 1
+            target, ty, tx, target_top, target_left = out + n * on, oy, ox, 0, 0
+            if around > 0:
+                target, ty, tx = own + layer % 2 * between, WIDEST * channels, channels
+                target_top, target_left = top - around, left - around
+            tl.debug_barrier()  # now the program's other threads have written what is read, and read what is written
+            for start in range(0, side * side, M):
+                pixel = start + tl.arange(0, M)
+                down, along = top - around + pixel // side, left - around + pixel % side
+                inside = (pixel < side * side) & (down >= 0) & (down < height) & (along >= 0) & (along < width)
+                total = tl.full((M, C), 0.0, tl.float32)
+                for tap in range(9):
+                    at_y, at_x = down + tap // 3 - 1, along + tap % 3 - 1
+                    use = inside & (at_y >= 0) & (at_y < height) & (at_x >= 0) & (at_x < width)
+                    at = source + (at_y - source_top).to(tl.int64) * sy + (at_x - source_left) * sx
+                    a = tl.load(at[:, None] + c[None, :], mask=use[:, None] & known, other=0)
+                    b = tl.load(weight + c[None, :] * (9 * channels) + tap * channels + c[:, None], mask=both, other=0)
+                    total = tl.dot(a, b, total)
+                total += tl.load(bias + c, mask=c < channels, other=0).to(tl.float32)[None, :]
+                wanted = inside[:, None] & known
+                if RESIDUAL:
+                    same = source + (down - source_top).to(tl.int64) * sy + (along - source_left) * sx
+                    total += tl.load(same[:, None] + c[None, :], mask=wanted, other=0).to(tl.float32)
+                total = tl.where(total > 0, total, total * SLOPE)
+                to = target + (down - target_top).to(tl.int64) * ty + (along - target_left) * tx
+                tl.store(to[:, None] + c[None, :], total, mask=wanted)
+
+
+def chain_fused(x: Tensor, convs: Sequence[Conv], layers: int = 2, side: int = 16) -> Tensor:
+    """Twin of `reference.convolve_chain`: up to `MOST_AT_ONCE` `layers` in one kernel, on tiles of `side` pixels."""
+    for start in range(0, len(convs), layers):
+        x = _chain_link(x, convs[start : start + layers], side)
+    return x
+
+
+def _chain_link(x: Tensor, convs: Sequence[Conv], side: int) -> Tensor:
+    count, channels, height, width = x.shape
+    down, across = _blocks(height, side), _blocks(width, side)
+    tiles, widest = count * down * across, side + 2 * len(convs) - 2
+    programs = min(tiles, _programs(x))
+    x = x.contiguous(memory_format=torch.channels_last)
+    out = _empty(x, channels, height, width, x.dtype)
+    scratch = torch.empty((programs, 2, widest, widest, channels), dtype=x.dtype, device=x.device)
+    weights = [conv.weight.contiguous(memory_format=torch.channels_last) for conv in convs]
+    biases = [conv.bias for conv in convs]
+    more = MOST_AT_ONCE - len(convs)  # arguments that are not read
+    n, _, y, step = _strides(x)
+    with _on(x):
+        _chain_kernel[(programs,)](
+            x, n, y, step, *weights, *weights[:1] * more, *biases, *biases[:1] * more, scratch,
+            out, out.stride(0), *out.stride()[2:], height, width, channels, across, down * across, tiles, programs,
+            len(convs), RESIDUAL=convs[0].residual, SIDE=side, WIDEST=widest, M=128, C=max(16, _lanes(channels)),
+            num_warps=4, num_stages=1, **FUSION,
+        )  # fmt: skip
+    return out
+
+
+MOST_AT_ONCE = 4  # layers of a chain in one kernel
+
+
+def _programs(x: Tensor) -> int:
+    """As many as run at once, so that their memory is used again and again."""
+    return 4 * torch.cuda.get_device_properties(x.device).multi_processor_count if x.is_cuda else 3
+
+
+def chain_apart(x: Tensor, convs: Sequence[Conv]) -> Tensor:
+    """Twin of `reference.convolve_chain`, one after the other."""
+    for conv in convs:
+        x = convolve(x, conv)
+    return x
+
+
+CHAIN_WAYS: Mapping[str, Way] = {
+    "apart": chain_apart,
+    "2 at once": chain_fused,
+    "2 at once, large tiles": partial(chain_fused, side=32),
+    "4 at once, large tiles": partial(chain_fused, layers=4, side=32),
+}
+
+
+def convolve_chain(x: Tensor, convs: Sequence[Conv]) -> Tensor:
+    """Twin of `reference.convolve_chain`, in whichever way is faster for these shapes on this device."""
+    if not convs or not _chains(x, convs):
+        return chain_apart(x, convs)
+    if not x.is_cuda:
+        return chain_fused(x, convs)
+    task = (x.dtype, *x.shape, *x.stride(), len(convs), convs[0].residual)
+    return _fastest_way("chain", task, CHAIN_WAYS, reference.convolve_chain, x, convs)(x, convs)
+
+
+def _chains(x: Tensor, convs: Sequence[Conv]) -> bool:
+    """Whether the kernel knows such convolutions, and a tile of them is small enough."""
+    channels = x.shape[1]
+    return x.dtype.itemsize == 2 and channels <= 64 and all(
+        conv.weight.shape == (channels, channels, 3, 3) and conv.bias is not None and conv.stride == 1
+        and conv.activated and conv.slopes is None and conv.residual == convs[0].residual
+        for conv in convs
+    )  # fmt: skip
 
 
 @triton.jit
@@ -670,6 +814,6 @@ def expand(x: Tensor, expansion: Expansion) -> Tensor:
     with _on(x):
         _expand_kernel[(_blocks(pixels, sizes["M"]), 4, _blocks(side**2 * channels, sizes["N"]))](
             x, *_strides(x), weight, expansion.bias, out, *out.stride(),
-            height, width, inputs, channels, pixels, SIDE=side, **sizes,
+            height, width, inputs, channels, pixels, SIDE=side, **sizes, **FUSION,
         )  # fmt: skip
     return out
