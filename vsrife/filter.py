@@ -494,7 +494,7 @@ def _pipeline(engine: Engine) -> Pipeline[_Request, Download | _Still]:
     def alone(request: _Request, interrupt: Interrupt) -> Download | _Still:
         return together([request], interrupt)[0]
 
-    group = Together[_Request, Download | _Still](_left_of, together, engine.at_once) if engine.at_once > 1 else None
+    group = Together(_left_of, together, engine.at_once) if engine.at_once > 1 else None
     pipeline: Pipeline[_Request, Download | _Still] = Pipeline(alone, group)
     close_on_destroy(pipeline)
     return pipeline

@@ -94,7 +94,7 @@ class Recording:
     ) -> None:
         known = other.inputs if other else inputs
         # A clone keeps the order in memory.
-        self.inputs = [
+        self.inputs: list[Tensor] = [
             own if other and own.shape == new.shape else new.clone() for own, new in zip(known, inputs, strict=True)
         ]
         self.graph = graph
