@@ -254,7 +254,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         rows = Benchmark(report, device, dtype, rates, given.repeats, 2 if given.quick else 8)
         report.table(HEAD, [partial(rows.row, model, size) for size in given.sizes for model in given.models])
         report.add("The first frame, loading PyTorch and making the weights apart:")
-        report.table(FIRST_HEAD, [partial(rows.first_frame_row, given.models[-1], size, not given.quick)])
+        report.table(FIRST_HEAD, [partial(rows.first_frame_row, given.models[0], size, not given.quick)])
         for layout, model in {weights_of(model)[0].id: model for model in given.models}.items():
             report.add(f"Memory traffic of one pair at {size}, {model} (layout {layout}), step by step:")
             steps = traffic(model, size, device, dtype)

@@ -123,6 +123,13 @@ class Mixed:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.ops, name)
 
+    def convolve_chain(self, x: Tensor, convs: Sequence[Conv]) -> Tensor:
+        if not any(conv in self.layers for conv in convs):
+            return self.ops.convolve_chain(x, convs)
+        for conv in convs:
+            x = self.convolve(x, conv)
+        return x
+
     def convolve(self, x: Tensor, conv: Conv) -> Tensor:
         layer = self.layers.get(conv)
         if layer is None:
@@ -135,11 +142,6 @@ class Mixed:
         y, reduced = layer.run(x, small if known is x and small is not None else layer.small(x))
         self.last = y, reduced
         return y
-
-    def convolve_chain(self, x: Tensor, convs: Sequence[Conv]) -> Tensor:
-        for conv in convs:
-            x = self.convolve(x, conv)
-        return x
 
 
 def mixed(net: FoldedNet, blocks: Iterable[int]) -> Mixed:
@@ -181,16 +183,11 @@ def cpu_ms(ways: Sequence[Callable[[], object]], rounds: int) -> list[float]:
     return [statistics.median(seen) for seen in times]
 
 
-def through(ops: Any, body: Sequence[Conv], x: Tensor) -> None:
-    for conv in body:
-        x = ops.convolve(x, conv)
-
-
 def speed_row(net: FoldedNet, ops: Mixed, index: int, rounds: int) -> Row:
     """The body of one block, with the inputs that it last had."""
     body = net.blocks[index].body
     x = ops.inputs[body[0]]
-    float_ms, int_ms = cpu_ms([partial(through, net.ops, body, x), partial(through, ops, body, x)], rounds)
+    float_ms, int_ms = cpu_ms([partial(each.convolve_chain, x, body) for each in (net.ops, ops)], rounds)
     shape = f"{x.shape[-1]}x{x.shape[-2]}"
     return str(index), str(x.shape[1]), shape, *map(number, (float_ms, int_ms, float_ms / int_ms))
 
@@ -252,7 +249,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = parser.parse_args(argv)
     torch.set_num_threads(1)
     numba.set_num_threads(1)
-    report = Report(given.output)
+    report = Report(given.output, minutes=60)
     report.add("## int8 on a CPU", f"{facts(CPU)}. The bundled model.")
     with torch.inference_mode():
         measure(report, given)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import platform
 import statistics
@@ -197,7 +198,8 @@ def arguments(description: str, argv: Sequence[str] | None) -> argparse.Namespac
     given.device = parse_device(given.device)
     given.dtype = parse_precision(given.precision, given.device)
     given.sizes = given.sizes or ([QUICK] if given.quick else [HD, FULL_HD, UHD])
-    given.models = given.models or MODELS
+    # The bundled weights cannot be read without safetensors.
+    given.models = given.models or (MODELS if importlib.util.find_spec("safetensors") else MODELS[:-1])
     given.repeats = 2 if given.quick else given.repeats
     return given
 

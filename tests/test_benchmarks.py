@@ -58,9 +58,11 @@ def test_traffic_counts_every_op() -> None:
     with torch.inference_mode():
         steps = traffic("4.25", Size(64, 64), torch.device("cpu"), torch.float32)
     assert set(OP_NAMES) - {"blend"} <= set(steps)  # RGB pictures alone are blended
-    # 5 blocks of 10 convolutions, the head's 3, the timestep's and the new frame's share of block 0 and no other
-    assert steps["convolve"].calls == 5 * 9 + 4 + 3 + 1 + 1
-    assert steps["convolve"].moved > 4 * 5e6  # all weights are read
+    # In 5 blocks the second layer, in 4 the first, 3 of the head, the timestep's and the new frame's share of block 0.
+    assert steps["convolve"].calls == 5 + 4 + 3 + 1 + 1
+    assert steps["convolve_chain"].calls == 5
+    body = 8 * 9 * sum(width**2 for width in MODELS["4.25"].layout.widths)
+    assert steps["convolve_chain"].moved > 4 * body  # all weights are read
 
 
 def test_what_is_wrong_is_not_timed(
