@@ -27,7 +27,8 @@ from vsrife.catalogue import Layout
 from vsrife.planes import PictureFormat, to_samples
 
 if TYPE_CHECKING:
-    from vsrife.engine import Planes, View
+    from vsrife.frames import View
+    from vsrife.staging import Planes
 
 Take = Callable[["Planes"], "Planes"]  # makes the planes of a smaller picture
 Look = Callable[[PictureFormat, Take, float | Tensor], "View"]  # flow and mask of a smaller picture at a time
@@ -35,6 +36,7 @@ Look = Callable[[PictureFormat, Take, float | Tensor], "View"]  # flow and mask 
 MOST_PARTS = 16
 CONTEXT_CELLS = 8  # of the coarsest block, that are seen beside what is used
 LEAST_CONTEXT_PX = 128
+LEAST_CONTEXTS = 3  # that a part decides about along a divided side; smaller ones would hardly save memory
 FADE_PX = 32  # on each side of a seam
 REDUCTION = 4  # of the picture that tells how far things move
 
@@ -78,7 +80,7 @@ class Tiling:
         columns = rows = 1
         while columns * rows < parts:
             width, height = fmt.width / columns, fmt.height / rows
-            if max(width, height) / 2 < 2 * context:  # most of a part would only be seen, not used
+            if max(width, height) / 2 < LEAST_CONTEXTS * context:
                 return None
             columns, rows = (2 * columns, rows) if width >= height else (columns, 2 * rows)
         return cls(fmt, columns, rows, align, context)
