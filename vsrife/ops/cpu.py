@@ -20,6 +20,7 @@ from torch import Tensor
 
 from vsrife.ops import reference
 from vsrife.ops.reference import STILL_RADII_PX, Axis, Conv, Expansion, Reading
+from vsrife.ops.scratch import scratch
 
 # VapourSynth's scripts run with every logger at debug level, where numba prints each step of its compiler.
 logging.getLogger("numba").setLevel(logging.WARNING)
@@ -101,7 +102,7 @@ def _enlarge_add(total, small, out):  # type: ignore[no-untyped-def]
 @_each(0)
 def enlarge_add(total: Tensor, small: Tensor) -> Tensor:
     """Twin of `reference.enlarge_add`."""
-    out = np.empty(_pixels(total).shape, np.float32)
+    out = scratch.take(_pixels(total).shape)
     _enlarge_add(_pixels(total), _pixels(small), out)
     return _tensor(out)
 
@@ -124,7 +125,7 @@ def _sample(image, top, low, weight_y, left, right, weight_x, out):  # type: ign
 @_each(0)
 def sample(image: Tensor, rows: Axis, columns: Axis, total: Tensor | None = None) -> Tensor:
     """Twin of `reference.sample`."""
-    out = np.empty((len(rows.low), len(columns.low), image.shape[1]), np.float32)
+    out = scratch.take((len(rows.low), len(columns.low), image.shape[1]))
     axes = (part.numpy() for axis in (rows, columns) for part in (axis.low, axis.high, axis.weight.float()))
     _sample(_pixels(image), *axes, out)
     return _tensor(out) if total is None else total.add_(_tensor(out))
@@ -248,7 +249,7 @@ def warp_stacks(
     into: Tensor,
 ) -> Tensor:
     """Twin of `reference.warp_stacks`."""
-    out = np.empty((flow.shape[-2] // taps, flow.shape[-1] // taps, into.shape[1]), np.float32)
+    out = scratch.take((flow.shape[-2] // taps, flow.shape[-1] // taps, into.shape[1]))
     _warp_stacks(
         _pixels(stack0), _pixels(stack1), _pixels(flow), rows.flatten().numpy(), columns.numpy(), taps,
         (0,) * stack0.shape[1], _pixels(extra), _pixels(times), out,
@@ -315,34 +316,35 @@ def blend_plane(a: Tensor, b: Tensor, flow: Tensor, mask: Tensor, calmness: Tens
 
 @numba.njit(parallel=True, cache=True)
 def _calm(a, b, radii, result):  # type: ignore[no-untyped-def]
-    """Differences spread step by step; around the picture lies a border that never differs."""
+    """Differences spread step by step; around the picture lies a border that never differs.
+
+    Rows are taken as slices, so that every index is from 0 on: else the compiler does not make vectors of them.
+    """
     height, width = result.shape
     border = radii[-1] // 2
     moved = np.zeros((height + 2 * border, width + 2 * border), np.uint8)
     spread = np.zeros_like(moved)
     for y in numba.prange(height):
+        row, found = moved[y + border, border : border + width], result[y]
         for x in range(width):
-            differs = a[y, x] != b[y, x]
-            moved[y + border, x + border] = differs
-            result[y, x] = -np.int8(differs)
+            row[x] = a[y, x] != b[y, x]
+        for x in range(width):
+            found[x] = -np.int8(row[x])
     reached = 0  # boxes of 2 * reached + 1 samples are filled
     for radius in radii:
         step = radius - reached
         left = 0
         for y in numba.prange(height):
-            above, here, below = moved[y + border - step], moved[y + border], moved[y + border + step]
-            row = spread[y + border]
-            for i in range(width):
-                x = i + border
-                row[x] = (
-                    above[x - step] | above[x] | above[x + step]
-                    | here[x - step] | here[x] | here[x + step]
-                    | below[x - step] | below[x] | below[x + step]
-                )  # fmt: skip
+            row, found = spread[y + border, border : border + width], result[y]
+            row[:] = 0
+            for down in range(-step, step + 1, step):
+                for right in range(-step, step + 1, step):
+                    near = moved[y + border + down, border + right : border + right + width]
+                    for x in range(width):
+                        row[x] |= near[x]
             for x in range(width):
-                if row[x + border] == 0:
-                    result[y, x] = radius
-                    left += 1
+                found[x] = found[x] if row[x] else radius
+            left += width - np.sum(row)
         if left == 0:
             break
         moved, spread = spread, moved
@@ -403,7 +405,7 @@ def expand(x: Tensor, expansion: Expansion) -> Tensor:
     )  # fmt: skip
     height, width, side = *x.shape[-2:], expansion.factor // 2
     places = places.permute(0, 2, 3, 1).contiguous().reshape(height + 1, width + 1, 2, side, 2, -1)
-    out = np.empty((height, 2, side, width, 2, places.shape[-1]), np.float32)
+    out = scratch.take((height, 2, side, width, 2, places.shape[-1]))
     _interleave(places.numpy(), out)
     return _tensor(out.reshape(height * 2 * side, width * 2 * side, -1))
 
