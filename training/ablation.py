@@ -1,10 +1,11 @@
 """What each part of training brings: equal short runs, each without one part.
 
-    python -m training.ablation --pack PACK [--steps 400] [--init WEIGHTS]
+    python -m training.ablation --pack PACK [--steps 400] [--blocks 2] [--init WEIGHTS]
 
 Every run sees the same steps of the same crops. Three scores, on fixed crops of clips that no run was trained on: PSNR
 of real samples, beside that of blending both frames; PSNR where nothing moves; and how far the flow is wrong for still
-frames in a moving window, where it is known exactly, against a flow of zero (1.00: no flow yet, 0: exact).
+frames in a moving window, where it is known exactly, against a flow of zero (1.00: no flow yet, 0: exact). With
+`--blocks` only so many run, and pictures and flows are compared at the resolution the next block would read them at.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from training.synthetic import Motion
 from training.trainer import Plan, Ranks, Schedule, Trainer, run
 from vsrife.errors import RifeError
 from vsrife.network import IFNet
+from vsrife.ops.reference import resize
 
 HELD_OUT_EVERY = 8  # every so manyth clip is for the score
 SCORE_STEPS, SCORE_BATCH, SCORE_CROP_PX = 6, 8, 128
@@ -99,7 +101,8 @@ def score_batches(pack: Pack, synthetic: float = 0.0, still: float = 0.0) -> lis
 
 def psnr_db(batches: Sequence[Batch], interpolate: Callable[[Batch], Tensor]) -> float:
     """Mean over all samples."""
-    errors = [((interpolate(b).clamp(0, 1) - b.truth) ** 2).mean(dim=(1, 2, 3)) for b in batches]
+    pictures = ((interpolate(b).clamp(0, 1), b.truth) for b in batches)
+    errors = [((image - resize(truth, *image.shape[-2:])) ** 2).mean(dim=(1, 2, 3)) for image, truth in pictures]
     return float((-10 * torch.cat(errors).log10()).mean())
 
 
@@ -109,7 +112,8 @@ def blend(batch: Batch) -> Tensor:
 
 def flow_error(batches: Sequence[Batch], estimate: Callable[[Batch], Estimate]) -> float:
     """Mean distance to the exact flow over the mean length of that flow."""
-    distances = [(estimate(b).stages[-1].flow - b.flow).abs().mean() for b in batches]
+    flows = ((estimate(b).stages[-1].flow, b.flow) for b in batches)
+    distances = [(flow - resize(exact, *flow.shape[-2:])).abs().mean() for flow, exact in flows]
     return float(torch.stack(distances).sum() / torch.stack([b.flow.abs().mean() for b in batches]).sum())
 
 
@@ -118,7 +122,7 @@ def score(trainer: Trainer, real: Sequence[Batch], still: Sequence[Batch], windo
     """PSNR in dB of real samples and of still ones, relative flow error on moving windows, as cells of a table."""
     net = IFNet(trainer.net.layout)
     net.load_state_dict(trainer.average)
-    forward = TrainingForward(net)
+    forward = TrainingForward(net, blocks=trainer.plan.blocks)
 
     def estimate(batch: Batch) -> Estimate:
         found: Estimate = forward(batch.frame0, batch.frame1, batch.timestep)
@@ -146,6 +150,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--spec", default="L18")
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--crop", type=int, default=64, help="side of the crops in pixels (default 64)")
+    parser.add_argument("--blocks", type=int, help="run and train only so many blocks, from the coarsest")
     parser.add_argument("--init", type=Path, help="weights to start from; the moving window is left out then")
     parser.add_argument("--rate", type=float, default=5e-4)
     parser.add_argument("--only", type=int, nargs="*", help="numbers of variants, from 0")
@@ -153,10 +159,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     steps = arguments.steps
     plan = Plan(
         layout=arguments.spec,
-        mix=Mix(64, arguments.batch, window_steps=0 if arguments.init else int(WINDOW_SHARE * steps)),
+        mix=Mix(arguments.crop, arguments.batch, window_steps=0 if arguments.init else int(WINDOW_SHARE * steps)),
         schedule=Schedule(steps, peak=arguments.rate, warmup=steps // 20),
         weights=LossWeights(psnr=0.1, flow=0.02),
         ema=0.98,
+        blocks=arguments.blocks,
     )
     try:
         training, scoring = split_clips(open_pack(arguments.pack))
