@@ -251,14 +251,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     with torch.inference_mode():
         rates = Rates.of(device, dtype)
         report = begin(given, "Engine", device, dtype, str(rates))
-        rows = Benchmark(report, device, dtype, rates, given.repeats, 2 if given.quick else 8)
+        steps = 2 if given.quick else 4 if device.type == "cpu" else 8
+        rows = Benchmark(report, device, dtype, rates, given.repeats, steps)
         report.table(HEAD, [partial(rows.row, model, size) for size in given.sizes for model in given.models])
         report.add("The first frame, loading PyTorch and making the weights apart:")
         report.table(FIRST_HEAD, [partial(rows.first_frame_row, given.models[0], size, not given.quick)])
         for layout, model in {weights_of(model)[0].id: model for model in given.models}.items():
             report.add(f"Memory traffic of one pair at {size}, {model} (layout {layout}), step by step:")
-            steps = traffic(model, size, device, dtype)
-            report.table(TRAFFIC_HEAD, [partial(tuple[str, ...], row) for row in traffic_rows(steps, rates)])
+            seen = traffic(model, size, device, dtype)
+            report.table(TRAFFIC_HEAD, [partial(tuple[str, ...], row) for row in traffic_rows(seen, rates)])
     return 0
 
 

@@ -22,7 +22,7 @@ from vsrife.devices import parse_device, parse_precision
 ROOT = Path(__file__).parents[1]
 SAMPLE = ROOT / "examples" / "sample.mp4"
 LEAST_PSNR_DB = 48.0  # of whatever is timed, against float32
-LONGEST_S = 20.0  # that one figure may take, as far as a single call is not slower
+LONGEST_S = 10.0  # that one figure may take, as far as a single call is not slower
 CPU_FLAGS = ("avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
 # The libraries that print their versions where they are installed; vspipe's core is VapourSynth's.
 LIBRARIES = ("triton", "numba", "vapoursynth")

@@ -134,7 +134,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         usual = HD if given.device.type == "cpu" else FULL_HD
         size = usual if usual in given.sizes else given.sizes[0]
         report.add("Against torch.compile of the published forward, compiled for this size:")
-        report.table(COMPILED_HEAD, [partial(rows.compiled_row, model, size) for model in given.models])
+        models = {weights_of(model)[0].id: model for model in given.models}  # one of each layout
+        report.table(COMPILED_HEAD, [partial(rows.compiled_row, model, size) for model in models.values()])
     return 0
 
 
