@@ -1,14 +1,17 @@
 """Memory that is lent out again: never while somebody still reads it."""
 
+from typing import Any
+
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from vsrife.ops.scratch import KEPT, Scratch
 
 SHAPE = (512, 1024)  # 2 MiB
 
 
-def address(array: np.ndarray) -> int:
+def address(array: NDArray[Any]) -> int:
     return int(array.__array_interface__["data"][0])
 
 
