@@ -60,7 +60,8 @@ CUDA_PARTS = (
     Part("engine", "Engine", 0.5),
     Part("filter", "Filter", 0.5),
     Part("ops", "Ops", 0.5),
-    Part("network", "Network", 1.0),
+    Part("network", "Network", 0.8),
+    Part("fp8", "fp8", 1.0),
 )
 CPU_PARTS = (
     Part("accuracy", "Accuracy", 0.5),

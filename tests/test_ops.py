@@ -11,7 +11,22 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vsrife.ops.reference import STILL_RADII_PX, Axis, blend, calm, resize, sample, still, warp
+from vsrife.ops.reference import (
+    STILL_RADII_PX,
+    Axis,
+    Conv,
+    Reading,
+    activate,
+    blend,
+    calm,
+    convolve,
+    convolve_chain,
+    resize,
+    sample,
+    see,
+    still,
+    warp,
+)
 
 Floats = NDArray[np.float64]
 SIZES = [(1, 1), (1, 9), (7, 1), (2, 3), (31, 65)]
@@ -174,6 +189,42 @@ def test_equal_flat_pictures_stay(dtype: torch.dtype, value: float) -> None:
         torch.testing.assert_close(got, plane, rtol=3e-7, atol=0)
     else:
         assert torch.equal((got.round() if peak > 1 else got).to(dtype), plane)
+
+
+@pytest.mark.parametrize("clamps", [False, True])
+@pytest.mark.parametrize(("height", "width"), [(2, 2), (6, 10)])
+def test_see(height: int, width: int, clamps: bool) -> None:
+    """4:2:0 with chroma to the left; RGB into a part of a larger tensor, with zeros around it."""
+    rng = np.random.default_rng(9)
+    sizes = [(height, width), *[(height // 2, width // 2)] * 2]
+    planes = [rng.integers(0, 1024, size).astype(np.uint16) for size in sizes]
+    weight, bias = rng.uniform(-3, 3, (3, 3)) / 1023, rng.uniform(-0.5, 1, 3)
+    x, y = grid(height, width)
+    larger = [read(plane.astype(np.float64), x[0] / 2, y[0] / 2 - 0.25) for plane in planes[1:]]
+    expected = np.einsum("cp,phw->chw", weight, np.stack([planes[0], *larger])) + bias[:, None, None]
+    axes = (Axis.at(torch.arange(n) / 2.0 - shift, n // 2) for n, shift in ((height, 0.25), (width, 0)))
+    reading = Reading(torch.from_numpy(weight), torch.from_numpy(bias), *axes)
+    stack = torch.full((1, 5, height + 3, width + 1), 7.0, dtype=torch.float64)
+    see([torch.from_numpy(plane)[None, None] for plane in planes], reading, clamps, stack[:, :3])
+    got = stack[0, :3, :height, :width].numpy()
+    np.testing.assert_allclose(got, expected.clip(0, 1) if clamps else expected, rtol=0, atol=1e-12)
+    assert (expected < 0).any()
+    assert not stack[:, :3, height:].any()
+    assert not stack[:, :3, :, width:].any()
+    assert (stack[:, 3:] == 7).all()
+
+
+def test_convolve_chain() -> None:
+    generator = torch.Generator().manual_seed(10)
+    weights = torch.rand((3, 4, 4, 3, 3), generator=generator, dtype=torch.float64) - 0.5
+    convs = [Conv(weight, weight[:, 0, 0, 0], residual=True) for weight in weights]
+    x = random_image(5, 6, torch.float64, count=4).reshape(2, 4, 5, 6)
+    before = x.clone()
+    expected = x
+    for conv in convs:
+        expected = activate(convolve(expected, Conv(conv.weight, conv.bias, activated=False)) + expected, None)
+    torch.testing.assert_close(convolve_chain(x, convs), expected, rtol=0, atol=1e-12)
+    assert torch.equal(x, before)
 
 
 # --- still ------------------------------------------------------------------------------------------------------------
