@@ -113,6 +113,22 @@ def test_kernel_on_a_gpu(case: Case, move: str, dtype: torch.dtype) -> None:
         assert excess(getattr(triton_ops, case.op), case, arguments, torch.device("cuda")) <= 0
 
 
+def test_a_way_that_is_wrong_or_does_not_compile_is_not_chosen(interpreted: ModuleType) -> None:
+    x, convs = arguments_of(next(c for c in CASES if c.op == "convolve_chain"), (5, 9), FLOWS["zero"], torch.float16)
+    plain = reference.convolve_chain
+
+    def wrong(x: Tensor, convs: Any) -> Tensor:
+        result = plain(x, convs)
+        result[0, 0, 0, 0] += 1
+        return result
+
+    def broken(_x: Tensor, _convs: Any) -> Tensor:
+        raise RuntimeError("out of resources")
+
+    for way in (wrong, broken):
+        assert interpreted._milliseconds(way, plain, x, convs) == float("inf")
+
+
 def test_not_a_number_reads_inside_the_picture(interpreted: ModuleType) -> None:
     picture, share = torch.ones(1, 1, 8, 8), torch.full((1, 1, 8, 8), 0.5)
     flow = torch.full((1, 4, 8, 8), float("nan"))

@@ -589,8 +589,9 @@ def _fastest_way(op: str, task: tuple[object, ...], ways: Mapping[str, Way], pla
         if torch.cuda.is_current_stream_capturing():
             return plain
         with _on(x):
+            names = list(ways) if x.numel() > WORTH_TUNING else list(ways)[:2]
             name = choices_on(x.device).fastest(
-                f"{op} {task}", list(ways), lambda name: _milliseconds(ways[name], plain, x, rest)
+                f"{op} {task}", names, lambda name: _milliseconds(ways[name], plain, x, rest)
             )
         _fastest[key] = ways[name]
     return _fastest[key]
@@ -621,6 +622,7 @@ def _milliseconds(way: Way, plain: Way, x: Tensor, rest: Any) -> float:
 
 TRIALS = 5
 LARGEST_ERROR = 16.0  # of what is timed, in roundings of the largest value: `cases` have checked it before
+WORTH_TUNING = 200_000  # numbers that a convolution reads; what is smaller takes about as long as its start
 CONVOLVE_WAYS: Mapping[str, Way] = {
     "fused": convolve_fused,
     "apart": convolve_apart,
