@@ -328,7 +328,8 @@ def test_order_of_requests_does_not_matter(layout_id: str, fmt: str) -> None:
     linear = frames(times, Engine(net, picture_format))
     shuffled = random.Random(1).sample(times, len(times))
     tight = Engine(net, picture_format)
-    tight.halves.capacity = 1
+    assert tight.older is not None
+    tight.older.halves.capacity = 1
     for engine in (Engine(net, picture_format), tight):
         again = frames(shuffled, engine)
         assert all(equal(linear[t], again[t]) for t in times)

@@ -20,11 +20,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 import vsrife.filter
-from vsrife import RIFE, replay, staging
+from vsrife import RIFE, pyramid, replay, staging
 from vsrife import engine as engine_module
 from vsrife.devices import parse_device, parse_devices, parse_precision
 from vsrife.engine import Engine, Picture
 from vsrife.errors import DeviceError
+from vsrife.fold import FoldedNet
 from vsrife.planes import Colorimetry
 from vsrife.staging import Download, Planes
 
@@ -232,6 +233,24 @@ def test_what_differs_at_once_is_computed_one_by_one(monkeypatch: pytest.MonkeyP
     for n in range(output.num_frames):
         assert equal(planes_of(output, n), expected[n]), n
     assert batching[0].at_once == 1
+
+
+def test_too_little_memory_for_several_at_once(monkeypatch: pytest.MonkeyPatch, batching: list[Engine]) -> None:
+    """The filter goes on frame by frame, whole pictures as before, and nobody is told."""
+    source, expected = pan(4, 32, 32), frames_alone(4, 4)
+    real = pyramid.estimate
+
+    def estimate(net: FoldedNet, a: pyramid.Source, b: pyramid.Source, times: float | Tensor, *rest: Any) -> Any:
+        if isinstance(times, Tensor) and len(times) > 1:
+            raise torch.OutOfMemoryError("no memory")
+        return real(net, a, b, times, *rest)
+
+    monkeypatch.setattr(pyramid, "estimate", estimate)
+    output = RIFE(source, multi=4, sc_threshold=1.0)
+    for n in range(output.num_frames):
+        assert equal(planes_of(output, n), expected[n]), n
+    assert batching[0].at_once == 1
+    assert batching[0].thrift.parts == 1
 
 
 # --- copies beside the computation ------------------------------------------------------------------------------------
