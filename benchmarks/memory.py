@@ -1,11 +1,15 @@
 """Memory that a pair of frames needs, whole and in parts, as a markdown table.
 
-    python benchmarks/memory.py [--device cuda] [--precision fp16] [--sizes 1920x1080] [--models 4.6] [--output FILE]
+    python benchmarks/memory.py [--device cpu] [--precision fp16] [--sizes 1920x1080] [--models 4.6] [--output FILE]
 
-Each figure is the most that PyTorch's allocator had given out at one moment, from an engine without any prepared frame
-to the finished new frame (YUV420P8), less what it held before: so without the weights, which are told apart, without
-the two source frames, and without what the libraries take for themselves. A recorded graph, which an engine on CUDA
-keeps for pairs that are not divided, is part of it. Columns in parts show what an engine falls back to.
+Each figure is the most that tensors hold at one moment, from an engine without any prepared frame to the finished new
+frame (YUV420P8): without the weights, the two source frames, and what the libraries take for themselves. The parts are
+what an engine falls back to when memory does not suffice.
+
+On CUDA it is measured: what PyTorch's allocator had given out, with the graph that is recorded for pairs that are not
+divided. On a CPU it is counted: every op gives a result of its kind, size and precision without computing it, as the
+fused kernels do that need nothing besides. So it takes seconds, for the half precision of a GPU too; nothing moves in
+these pictures, and parts overlap as little as they ever do.
 """
 
 from __future__ import annotations
@@ -15,39 +19,107 @@ import warnings
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).parents[1])
 
 import torch
 from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from benchmarks.inputs import folded, format_of, pictures
 from benchmarks.measure import Row, Size, arguments, begin, number
 from vsrife.engine import Engine
 from vsrife.fold import FoldedNet
+from vsrife.ops.reference import Axis, Conv, Expansion
 
 PARTS = (1, 2, 4, 8, 16)
 HEAD = ("model", "size", "weights, MB", "whole, MB", *(f"in {parts} parts, MB" for parts in PARTS[1:]))
 
 
+class Results:
+    """Ops that make their result and leave it at zero."""
+
+    @staticmethod
+    def see(_planes: object, _reading: object, _clamps: bool, into: Tensor) -> Tensor:
+        return into
+
+    @staticmethod
+    def sample(image: Tensor, rows: Axis, columns: Axis, total: Tensor | None = None) -> Tensor:
+        return image.new_zeros(*image.shape[:2], len(rows.low), len(columns.low)) if total is None else total
+
+    @staticmethod
+    def enlarge_add(total: Tensor, _small: Tensor) -> Tensor:
+        return torch.zeros_like(total)
+
+    @staticmethod
+    def warp_stacks(*given: Any) -> Tensor:
+        flow, taps, into = given[2], given[5], given[8]
+        height, width = flow.shape[-2] // taps, flow.shape[-1] // taps
+        return into.new_zeros(len(flow), into.shape[1], height, width)
+
+    @staticmethod
+    def blend(a: Tensor, _b: Tensor, flow: Tensor, _share: Tensor) -> Tensor:
+        return flow.new_zeros(len(flow), a.shape[1], *flow.shape[-2:])
+
+    @staticmethod
+    def calm(a: Tensor, _b: Tensor) -> Tensor:
+        return torch.zeros_like(a, dtype=torch.int8)
+
+    @staticmethod
+    def blend_plane(a: Tensor, *_rest: object) -> Tensor:
+        return torch.zeros_like(a)
+
+    @staticmethod
+    def convolve(x: Tensor, conv: Conv) -> Tensor:
+        height, width = (-(-side // conv.stride) for side in x.shape[-2:])
+        return x.new_zeros(len(x), len(conv.weight), height, width)
+
+    @staticmethod
+    def convolve_chain(x: Tensor, _convs: object) -> Tensor:
+        return torch.zeros_like(x)
+
+    @staticmethod
+    def expand(x: Tensor, expansion: Expansion) -> Tensor:
+        factor = expansion.factor
+        height, width = (factor * side for side in x.shape[-2:])
+        return x.new_zeros(len(x), len(expansion.weight) // factor**2, height, width, dtype=torch.float32)
+
+
+class Held(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """How much memory the tensors hold that are made inside, and the most that they ever did."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.most = 0
+        self._storages: dict[int, tuple[StorageWeakRef, int]] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        known = {x.untyped_storage()._cdata for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)}
+        for storage in (x.untyped_storage() for x in tree_leaves(result) if isinstance(x, Tensor)):
+            if storage._cdata not in known:
+                self._storages[storage._cdata] = StorageWeakRef(storage), storage.nbytes()
+        self._storages = {key: held for key, held in self._storages.items() if not held[0].expired()}  # type: ignore[no-untyped-call]
+        self.most = max(self.most, sum(size for _, size in self._storages.values()))
+        return result
+
+
 def peak_bytes(work: Callable[[], object], device: torch.device) -> int:
-    """The most that PyTorch's allocator has given out while `work` runs, beyond what it had before."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-        torch.cuda.reset_peak_memory_stats(device)
-        before = torch.cuda.memory_allocated(device)
-        work()
-        return torch.cuda.max_memory_allocated(device) - before
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
-        work()
-    assert profile.profiler is not None
-    events = [event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
-    held = most = 0
-    for event in sorted(events, key=lambda event: event.start_ns()):
-        held += event.nbytes()  # negative where memory is given back
-        most = max(most, held)
-    return most
+    """The most memory held at one moment of `work`, beyond what was held before."""
+    if device.type != "cuda":
+        with patch("vsrife.fold.choose", lambda *_given: Results), Held() as held:
+            work()
+        return held.most
+    torch.cuda.synchronize(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)
+    work()
+    return torch.cuda.max_memory_allocated(device) - before
 
 
 def pair_bytes(net: FoldedNet, size: Size, parts: int) -> int | None:
@@ -58,30 +130,29 @@ def pair_bytes(net: FoldedNet, size: Size, parts: int) -> int | None:
     def work() -> None:
         engine = Engine(net, fmt)
         engine.thrift.parts = parts
-        with warnings.catch_warnings(action="ignore", category=RuntimeWarning):  # that it is divided
-            engine.compute(left, right, 0.5)
+        engine.compute(left, right, 0.5)
 
     if parts > Engine(net, fmt).thrift.most_parts:
         return None
-    Engine(net, format_of(Size(128, 128))).compute(*pictures(Size(128, 128), net.device, 2), 0.5)  # what loads once
-    return peak_bytes(work, net.device)
+    if net.device.type == "cuda":  # checks and workspaces of the first pair of a process
+        work()
+    with warnings.catch_warnings(action="ignore", category=RuntimeWarning):  # that it is divided
+        return peak_bytes(work, net.device)
 
 
 def weight_bytes(net: FoldedNet) -> int:
-    """Of all weights as they are held for the network, without copies that libraries reorder for themselves."""
-    convs = [*net.head, *(conv for block in (*net.blocks, *net.retry) for conv in _layers(block))]
-    tensors = (
-        t for conv in (*convs, net.head_last) for name in ("weight", "bias") for t in [getattr(conv, name, None)]
-    )
-    return sum(t.nbytes for t in tensors if isinstance(t, Tensor))
+    """Of the weights as the network holds them, without copies that libraries reorder for themselves."""
+    convs = [*net.head, net.head_last, *(conv for block in (*net.blocks, *net.retry) for conv in _layers(block))]
+    tensors = (getattr(conv, name, None) for conv in convs for name in ("weight", "bias"))
+    return sum(tensor.nbytes for tensor in tensors if isinstance(tensor, Tensor))
 
 
-def _layers(block: object) -> Iterable[object]:
-    return (block.first, block.time, block.second, *block.body, block.last)  # type: ignore[attr-defined]
+def _layers(block: Any) -> Iterable[object]:
+    return (block.first, block.time, block.second, *block.body, block.last)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    given = arguments(__doc__.splitlines()[0], argv)
+    given = arguments((__doc__ or "").splitlines()[0], argv)
     report = begin(given, "Memory", given.device, given.dtype)
 
     def row(model: str, size: Size) -> Row:

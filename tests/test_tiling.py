@@ -106,12 +106,12 @@ def test_every_format_and_what_is_carried(fmt: str) -> None:
 
 
 def test_quarters_where_halves_are_too_large_and_a_time_for_every_pixel() -> None:
-    a, b = ((255 * panned(n, 1910, 50, 6)).astype(np.uint8) for n in (0, 1))
+    a, b = ((255 * panned(n, 1930, 50, 6)).astype(np.uint8) for n in (0, 1))
     times = np.linspace(0, 1, a.shape[1], dtype=np.float32) * np.ones((a.shape[0], 1), np.float32)
     whole = interpolate(a, b, times, device="cpu", tta_temporal=True)
     with memory_for(1024, 64) as tried, pytest.warns(RuntimeWarning, match=DIVIDED.format(4)):
         quarters = interpolate(a, b, times, device="cpu", tta_temporal=True)
-    assert [size for i, size in enumerate(tried) if size not in tried[:i]][:3] == [(1920, 64), (512, 64), (1152, 64)]
+    assert [size for i, size in enumerate(tried) if size not in tried[:i]][:3] == [(1984, 64), (512, 64), (1152, 64)]
     assert not np.array_equal(quarters, whole)
     assert_like([quarters], [whole])
     assert np.array_equal(quarters[:, 0], a[:, 0])
@@ -164,7 +164,7 @@ def small_net() -> FoldedNet:
     return fold(MODELS["4.15.lite"].layout, tensors("4.15.lite"))
 
 
-@pytest.mark.parametrize(("parts", "grid"), [(2, (2, 1)), (4, (2, 2)), (8, (4, 2)), (16, (4, 4))])
+@pytest.mark.parametrize(("parts", "grid"), [(8, (4, 2)), (16, (4, 4))])
 def test_parts_of_a_field_join_to_the_field(parts: int, grid: tuple[int, int], small_net: FoldedNet) -> None:
     """What looks at a part is told by the planes themselves here: the result must be the field that they hold."""
     fmt = PictureFormat("YUV", 16, True, 1924, 1922, 2, 1)
