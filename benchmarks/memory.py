@@ -57,8 +57,10 @@ class Results:
         return torch.zeros_like(total)
 
     @staticmethod
-    def warp_stacks(*given: Any) -> Tensor:
-        flow, taps, into = given[2], given[5], given[8]
+    def warp_stacks(
+        _stack0: object, _stack1: object, flow: Tensor, _rows: object, _columns: object, taps: int, _extra: object,
+        _times: object, into: Tensor,
+    ) -> Tensor:  # fmt: skip
         height, width = flow.shape[-2] // taps, flow.shape[-1] // taps
         return into.new_zeros(len(flow), into.shape[1], height, width)
 
@@ -103,7 +105,7 @@ class Held(TorchDispatchMode):  # type: ignore[no-untyped-call]
         known = {x.untyped_storage()._cdata for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)}
         for storage in (x.untyped_storage() for x in tree_leaves(result) if isinstance(x, Tensor)):
             if storage._cdata not in known:
-                self._storages[storage._cdata] = StorageWeakRef(storage), storage.nbytes()
+                self._storages[storage._cdata] = StorageWeakRef(storage), storage.nbytes()  # type: ignore[no-untyped-call]
         self._storages = {key: held for key, held in self._storages.items() if not held[0].expired()}  # type: ignore[no-untyped-call]
         self.most = max(self.most, sum(size for _, size in self._storages.values()))
         return result
@@ -114,7 +116,8 @@ def peak_bytes(work: Callable[[], object], device: torch.device) -> int:
     if device.type != "cuda":
         with patch("vsrife.fold.choose", lambda *_given: Results), Held() as held:
             work()
-        return held.most
+        most: int = held.most
+        return most
     torch.cuda.synchronize(device)
     torch.cuda.reset_peak_memory_stats(device)
     before = torch.cuda.memory_allocated(device)

@@ -233,11 +233,11 @@ def test_a_part_that_stands_still_is_not_blurred(small_net: FoldedNet) -> None:
     """Where both pictures are equal the result is that picture, also where the other half moves."""
     left, right = (np.ascontiguousarray((255 * panned(n, 960, 64, 6)[..., 0]).astype(np.uint8)) for n in (0, 1))
     right[:, :600] = left[:, :600]
-    pictures = [Picture(n, [plane], Colorimetry(1, True, 0)) for n, plane in enumerate((left, right))]
+    first, second = (Picture(n, [plane], Colorimetry(1, True, 0)) for n, plane in enumerate((left, right)))
     divided = Engine(small_net, PictureFormat("GRAY", 8, False, 960, 64))
     with memory_for(736, 64), pytest.warns(RuntimeWarning, match=DIVIDED.format(2)):
-        result = divided.interpolate(*pictures, 0.5)
+        result = divided.interpolate(first, second, 0.5)
     assert result is not None
     assert np.array_equal(result[0][:, :480], left[:, :480])
     with memory_for(64, 64), pytest.raises(DeviceError, match="in 2 parts"):
-        divided.interpolate(*pictures, 0.5)
+        divided.interpolate(first, second, 0.5)
