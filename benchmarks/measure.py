@@ -270,5 +270,6 @@ def begin(
     """A report with its heading. What it ran on is not repeated where `all.py` tells it."""
     report = Report(given.output, given.minutes, given.figures)
     about = notes if given.figures else (facts(device, dtype), *notes)
-    report.add(f"## {title}", *([f"{'; '.join(about)}."] if about else []))
+    text = "; ".join(about)
+    report.add(f"## {title}", *([f"{text[0].upper()}{text[1:]}."] if about else []))
     return report

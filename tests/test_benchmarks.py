@@ -38,7 +38,7 @@ def test_one_command_measures_a_device(tmp_path: Path, monkeypatch: pytest.Monke
     assert "failed" not in text
     assert "left out" not in text
     assert f"PyTorch {torch.__version__}" in text
-    assert "VapourSynth" in text
+    assert "vapoursynth" in text
     assert re.search(r"(no )?avx512_bf16, (no )?amx_bf16", text)
     assert [row[-1] for row in rows(text, "Accuracy")] == ["yes"]
     assert {row[0].partition(",")[0] for row in rows(text, "Ops")} == set(OP_NAMES)
