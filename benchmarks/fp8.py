@@ -48,7 +48,7 @@ WIDTH_PX = 640  # that clips are reduced to
 SPEED_HEAD = ("block", "product", "precision, ms", "fp8, ms", "ratio", "TFLOP/s in fp8")
 
 
-def rounded(x: Tensor, axes: Sequence[int]) -> Tensor:
+def rounded(x: Tensor, axes: tuple[int, ...]) -> Tensor:
     """`x` as fp8 holds it, with a scale for what lies along `axes`."""
     scale = (x.abs().amax(axes, keepdim=True) / LARGEST).clamp_min(1e-12)
     return (x / scale).to(FP8).to(x.dtype) * scale
@@ -97,7 +97,7 @@ def pair_of(path: Path) -> tuple[Picture, Picture]:
         frames = list(islice(container.decode(video=0), FIRST_FRAME, FIRST_FRAME + 2))
     width = min(frames[0].width, WIDTH_PX)
     height = frames[0].height * width // frames[0].width
-    pictures = []
+    pictures = list[Picture]()
     for frame in frames:
         pixels = torch.from_numpy(frame.reformat(width, height, "rgb24").to_ndarray()).float() / 255
         pictures.append(Picture(len(pictures), [plane.contiguous() for plane in pixels.unbind(-1)], RGB))

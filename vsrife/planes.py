@@ -178,7 +178,8 @@ def reading(
     if fmt.family == "GRAY":
         rgb, steps, zeros = rgb.sum(1, keepdim=True), steps[:1], zeros[:1]
     elif fmt.family == "YUV":
-        rgb = torch.linalg.inv(torch.stack(_to_yuv(*rgb.unbind(), color.matrix)))
+        red, green, blue = rgb
+        rgb = torch.linalg.inv(torch.stack(_to_yuv(red, green, blue, color.matrix)))
         steps[1:] = [1.0 if fmt.floating else 1 / _chroma_range(fmt, color)] * 2
         zeros[1:] = [0.0 if fmt.floating else float(1 << (fmt.bits - 1))] * 2
     weight = rgb * torch.tensor(steps, dtype=torch.float64)

@@ -137,7 +137,7 @@ class Frame:
     def of_rgb(cls, image: Tensor) -> Frame:
         """From (1, 3, H, W) at the padded size."""
         height, width = image.shape[-2:]
-        return cls(image.split(1, dim=1), _as_it_is(image.device, image.dtype), (height, width))
+        return cls(torch.split(image, 1, dim=1), _as_it_is(image.device, image.dtype), (height, width))
 
 
 @cache

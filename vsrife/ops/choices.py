@@ -100,12 +100,13 @@ def facts(device: torch.device) -> Mapping[str, str]:
     import triton  # here, since PyTorch brings it along on Linux only
 
     major, minor = torch.cuda.get_device_capability(device)
+    cudnn = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
     driver = getattr(torch._C, "_cuda_getDriverVersion", lambda: "")()
     return {
         "": torch.cuda.get_device_name(device),
         "cc": f"{major}.{minor}",
         "torch": torch.__version__,
-        "cudnn": str(torch.backends.cudnn.version()),
+        "cudnn": str(cudnn),
         "triton": triton.__version__,
         "driver": str(driver),
     }
