@@ -163,6 +163,8 @@ class Engine:
         self._proven: set[int] = set()  # numbers of times at once that give what each alone gives
         self.transfer = staging.transfer_for(net.device)
         self.thrift = Thrift(net.device, f"{fmt.width}x{fmt.height}", self._most_parts())
+        if net.device.type == "cpu":  # elsewhere the next engine is quicker with what this one leaves
+            weakref.finalize(self, give_back, net.device).atexit = False
 
     def interpolate(
         self, left: Picture, right: Picture, timestep: float | Tensor, interrupt: Callable[[], None] = lambda: None
