@@ -40,7 +40,7 @@ def compile_all(capability: int) -> Iterator[str]:
         kinds = tuple(kind for kind in source.signature.values())
         flags = tuple(v for v in source.constants.values() if isinstance(v, bool))
         options: dict[str, int] = {name: kwargs[name] for name in ("num_warps", "num_stages") if name in kwargs}
-        sizes = [kwargs.get(name) for name in ("SIDE", "WIDEST")]
+        sizes = [kwargs.get(name) for name in ("SIDE", "WIDEST", "M")]
         kind = (self.__name__, kinds.count("*u8"), kinds.count("*u16"), flags, *options.values(), *sizes)
         started.setdefault(kind, (source, options))
 
