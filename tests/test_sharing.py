@@ -225,8 +225,9 @@ def test_what_differs_at_once_is_computed_one_by_one(monkeypatch: pytest.MonkeyP
     real = Engine._together
 
     def together(self: Engine, *rest: Any) -> tuple[Tensor, Tensor]:
-        flow, mask = real(self, *rest)
-        return flow * (1 + 1e-6), mask
+        found = real(self, *rest)
+        assert found is not None
+        return found[0] * (1 + 1e-6), found[1]
 
     monkeypatch.setattr(Engine, "_together", together)
     output = RIFE(source, multi=4, sc_threshold=1.0)
