@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 import vsrife
-from training import checkpoint, train
+from training import average, checkpoint, train
 from training.compact import compact
 from training.degrade import add_noise, degrade
 from training.forward import TrainingForward
@@ -33,8 +33,9 @@ from training.samples import Mix, Sampler, list_frames
 from training.start import initialise
 from training.synthetic import Motion, Renderer, trace
 from training.teacher import classical_flow
+from training.thin import thin
 from training.trainer import Plan, Ranks, Schedule, Trainer
-from vsrife.catalogue import LAYOUTS
+from vsrife.catalogue import BODY_LAYERS, LAYOUTS
 from vsrife.errors import ClipError, MediaError, OptionError, WeightsError
 from vsrife.network import IFNet
 from vsrife.weights import load_weights
@@ -483,6 +484,53 @@ def test_weights_travel(pack: Pack, tmp_path: Path) -> None:
     with torch.no_grad():
         expected = net(*(torch.from_numpy(f).permute(2, 0, 1)[None] for f in (a, b)), 0.5).image[0].permute(1, 2, 0)
     assert np.allclose(got, expected.numpy(), atol=1e-4)
+
+
+def test_averages_of_weights(pack: Pack, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    states = [make_trainer(pack, seed=seed).average for seed in (1, 2)]
+    files = [tmp_path / "a.safetensors", tmp_path / "b.safetensors"]
+    for state, file in zip(states, files, strict=True):
+        checkpoint.export_weights(state, file)
+    out = tmp_path / "mean.safetensors"
+    assert average.main([str(out), "3", str(files[0]), "1", str(files[1])]) == 0
+    name = "block0.convblock.0.conv.weight"
+    expected = 0.75 * states[0][name] + 0.25 * states[1][name]
+    assert torch.allclose(load_weights(out).tensors[name], expected, rtol=2e-3, atol=1e-5)
+    assert average.main([str(out), "3", str(files[0]), "none", str(files[1])]) == 1
+    assert "a share must be a number above 0, got 'none'" in capsys.readouterr().err
+    other = tmp_path / "other.safetensors"
+    checkpoint.export_weights(IFNet(LAYOUTS["L13"]).state_dict(), other)
+    assert average.main([str(out), "1", str(files[0]), "1", str(other)]) == 1
+    assert "must be of one layout" in capsys.readouterr().err
+
+
+def test_a_thinner_network_keeps_what_matters(pack: Pack) -> None:
+    """Channels that nothing is made of go first: without them the blocks that are left say the same."""
+    big, small = LAYOUTS["L14"], LAYOUTS["L18"]
+    torch.manual_seed(0)
+    net = IFNet(big)
+    initialise(net)
+    state = net.state_dict()
+    for index, (wide, narrow) in enumerate(zip(big.widths, small.widths, strict=False)):
+        block = f"block{index}"
+        silent, half = torch.randperm(wide)[: wide - narrow], torch.randperm(wide // 2)[: (wide - narrow) // 2]
+        state[f"{block}.lastconv.0.weight"][silent] = 0
+        state[f"{block}.conv0.1.0.weight"][:, half] = 0
+        for k in range(BODY_LAYERS):
+            state[f"{block}.convblock.{k}.conv.weight"][:, silent] = 0
+    thinned = IFNet(small)
+    thinned.load_state_dict(thin(state, big, small, pack))
+    net.load_state_dict(state)
+    frames = torch.rand(2, 1, 3, 128, 128)
+    with torch.no_grad():
+        expected, got = (
+            TrainingForward(which, blocks=small.blocks)(*frames, torch.tensor([0.4])) for which in (net, thinned)
+        )
+    assert expected.stages[-1].flow.abs().max() > 0.01
+    assert torch.allclose(got.stages[-1].flow, expected.stages[-1].flow, atol=1e-4)
+    assert torch.allclose(got.stages[-1].mask, expected.stages[-1].mask, atol=1e-4)
+    with pytest.raises(OptionError, match="L13 must have the encoder and the kind of blocks of L14"):
+        thin(state, big, LAYOUTS["L13"], pack)
 
 
 def test_a_checkpoint_of_something_else_is_refused(pack: Pack, tmp_path: Path) -> None:

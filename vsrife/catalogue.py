@@ -180,9 +180,9 @@ LAYOUTS: Mapping[str, Layout] = MappingProxyType(
                 id="L17", widths=(192, 128, 96, 64, 32), scales=_DEEP, head=_head(16, 16), outputs=13, ensemble=False,
                 align_px=64,
             ),
-            # Our own, of no published version: L14 without the block at full size, its finest two halved in width.
+            # Our own, of no published version: L14 without the block at full size, the others thinner.
             Layout(
-                id="L18", widths=(192, 128, 48, 32), scales=_DEEP[:4], head=_head(16, 4), outputs=13, ensemble=False,
+                id="L18", widths=(112, 80, 64, 32), scales=_DEEP[:4], head=_head(16, 4), outputs=13, ensemble=False,
                 align_px=64,
             ),
         )
