@@ -39,7 +39,7 @@ def pair(dtype: str) -> tuple[NDArray[Any], NDArray[Any]]:
 def test_result_is_that_of_the_engine(dtype: str) -> None:
     a, b = pair(dtype)
     before = a.copy(), b.copy()
-    got = vsrife.interpolate(a, b, 0.4, device="cpu")
+    got = vsrife.interpolate(a, b, 0.4, device="cpu", precision="fp32")
     assert (got.shape, got.dtype) == (a.shape, a.dtype)
     assert np.array_equal(a, before[0])
     assert np.array_equal(b, before[1])
@@ -61,14 +61,14 @@ def test_motion_is_found(dtype: str) -> None:
     The published blend of float pictures reaches into the black padding at the right and the bottom; others do not.
     """
     a, b = pair(dtype)
-    got = vsrife.interpolate(a, b, device="cpu") / DTYPES[dtype]
+    got = vsrife.interpolate(a, b, device="cpu", precision="fp32") / DTYPES[dtype]
     photo = skimage.data.chelsea()[40:160, 100:260] / 255
     halfway = photo[9 : 9 + HEIGHT, 18 : 18 + WIDTH]
     inner = np.s_[8:-8, 8:-8]
     error = np.abs(got - halfway)[inner].mean()
     blend = np.abs((a / DTYPES[dtype] + b / DTYPES[dtype]) / 2 - halfway)[inner].mean()
     assert error < 0.7 * blend
-    reference = vsrife.interpolate(*pair("float32"), device="cpu")
+    reference = vsrife.interpolate(*pair("float32"), device="cpu", precision="fp32")
     assert np.abs(got - reference)[inner].max() < 0.01
 
 
@@ -81,27 +81,27 @@ def test_float32_is_the_published_forward() -> None:
     frames = (torch.from_numpy(p.transpose(2, 0, 1).copy())[None] for p in (a, b))
     with torch.inference_mode():
         expected = net(*frames, 0.4).image[0].permute(1, 2, 0).numpy()
-    assert np.abs(vsrife.interpolate(a, b, 0.4, device="cpu") - expected).max() <= 1e-5
+    assert np.abs(vsrife.interpolate(a, b, 0.4, device="cpu", precision="fp32") - expected).max() <= 1e-5
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_tensors(dtype: str) -> None:
     a, b = pair(dtype)
-    got = vsrife.interpolate(torch.from_numpy(a), torch.from_numpy(b), 0.4, device="cpu")
+    got = vsrife.interpolate(torch.from_numpy(a), torch.from_numpy(b), 0.4, device="cpu", precision="fp32")
     assert isinstance(got, torch.Tensor)
-    assert np.array_equal(got.numpy(), vsrife.interpolate(a, b, 0.4, device="cpu"))
+    assert np.array_equal(got.numpy(), vsrife.interpolate(a, b, 0.4, device="cpu", precision="fp32"))
 
 
 def test_views_and_gradients() -> None:
     """Slices, read-only arrays and tensors that ask for gradients are pictures like any other."""
     a, b = pair("float32")
-    expected = vsrife.interpolate(a, b, device="cpu")
+    expected = vsrife.interpolate(a, b, device="cpu", precision="fp32")
     wide = np.zeros((HEIGHT, WIDTH * 2, 4), np.float32)
     wide[:, ::2, 2::-1] = a
     flipped = wide[:, ::2, 2::-1]
     flipped.flags.writeable = False
-    assert np.array_equal(vsrife.interpolate(flipped, b, device="cpu"), expected)
-    got = vsrife.interpolate(torch.from_numpy(a).requires_grad_(), torch.from_numpy(b), device="cpu")
+    assert np.array_equal(vsrife.interpolate(flipped, b, device="cpu", precision="fp32"), expected)
+    got = vsrife.interpolate(torch.from_numpy(a).requires_grad_(), torch.from_numpy(b), device="cpu", precision="fp32")
     assert np.array_equal(got.detach().numpy(), expected)
 
 
@@ -110,12 +110,12 @@ def test_nothing_to_compute(dtype: str) -> None:
     a, b = pair(dtype)
     assert vsrife.interpolate(a, b, 0) is a
     assert vsrife.interpolate(a, b, 1.0) is b
-    assert vsrife.interpolate(a, a.copy(), 0.3, device="cpu") is a
+    assert vsrife.interpolate(a, a.copy(), 0.3, device="cpu", precision="fp32") is a
 
 
 def test_time_runs_from_a_to_b() -> None:
     a, b = pair("float32")
-    early, late = (vsrife.interpolate(a, b, t, device="cpu") for t in (0.125, 0.875))
+    early, late = (vsrife.interpolate(a, b, t, device="cpu", precision="fp32") for t in (0.125, 0.875))
     assert np.abs(early - a).mean() < np.abs(early - b).mean()
     assert np.abs(late - b).mean() < np.abs(late - a).mean()
     assert np.abs(early - late).mean() > 0.005
@@ -131,24 +131,26 @@ def test_several_times_prepare_each_picture_once(monkeypatch: pytest.MonkeyPatch
         return real(net, frame)
 
     monkeypatch.setattr(pyramid, "encode", encode)
-    got = vsrife.interpolate(a, b, [0.25, 0, 0.75, 1.0], device="cpu")
+    got = vsrife.interpolate(a, b, [0.25, 0, 0.75, 1.0], device="cpu", precision="fp32")
     assert len(prepared) == 2
     assert got[1] is a
     assert got[3] is b
     for i, timestep in ((0, 0.25), (2, 0.75)):
-        assert np.array_equal(got[i], vsrife.interpolate(a, b, timestep, device="cpu"))
+        assert np.array_equal(got[i], vsrife.interpolate(a, b, timestep, device="cpu", precision="fp32"))
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "float32"])
 def test_grey(dtype: str) -> None:
     """Grey is what the network sees as RGB of three equal channels."""
     a, b = (np.ascontiguousarray(picture[..., 1]) for picture in pair(dtype))
-    got = vsrife.interpolate(a, b, 0.4, device="cpu")
+    got = vsrife.interpolate(a, b, 0.4, device="cpu", precision="fp32")
     assert (got.shape, got.dtype) == (a.shape, a.dtype)
-    one = vsrife.interpolate(a[..., None], b[..., None], 0.4, device="cpu")
+    one = vsrife.interpolate(a[..., None], b[..., None], 0.4, device="cpu", precision="fp32")
     assert np.array_equal(one, got[..., None])
     if dtype.startswith("u"):  # RGB float is blended as published
-        three = vsrife.interpolate(a[..., None].repeat(3, -1), b[..., None].repeat(3, -1), 0.4, device="cpu")
+        three = vsrife.interpolate(
+            a[..., None].repeat(3, -1), b[..., None].repeat(3, -1), 0.4, device="cpu", precision="fp32"
+        )
         assert np.array_equal(three[..., 0], got)
 
 
@@ -157,10 +159,12 @@ def test_grey(dtype: str) -> None:
 def test_opaque_alpha_changes_nothing(dtype: str, channels: int) -> None:
     a, b = (picture[..., : channels - 1] for picture in pair(dtype))
     opaque = np.full((HEIGHT, WIDTH, 1), DTYPES[dtype], dtype)
-    got = vsrife.interpolate(np.concatenate((a, opaque), -1), np.concatenate((b, opaque), -1), 0.4, device="cpu")
+    got = vsrife.interpolate(
+        np.concatenate((a, opaque), -1), np.concatenate((b, opaque), -1), 0.4, device="cpu", precision="fp32"
+    )
     assert (got.shape, got.dtype) == ((HEIGHT, WIDTH, channels), a.dtype)
     assert np.array_equal(got[..., -1:], opaque)
-    assert np.array_equal(got[..., :-1], vsrife.interpolate(a, b, 0.4, device="cpu"))
+    assert np.array_equal(got[..., :-1], vsrife.interpolate(a, b, 0.4, device="cpu", precision="fp32"))
 
 
 def shape_at(x: int, dtype: str, hidden: float) -> NDArray[Any]:
@@ -181,7 +185,7 @@ def test_alpha_moves_with_the_colours(dtype: str) -> None:
     results = []
     for hidden in (0.0, 1.0):
         a, b = shape_at(44, dtype, hidden), shape_at(52, dtype, hidden)
-        got = vsrife.interpolate(a, b, device="cpu") / peak
+        got = vsrife.interpolate(a, b, device="cpu", precision="fp32") / peak
         seen = got[..., 3:] > 0.02
         assert np.abs(got - truth)[..., 3].mean() < 0.5 * np.abs((a / peak + b / peak) / 2 - truth)[..., 3].mean()
         assert np.abs((got - truth) * (seen & (truth[..., 3:] > 0.02)))[..., :3].mean() < 0.02
@@ -195,7 +199,7 @@ def test_still_pixels_keep_their_codes_under_alpha() -> None:
     a[..., 3] = np.arange(96, dtype=np.uint8)[:, None] * 2
     b = a.copy()
     b[40:60, 70:90] = 255 - b[40:60, 70:90]
-    got = vsrife.interpolate(a, b, device="cpu")
+    got = vsrife.interpolate(a, b, device="cpu", precision="fp32")
     assert np.array_equal(got[:, :20], a[:, :20])
     assert not np.array_equal(got[40:60, 70:90], a[40:60, 70:90])
 
@@ -205,7 +209,7 @@ def test_only_alpha_differs() -> None:
     a = np.full((32, 32, 2), 0.5, np.float32)
     b = a.copy()
     a[..., 1], b[..., 1] = 0.2, 0.6
-    assert np.abs(vsrife.interpolate(a, b, 0.25, device="cpu") - [0.5, 0.3]).max() < 1e-6
+    assert np.abs(vsrife.interpolate(a, b, 0.25, device="cpu", precision="fp32") - [0.5, 0.3]).max() < 1e-6
 
 
 @pytest.mark.needs_cuda

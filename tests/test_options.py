@@ -167,8 +167,16 @@ def test_device() -> None:
     assert parse_device("cpu") == parse_device(CPU) == CPU
     best = parse_device(None)
     assert (best.type == "cuda") == torch.cuda.is_available()
-    assert parse_precision(None, CPU) == torch.float32
     assert parse_precision(None, torch.device("cuda")) == torch.float16
+
+
+@pytest.mark.parametrize(("bf16", "amx"), [(False, False), (True, False), (False, True)])
+def test_precision_of_a_cpu(monkeypatch: pytest.MonkeyPatch, bf16: bool, amx: bool) -> None:
+    """Half precision is the best where the CPU has units for it, and only there."""
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: bf16)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    assert parse_precision(None, CPU) == (torch.bfloat16 if bf16 or amx else torch.float32)
+    assert parse_precision("fp32", CPU) == torch.float32
 
 
 # --- clips ------------------------------------------------------------------------------------------------------------

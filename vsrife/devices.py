@@ -16,9 +16,7 @@ from vsrife.errors import DeviceError, OptionError
 Precision = Literal["fp32", "fp16", "bf16"]
 
 _DTYPES: dict[str, torch.dtype] = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-# Half precision where the matrix units want it and it was seen to stay far above 48 dB of float32. On CPUs with units
-# for bf16 its speed has not been measured yet.
-_BEST_PRECISION: dict[str, Precision] = {"cuda": "fp16", "xpu": "fp16"}
+_BEST_PRECISION: dict[str, Precision] = {"cuda": "fp16", "xpu": "fp16"}  # of devices that are all alike; else "fp32"
 
 
 def parse_device(device: str | torch.device | None) -> torch.device:
@@ -65,13 +63,26 @@ def parse_devices(device: str | torch.device | None) -> tuple[torch.device, ...]
     return tuple(chosen)
 
 
+def best_precision(device: torch.device) -> Precision:
+    """Half precision where there are units for it; it was seen to stay far above 48 dB of float32."""
+    if device.type == "cpu":
+        # They double the rate of convolutions. Without them bf16 is computed in float32, which is slower.
+        return "bf16" if any(_cpu_has(units) for units in ("avx512_bf16", "amx_tile")) else "fp32"
+    return _BEST_PRECISION.get(device.type, "fp32")
+
+
+def _cpu_has(units: str) -> bool:
+    """Whether PyTorch knows that this CPU has units of a kind; older and other builds of it do not say."""
+    return bool(getattr(torch.cpu, f"_is_{units}_supported", bool)())
+
+
 def parse_precision(precision: str | None, *devices: torch.device) -> torch.dtype:
     """The dtype of the convolutions; None is the best that is safe on the device.
 
     Several devices compute frames of one clip: where their best differs, it is float32.
     """
     if precision is None:
-        best = {_BEST_PRECISION.get(device.type, "fp32") for device in devices}
+        best = {best_precision(device) for device in devices}
         return _DTYPES[best.pop() if len(best) == 1 else "fp32"]
     if not isinstance(precision, str) or precision not in _DTYPES:
         known = ", ".join(get_args(Precision))
