@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from training.checkpoint import read_initial_weights
+from training.console import exit_code
 from training.forward import Estimate, TrainingForward
 from training.losses import LossWeights
 from training.monitor import Monitor
@@ -30,7 +31,6 @@ from training.prepare import Preparation
 from training.samples import Batch, Mix, Sampler
 from training.synthetic import Motion
 from training.trainer import Plan, Ranks, Schedule, Trainer, run
-from vsrife.errors import RifeError
 from vsrife.network import IFNet
 from vsrife.ops.reference import resize
 
@@ -165,18 +165,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         ema=0.98,
         blocks=arguments.blocks,
     )
-    try:
-        training, scoring = split_clips(open_pack(arguments.pack))
-    except RifeError as error:
-        print(f"training: {error}", file=sys.stderr)
-        return 1
+    chosen = [VARIANTS[i] for i in arguments.only or range(len(VARIANTS))]
+    return exit_code(lambda: compare(chosen, plan, open_pack(arguments.pack), arguments.init))
+
+
+def compare(variants: Sequence[Variant], plan: Plan, pack: Pack, init: Path | None) -> None:
+    """Train and score each, and print a row of a table for it."""
+    training, scoring = split_clips(pack)
     sets = (score_batches(scoring), score_batches(scoring, still=1.0), score_batches(scoring, synthetic=1.0))
     print(f"| blending | {psnr_db(sets[0], blend):.2f} | | 1.00 | |", flush=True)
-    for variant in [VARIANTS[i] for i in arguments.only or range(len(VARIANTS))]:
+    for variant in variants:
         began = time.process_time()
-        trainer = train_variant(variant, plan, training, arguments.init)
+        trainer = train_variant(variant, plan, training, init)
         print(f"| {variant.name} | {score(trainer, *sets)} | {time.process_time() - began:.0f} s |", flush=True)
-    return 0
 
 
 if __name__ == "__main__":

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from training.checkpoint import export_weights, read_initial_weights
-from vsrife.errors import OptionError, RifeError, WeightsError
+from training.console import exit_code
+from vsrife.errors import OptionError, WeightsError
 
 
 def average(parts: Sequence[tuple[float, Mapping[str, Tensor]]]) -> dict[str, Tensor]:
@@ -65,12 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("out", type=Path)
     parser.add_argument("parts", nargs="+", metavar="SHARE FILE", help="share and weights file in turns")
     arguments = parser.parse_args(argv)
-    try:
-        export_weights(average(read_parts(arguments.parts)), arguments.out)
-    except RifeError as error:
-        print(f"training: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return exit_code(lambda: export_weights(average(read_parts(arguments.parts)), arguments.out))
 
 
 if __name__ == "__main__":

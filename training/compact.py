@@ -15,8 +15,9 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from training.console import exit_code
 from training.pack import check_clip, find_clips
-from vsrife.errors import MediaError, OptionError, RifeError
+from vsrife.errors import MediaError, OptionError
 
 FIRST_CRF, LAST_CRF, CRF_STEP = 18, 32, 2
 EVEN = 2  # 4:2:0 needs even sides
@@ -90,14 +91,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--width", type=int, default=640)
     parser.add_argument("--budget-mib", type=float, default=38.0)
     arguments = parser.parse_args(argv)
-    try:
+
+    def work() -> None:
         budget = int(arguments.budget_mib * 2**20)
         crf = compact(find_clips(arguments.clips), arguments.out, limit=arguments.width, budget_bytes=budget)
-    except RifeError as error:
-        print(f"training: {error}", file=sys.stderr)
-        return 1
-    print(f"{arguments.out}: CRF {crf}")
-    return 0
+        print(f"{arguments.out}: CRF {crf}")
+
+    return exit_code(work)
 
 
 if __name__ == "__main__":

@@ -29,12 +29,13 @@ from tqdm import tqdm
 
 import vsrife
 from training.authors import AUTHORS_SETS
+from training.console import exit_code
 from training.evalsets import EvalSet, Item, find_sets
 from vsrife import legacy
 from vsrife.baselines import BASELINES, Interpolator
 from vsrife.bisection import reachable
 from vsrife.devices import parse_device
-from vsrife.errors import OptionError, RifeError
+from vsrife.errors import OptionError
 from vsrife.generations import LegacyWeights, load_model
 from vsrife.metrics import METRICS, Image8
 from vsrife.network import IFNet
@@ -335,12 +336,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse(argv)
-    try:
-        run(arguments)
-    except RifeError as error:
-        print(f"evaluate: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return exit_code(lambda: run(arguments), "evaluate")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from training.checkpoint import CHECKPOINT_FILE, export_weights, load_checkpoint
-from vsrife.errors import RifeError
+from training.console import exit_code
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -19,15 +19,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("run", type=Path, help="folder of a run, or its checkpoint.pt or carried.pt")
     parser.add_argument("out", type=Path)
     arguments = parser.parse_args(argv)
-    try:
+
+    def work() -> None:
         path = arguments.run / CHECKPOINT_FILE if arguments.run.is_dir() else arguments.run
         state = load_checkpoint(path)
         export_weights(state["ema"], arguments.out)
-    except RifeError as error:
-        print(f"training: {error}", file=sys.stderr)
-        return 1
-    print(f"{arguments.out}: layout {state['plan']['layout']}, step {state['step']:,}")
-    return 0
+        print(f"{arguments.out}: layout {state['plan']['layout']}, step {state['step']:,}")
+
+    return exit_code(work)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from training.checkpoint import export_weights, read_initial_weights
+from training.console import exit_code
 from training.forward import TrainingForward
 from training.pack import Pack, open_pack
 from training.prepare import Preparation
@@ -24,7 +25,7 @@ from training.samples import Mix, Sampler
 from training.synthetic import Motion
 from training.trainer import find_layout
 from vsrife.catalogue import BODY_LAYERS, Layout
-from vsrife.errors import OptionError, RifeError
+from vsrife.errors import OptionError
 from vsrife.network import IFNet
 from vsrife.weights import recognise_layout
 
@@ -122,16 +123,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--pack", type=Path, required=True)
     parser.add_argument("--spec", default="L18", help="version or layout of the small one (default L18)")
     arguments = parser.parse_args(argv)
-    try:
+
+    def work() -> None:
         state = {name: tensor.float() for name, tensor in read_initial_weights(arguments.big).items()}
-        weights = thin(
-            state, recognise_layout(state, arguments.big), find_layout(arguments.spec), open_pack(arguments.pack)
-        )
-        export_weights(weights, arguments.out)
-    except RifeError as error:
-        print(f"training: {error}", file=sys.stderr)
-        return 1
-    return 0
+        big, small = recognise_layout(state, arguments.big), find_layout(arguments.spec)
+        export_weights(thin(state, big, small, open_pack(arguments.pack)), arguments.out)
+
+    return exit_code(work)
 
 
 if __name__ == "__main__":

@@ -18,12 +18,12 @@ import torch
 import torch.distributed as dist
 
 from training import checkpoint
+from training.console import exit_code
 from training.losses import LossWeights
 from training.monitor import Monitor
 from training.pack import Pack, build_pack, find_clips, open_pack
 from training.samples import REDUCED_SHARE, STRIDE_SHARES, Mix
 from training.trainer import Plan, Ranks, Schedule, Trainer, find_layout, join_ranks, run
-from vsrife.errors import RifeError
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -139,12 +139,7 @@ def train(arguments: argparse.Namespace) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = make_parser().parse_args(argv)
-    try:
-        train(arguments)
-    except RifeError as error:
-        print(f"training: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return exit_code(lambda: train(arguments))
 
 
 if __name__ == "__main__":
