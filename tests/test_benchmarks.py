@@ -13,7 +13,7 @@ import torch
 from benchmarks import accuracy, all, int8, measure, network, ops, pairs
 from benchmarks.engine import traffic
 from benchmarks.measure import Report, Size
-from vsrife.catalogue import MODELS
+from vsrife.catalogue import LAYOUTS, MODELS
 from vsrife.ops import OP_NAMES
 
 QUICK = ["--device", "cpu", "--precision", "fp32", "--quick", "--models", "4.25"]
@@ -146,6 +146,11 @@ def test_floors_count_what_hooks_on_the_published_network_counted(
     work = network.work(MODELS[version].layout, size, 2)
     assert 0.94 * operations < work.operations <= operations
     assert work.least == pytest.approx(least, rel=2e-3)
+
+
+def test_the_small_bundled_layout_costs_at_most_a_third() -> None:
+    lite, base = (network.work(LAYOUTS[layout], Size(1280, 704), 2).operations for layout in ("L18", "L14"))
+    assert 0.2 * base < lite < base / 3
 
 
 def test_targets_are_met_or_not_by_ratio_and_quality() -> None:
