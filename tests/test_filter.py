@@ -357,7 +357,10 @@ def test_timestamps_from_a_file(tmp_path: Path) -> None:
         ({"timestamps": "/no/such.txt", "fps": 60}, "timestamps file cannot be read, got '/no/such.txt'"),
         ({"model": "4.99"}, "got '4.99'"),
         ({"device": "toaster"}, "device cannot be used, got 'toaster'"),
-        ({"precision": "fp8"}, "precision must be one of fp32, fp16, bf16 or None, got 'fp8'; leave it out for the"),
+        (
+            {"precision": "fp8"},
+            "precision must be one of fp32, fp16, bf16, int8 or None, got 'fp8'; leave it out for the",
+        ),
         ({"ensemble": True}, "ensemble must be False for models with carried features, got True for"),
     ],
     ids=str,

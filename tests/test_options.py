@@ -134,7 +134,7 @@ def test_fps_that_is_refused(value: Any, message: str) -> None:
          "never sees a cut"),
         (lambda v: parse_precision(v, CPU), {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16},
          ("FP16", 16, "", ["fp16"], torch.float16),
-         "precision must be one of fp32, fp16, bf16 or None, got {!r}; leave it out for the best"),
+         "precision must be one of fp32, fp16, bf16, int8 or None, got {!r}; leave it out for the best"),
         (lambda v: parse_pair("fps", v, 1), {1: Fraction(1), 60: Fraction(60)}, (0, -1, 1.0, True, "1"),
          "fps_num must be an integer of at least 1, got {!r}; correct it"),
         (lambda v: parse_pair("factor", 5, v), {1: Fraction(5), 2: Fraction(5, 2)}, (0, -1, 2.0, True, None),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from numbers import Real
 from typing import Literal, get_args
@@ -13,9 +13,11 @@ import torch
 from vsrife.catalogue import FLOW_SCALES
 from vsrife.errors import DeviceError, OptionError
 
-Precision = Literal["fp32", "fp16", "bf16"]
+Precision = Literal["fp32", "fp16", "bf16", "int8"]
 
-_DTYPES: dict[str, torch.dtype] = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+_DTYPES: dict[str, torch.dtype] = {
+    "fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16, "int8": torch.int8
+}  # fmt: skip
 _BEST_PRECISION: dict[str, Precision] = {"cuda": "fp16", "xpu": "fp16"}  # of devices that are all alike; else "fp32"
 
 
@@ -80,6 +82,10 @@ def parse_precision(precision: str | None, *devices: torch.device) -> torch.dtyp
     """The dtype of the convolutions; None is the best that is safe on the device.
 
     Several devices compute frames of one clip: where their best differs, it is float32.
+
+    Raises:
+        OptionError: no such precision.
+        DeviceError: int8, where a device does not compute in bytes.
     """
     if precision is None:
         best = {best_precision(device) for device in devices}
@@ -87,7 +93,21 @@ def parse_precision(precision: str | None, *devices: torch.device) -> torch.dtyp
     if not isinstance(precision, str) or precision not in _DTYPES:
         known = ", ".join(get_args(Precision))
         raise OptionError(f"precision must be one of {known} or None, got {precision!r}; leave it out for the best")
+    if precision == "int8":
+        _check_bytes(devices)
     return _DTYPES[precision]
+
+
+def _check_bytes(devices: Iterable[torch.device]) -> None:
+    for device in devices:
+        if device.type != "cpu":
+            raise DeviceError(f"precision 'int8' is for CPUs, got device {str(device)!r}; leave precision out")
+    try:
+        from vsrife.ops import vnni
+    except ImportError as error:
+        raise DeviceError("precision 'int8' needs numba, which is not installed; pip install numba") from error
+    if not vnni.vectors_here():
+        raise DeviceError("precision 'int8' needs a CPU with AVX-512 VNNI or AVX-VNNI, got one without; leave it out")
 
 
 class _FullPrecision:

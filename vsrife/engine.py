@@ -116,6 +116,11 @@ def _load(options: NetworkOptions) -> Network:
             "from 4.0 to 4.20, or 4.24"
         )
     if isinstance(weights, LegacyWeights):
+        if options.dtype == torch.int8:
+            raise OptionError(
+                f"precision must not be 'int8' for models before 4.x, got it for {weights.name}; leave it out, or "
+                "take a model of 4.x"
+            )
         return legacy.load(
             weights.layout, weights.tensors, scale=options.scale, device=options.device, dtype=options.dtype
         )

@@ -127,7 +127,8 @@ def RIFE(
         tta_temporal: average both time directions, for any model; twice the time.
         device: "cpu", "cuda", "cuda:1", "xpu", "mps"; None: the best present. Several, such as "cuda:0,1", take turns
             with the source frames.
-        precision: "fp32", "fp16" or "bf16" of the convolutions; None: the best that is safe on the device.
+        precision: "fp32", "fp16" or "bf16" of the convolutions, or "int8" on a CPU with VNNI; None: the best
+            that is safe on the device.
 
     Returns:
         A clip of the same format and size; with `carry` a list of it and the carried clips. Frame n of `multi` = p/q

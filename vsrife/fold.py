@@ -23,6 +23,9 @@ from vsrife.catalogue import BODY_LAYERS, FLOW_CHANNELS, IMAGE_CHANNELS, Layout
 from vsrife.ops import Ops, choose
 from vsrife.ops.reference import Conv, Expansion
 
+CODED_OUTPUTS, CODED_INPUTS = 8, 4  # what channels in eight bits must be multiples of: vectors, and products of one sum
+LARGEST_CODE = 127  # of weights
+
 
 @dataclass(frozen=True, slots=True)
 class FoldedBlock:
@@ -106,13 +109,15 @@ def fold(
         scale: flow scale, 0.25, 0.5, 1, 2 or 4.
         ensemble: run both time directions and average; the layout must support it.
         device: where the network runs; None is the CPU.
-        dtype: of the convolutions.
+        dtype: of the convolutions. With int8 those of a block but the first are in eight bits, the others in float32:
+            what the first reads, colours beside flow in pixels, has no common scale.
 
     Returns:
         The network for `pyramid`. The algebra is done in float64 and rounded once.
     """
     exact = {name: tensor.to(torch.float64) for name, tensor in tensors.items()}
-    folder = _Folder(layout, exact, ensemble, device or torch.device("cpu"), dtype)
+    coded, dtype = dtype == torch.int8, torch.float32 if dtype == torch.int8 else dtype
+    folder = _Folder(layout, exact, ensemble, device or torch.device("cpu"), dtype, coded)
     scales = layout.scale_list(scale)
     head, head_last = folder.head()
     return FoldedNet(
@@ -135,12 +140,24 @@ class _Folder:
         ensemble: bool,
         device: torch.device,
         dtype: torch.dtype,
+        coded: bool,
     ) -> None:
         self.layout, self.tensors, self.ensemble, self.device, self.dtype = layout, tensors, ensemble, device, dtype
+        self.coded = coded
 
     def _place(self, tensor: Tensor) -> Tensor:
         placed = tensor.to(self.device, self.dtype).contiguous()
         return placed.contiguous(memory_format=torch.channels_last) if placed.ndim == 4 else placed
+
+    def _within(self, weight: Tensor, groups: int = 1) -> tuple[Tensor, Tensor | None]:
+        """A weight within a block, (out, in, any, any), and what 1 stands for in each output if it is in eight bits."""
+        outputs, inputs = weight.shape[:2]
+        if not self.coded or groups > 1 or outputs % CODED_OUTPUTS or inputs % CODED_INPUTS:
+            return self._place(weight), None
+        scales = weight.abs().amax((1, 2, 3)) / LARGEST_CODE
+        scales = torch.where(scales > 0, scales, 1)
+        codes = (weight / scales[:, None, None, None]).round()
+        return codes.to(self.device, torch.int8).contiguous(), self._place(scales)
 
     def _optional(self, name: str) -> Tensor | None:
         return self._place(self.tensors[name]) if name in self.tensors else None
@@ -159,24 +176,23 @@ class _Folder:
             )
             for i, name in enumerate(names)
         )
-        return convs, self._expansion(self.tensors[f"{last}.weight"], self.tensors[f"{last}.bias"], False)
-
-    def _expansion(self, weight: Tensor, bias: Tensor, shuffles: bool) -> Expansion:
-        exact = Expansion.of(weight, bias, shuffles)
-        return Expansion(self._place(exact.weight), self._place(exact.bias), exact.factor)
+        exact = Expansion.of(self.tensors[f"{last}.weight"], self.tensors[f"{last}.bias"], False)
+        return convs, Expansion(self._place(exact.weight), self._place(exact.bias), exact.factor)
 
     def block(self, index: int, scale: float) -> FoldedBlock:
         name = f"block{index}"
         first, time = (self._first_of_pair if index == 0 else self._first)(name, scale)
+        second, scales = self._within(self.tensors[f"{name}.conv0.1.0.weight"])
         return FoldedBlock(
             scale=scale,
             first=first,
             time=time,
             second=Conv(
-                self._place(self.tensors[f"{name}.conv0.1.0.weight"]),
+                second,
                 self._place(self.tensors[f"{name}.conv0.1.0.bias"]),
                 stride=2,
                 slopes=self._optional(f"{name}.conv0.1.1.weight"),
+                scales=scales,
             ),
             body=tuple(self._body(f"{name}.convblock.{k}") for k in range(BODY_LAYERS)),
             outer_skip=self.layout.body == "prelu",
@@ -194,7 +210,9 @@ class _Folder:
         gain = scale if layout.shuffles else 2 * scale  # frame side / side of the maps
         weight[:, : side * FLOW_CHANNELS] *= gain
         bias[: side * FLOW_CHANNELS] *= gain
-        return self._expansion(weight, bias, layout.shuffles)
+        exact = Expansion.of(weight, bias, layout.shuffles)
+        weight, scales = self._within(exact.weight)
+        return Expansion(weight, self._place(exact.bias), exact.factor, scales)
 
     def _inputs(self, name: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The first convolution's weight, cut into what reads stack 0, stack 1, the timestep, and the rest."""
@@ -236,22 +254,20 @@ class _Folder:
         ), None
 
     def _body(self, name: str) -> Conv:
+        groups = self.layout.groups
         if self.layout.body != "residual":
-            return Conv(
-                self._place(self.tensors[f"{name}.0.weight"]),
-                self._place(self.tensors[f"{name}.0.bias"]),
-                slopes=self._optional(f"{name}.1.weight"),
-            )
+            weight, scales = self._within(self.tensors[f"{name}.0.weight"], groups)
+            bias = self._place(self.tensors[f"{name}.0.bias"])
+            return Conv(weight, bias, slopes=self._optional(f"{name}.1.weight"), scales=scales)
         beta = self.tensors[f"{name}.beta"].flatten()
-        weight = self.tensors[f"{name}.conv.weight"] * beta[:, None, None, None]
-        identity_folds = self.dtype in (torch.float32, torch.float64)
+        exact = self.tensors[f"{name}.conv.weight"] * beta[:, None, None, None]
+        bias = self._place(self.tensors[f"{name}.conv.bias"] * beta)
+        weight, scales = self._within(exact, groups)
+        # With the identity among them, weights of eight or sixteen bits would lose digits of the others.
+        identity_folds = scales is None and self.dtype in (torch.float32, torch.float64)
         if identity_folds:
-            outputs, inputs = weight.shape[:2]
+            outputs, inputs = exact.shape[:2]
             index = torch.arange(outputs)
-            weight[index, index % inputs, 1, 1] += 1
-        return Conv(
-            self._place(weight),
-            self._place(self.tensors[f"{name}.conv.bias"] * beta),
-            groups=self.layout.groups,
-            residual=not identity_folds,
-        )
+            exact[index, index % inputs, 1, 1] += 1
+            weight = self._place(exact)
+        return Conv(weight, bias, groups=groups, residual=not identity_folds, scales=scales)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import get_args
 
 import click
 from click.shell_completion import CompletionItem, get_completion_class
 
 from vsrife.catalogue import LEGACY_MODELS, MODELS
+from vsrife.devices import Precision
 from vsrife.weights import installed_names
 
 
@@ -44,7 +46,7 @@ def complete_device(ctx: click.Context, param: click.Parameter, incomplete: str)
 
 
 def complete_precision(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:  # noqa: ARG001
-    return _matching(("fp32", "fp16", "bf16"), incomplete)
+    return _matching(get_args(Precision), incomplete)
 
 
 def complete_codec(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:  # noqa: ARG001

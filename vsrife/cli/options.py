@@ -191,7 +191,7 @@ def network_options[R](function: Callable[..., R], *, several: bool = False) -> 
         "--precision",
         metavar="PRECISION",
         shell_complete=complete_precision,
-        help="fp32, fp16 or bf16.  [best that is safe on the device]",
+        help="fp32, fp16, bf16 or int8.  [best that is safe on the device]",
     )
     @functools.wraps(function)
     def command(

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vsrife.ops import reference
+from vsrife.ops import reference, vnni
 from vsrife.ops.reference import STILL_RADII_PX, Axis, Conv, Expansion, Reading
 from vsrife.ops.scratch import scratch
 
@@ -362,6 +362,8 @@ def calm(a: Tensor, b: Tensor) -> Tensor:
 
 def convolve(x: Tensor, conv: Conv) -> Tensor:
     """Twin of `reference.convolve`: oneDNN's convolution with what follows in one pass, as far as it can be."""
+    if conv.scales is not None:
+        return convolve_chain(x, [conv])
     if not _FUSES or conv.slopes is not None or x.dtype not in _FUSED_TYPES:
         return reference.convolve(x, conv)
     window = [1, 1], [conv.stride] * 2, [1, 1], conv.groups
@@ -378,8 +380,14 @@ def convolve(x: Tensor, conv: Conv) -> Tensor:
 
 def convolve_chain(x: Tensor, convs: Sequence[Conv]) -> Tensor:
     """Twin of `reference.convolve_chain`."""
+    spans: Sequence[vnni.Span] = ()
     for conv in convs:
-        x = convolve(x, conv)
+        if conv.scales is None:
+            x, spans = convolve(x, conv), ()
+        elif vnni.serves(x, conv):
+            x, spans = vnni.convolve(x, conv, spans)
+        else:
+            x, spans = reference.convolve(x, conv), ()
     return x
 
 
@@ -398,16 +406,21 @@ def _interleave(places, out):  # type: ignore[no-untyped-def]
 
 def expand(x: Tensor, expansion: Expansion) -> Tensor:
     """Twin of `reference.expand`."""
-    if not (_FUSES and x.dtype == torch.float32 and len(x) == 1):
+    if expansion.scales is not None and vnni.serves(x, expansion):
+        places, _ = vnni.convolve(x, expansion)
+    elif expansion.scales is None and _FUSES and x.dtype == torch.float32:
+        places = torch.ops.mkldnn._convolution_pointwise(
+            x, _packed(expansion, x.shape, 1, 1), expansion.bias, [1, 1], [1, 1], [1, 1], 1, *_NOTHING_BEHIND
+        )  # fmt: skip
+    else:
         return reference.expand(x, expansion)
-    places = torch.ops.mkldnn._convolution_pointwise(
-        x, _packed(expansion, x.shape, 1, 1), expansion.bias, [1, 1], [1, 1], [1, 1], 1, *_NOTHING_BEHIND
-    )  # fmt: skip
-    height, width, side = *x.shape[-2:], expansion.factor // 2
-    places = places.permute(0, 2, 3, 1).contiguous().reshape(height + 1, width + 1, 2, side, 2, -1)
-    out = scratch.take((height, 2, side, width, 2, places.shape[-1]))
-    _interleave(places.numpy(), out)
-    return _tensor(out.reshape(height * 2 * side, width * 2 * side, -1))
+    count, _, height, width = x.shape
+    side = expansion.factor // 2
+    known = places.permute(0, 2, 3, 1).contiguous().reshape(count, height + 1, width + 1, 2, side, 2, -1)
+    out = scratch.take((count, height, 2, side, width, 2, known.shape[-1]))
+    for i in range(count):
+        _interleave(known[i].numpy(), out[i])
+    return torch.from_numpy(out.reshape(count, height * 2 * side, width * 2 * side, -1)).permute(0, 3, 1, 2)
 
 
 def _packed(conv: Conv | Expansion, shape: torch.Size, stride: int, groups: int) -> Tensor:

@@ -18,7 +18,10 @@ LEAKY_SLOPE = 0.2  # of every LeakyReLU in the network
 
 @dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Conv:
-    """A 3x3 convolution with its activation: LeakyReLU, or PReLU where `slopes` is given, or none."""
+    """A 3x3 convolution with its activation: LeakyReLU, or PReLU where `slopes` is given, or none.
+
+    Where `scales` is given the weights are int8 and the input is used in eight bits as well (`coded`).
+    """
 
     weight: Tensor  # (out, in / groups, 3, 3)
     bias: Tensor | None  # (out,)
@@ -27,6 +30,7 @@ class Conv:
     slopes: Tensor | None = None  # (out,)
     residual: bool = False  # add the input before the activation
     activated: bool = True
+    scales: Tensor | None = None  # (out,), what a weight of 1 stands for
 
 
 def resize(image: Tensor, height: int, width: int) -> Tensor:
@@ -242,13 +246,45 @@ def convolve(x: Tensor, conv: Conv) -> Tensor:
     """A 3x3 convolution with zero padding, then residual and activation as `conv` says.
 
     Args:
-        x: (N, C, H, W), dtype of the weights.
+        x: (N, C, H, W), dtype of the weights; float32 or float64 where those are int8.
         conv: weights and what follows them.
     """
-    y = F.conv2d(x, conv.weight, conv.bias, stride=conv.stride, padding=1, groups=conv.groups)
+    y = _filtered(x, conv, conv.stride, conv.groups)
     if conv.residual:
         y += x
     return activate(y, conv.slopes) if conv.activated else y
+
+
+def _filtered(x: Tensor, conv: Conv | Expansion, stride: int, groups: int) -> Tensor:
+    """The convolution itself, with its bias."""
+    if conv.scales is None:
+        return F.conv2d(x, conv.weight, conv.bias, stride=stride, padding=1, groups=groups)
+    codes, step = coded(x)
+    sums = F.conv2d(codes.to(torch.float64), conv.weight.to(torch.float64), stride=stride, padding=1, groups=groups)
+    y = sums.to(x.dtype) * (conv.scales.to(x.dtype)[:, None, None] * step)
+    return y if conv.bias is None else y + conv.bias.to(x.dtype)[:, None, None]
+
+
+CODES = 255  # steps between the least and the largest value of a map in eight bits
+
+
+def coded(x: Tensor) -> tuple[Tensor, Tensor]:
+    """A map in eight bits: whole steps from the least to the largest value of each sample, 0 among them.
+
+    Args:
+        x: (N, C, H, W).
+
+    Returns:
+        (N, C, H, W) whole numbers, at most 255 apart, and (N, 1, 1, 1), what 1 stands for; both of the dtype of `x`.
+
+    Source: affine quantization for each tensor, its range that of the values themselves (Jacob et al., "Quantization
+    and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference", CVPR 2018).
+    """
+    least, largest = x.amin((1, 2, 3), keepdim=True).clamp_max(0), x.amax((1, 2, 3), keepdim=True).clamp_min(0)
+    step = (largest - least) / CODES
+    step = torch.where(step > 0, step, 1)
+    zero = (-least / step).round()
+    return (x * (1 / step) + zero).round().clamp_(0, CODES) - zero, step
 
 
 def convolve_chain(x: Tensor, convs: Sequence[Conv]) -> Tensor:
@@ -280,11 +316,13 @@ class Expansion:
             shuffle, channels.
         bias: (4 * out,).
         factor: 2, or 4 with the pixel shuffle.
+        scales: (4 * out,), as those of `Conv`.
     """
 
     weight: Tensor
     bias: Tensor
     factor: int
+    scales: Tensor | None = None
 
     @classmethod
     def of(cls, weight: Tensor, bias: Tensor, shuffles: bool) -> Expansion:
@@ -315,7 +353,7 @@ def expand(x: Tensor, expansion: Expansion) -> Tensor:
     count, _, height, width = x.shape
     factor = expansion.factor
     channels = expansion.weight.shape[0] // factor**2
-    places = F.conv2d(x, expansion.weight, expansion.bias, padding=1).permute(0, 2, 3, 1)
+    places = _filtered(x, expansion, 1, 1).permute(0, 2, 3, 1)
     places = places.reshape(count, height + 1, width + 1, 2, factor // 2, 2, factor // 2 * channels)
     exact = torch.float64 if x.dtype == torch.float64 else torch.float32
     out = x.new_empty((count, height, 2, factor // 2, width, 2, factor // 2 * channels), dtype=exact)

@@ -1,0 +1,131 @@
+"""Functions for a CPU written in LLVM's language, where what matters is that values stay in vector registers.
+
+They are compiled in milliseconds when first needed, by the compiler that numba brings along, and called from its
+kernels, which do what surrounds them: threads, strips and borders.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from llvmlite import binding, ir
+from numba.core import types
+from numba.extending import intrinsic
+
+I8, I32, I64, F32 = ir.IntType(8), ir.IntType(32), ir.IntType(64), ir.FloatType()
+Form = Mapping[str, ir.Type]  # the arguments of a function by name; addresses are I64
+
+
+@dataclass(frozen=True, slots=True)
+class Writer:
+    """Writes instructions on vectors of `lanes` 32-bit numbers; addresses are 64-bit integers, offsets bytes."""
+
+    to: ir.IRBuilder
+    lanes: int
+
+    def vector(self, kind: ir.Type) -> ir.VectorType:
+        return ir.VectorType(kind, self.lanes)
+
+    def number(self, value: int) -> ir.Constant:
+        return ir.Constant(I64, value)
+
+    def filled(self, value: float) -> ir.Constant:
+        return ir.Constant(self.vector(F32), [value] * self.lanes)
+
+    def spread(self, value: ir.Value) -> ir.Value:
+        """A vector of one value."""
+        none = ir.Constant(self.vector(value.type), ir.Undefined)
+        first = self.to.insert_element(none, value, ir.Constant(I32, 0))
+        return self.to.shuffle_vector(first, none, ir.Constant(self.vector(I32), None))
+
+    def load(self, kind: ir.Type, address: ir.Value, offset: int = 0, aligned: int = 4) -> ir.Value:
+        pointer = self.to.inttoptr(self.to.add(address, self.number(offset)), kind.as_pointer())
+        return self.to.load(pointer, align=aligned)
+
+    def store(self, value: ir.Value, address: ir.Value, offset: int = 0) -> None:
+        pointer = self.to.inttoptr(self.to.add(address, self.number(offset)), value.type.as_pointer())
+        self.to.store(value, pointer, align=1)
+
+    def call(self, name: str, *arguments: ir.Value) -> ir.Value:
+        """An LLVM intrinsic whose result is of the arguments' type."""
+        kind = arguments[0].type
+        form = ir.FunctionType(kind, [argument.type for argument in arguments])
+        known = self.to.module.globals.get(name) or ir.Function(self.to.module, form, name)
+        return self.to.call(known, arguments)
+
+    def floats(self, name: str, *arguments: ir.Value) -> ir.Value:
+        return self.call(f"llvm.{name}.v{self.lanes}f32", *arguments)
+
+    def loop(self, count: ir.Value | int, start: Sequence[ir.Value]) -> Loop:
+        return Loop(self, self.number(count) if isinstance(count, int) else count, start)
+
+
+class Loop:
+    """A loop of at least one turn whose values live in registers."""
+
+    def __init__(self, writer: Writer, count: ir.Value, start: Sequence[ir.Value]) -> None:
+        self.to, self.count = writer.to, count
+        before, self.block = self.to.block, self.to.append_basic_block("turn")
+        self.to.branch(self.block)
+        self.to.position_at_end(self.block)
+        self.values = [self.to.phi(value.type) for value in (ir.Constant(I64, 0), *start)]
+        for phi, value in zip(self.values, (ir.Constant(I64, 0), *start), strict=True):
+            phi.add_incoming(value, before)
+
+    def end(self, following: Sequence[ir.Value]) -> None:
+        """What the values are in the next turn."""
+        turn = self.to.add(self.values[0], ir.Constant(I64, 1))
+        for phi, value in zip(self.values, (turn, *following), strict=True):
+            phi.add_incoming(value, self.to.block)
+        after = self.to.append_basic_block("after")
+        self.to.cbranch(self.to.icmp_signed("<", turn, self.count), self.block, after)
+        self.to.position_at_end(after)
+
+
+def compiled(form: Form, write: Callable[..., None], shape: Any) -> int:
+    """Address of the function; milliseconds. It stays for the life of the process."""
+    module = ir.Module()
+    function = ir.Function(module, ir.FunctionType(ir.VoidType(), list(form.values())), "made")
+    builder = ir.IRBuilder(function.append_basic_block())
+    write(builder, function.args, shape)
+    builder.ret_void()
+    engine = binding.create_mcjit_compiler(binding.parse_assembly(str(module)), _machine())
+    engine.finalize_object()
+    _engines.append(engine)
+    return int(engine.get_function_address("made"))
+
+
+@cache
+def features() -> frozenset[str]:
+    """What this CPU has, as LLVM calls it."""
+    return frozenset(name for name, there in binding.get_host_cpu_features().items() if there)
+
+
+def _machine() -> binding.TargetMachine:
+    """This CPU."""
+    features = binding.get_host_cpu_features().flatten()
+    target = binding.Target.from_default_triple()
+    return target.create_target_machine(cpu=binding.get_host_cpu_name(), features=features, opt=3, jit=True)
+
+
+def calling(form: Form) -> Any:
+    """For numba: call a function of this form at an address."""
+    kinds = tuple({I64: types.int64, I32: types.int32, F32: types.float32}[kind] for kind in form.values())
+    pointer = ir.FunctionType(ir.VoidType(), list(form.values())).as_pointer()
+
+    @intrinsic
+    def call(_typing, address, arguments):  # type: ignore[no-untyped-def]  # noqa: ARG001
+        def write(_context, builder, _signature, given):  # type: ignore[no-untyped-def]
+            function, values = given
+            unpacked = [builder.extract_value(values, i) for i in range(len(kinds))]
+            builder.call(builder.inttoptr(function, pointer), unpacked)
+
+        return types.void(types.int64, types.Tuple(kinds)), write  # type: ignore[attr-defined]
+
+    return call
+
+
+_engines: list[binding.ExecutionEngine] = []  # their code goes with them
