@@ -53,8 +53,8 @@ class Results:
         return image.new_zeros(*image.shape[:2], len(rows.low), len(columns.low)) if total is None else total
 
     @staticmethod
-    def enlarge_add(total: Tensor, _small: Tensor) -> Tensor:
-        return torch.zeros_like(total)
+    def enlarge(maps: Sequence[Tensor], height: int, width: int, _total: Tensor | None = None) -> Tensor:
+        return maps[0].new_zeros(*maps[0].shape[:2], height, width)
 
     @staticmethod
     def warp_stacks(
@@ -63,6 +63,15 @@ class Results:
     ) -> Tensor:  # fmt: skip
         height, width = flow.shape[-2] // taps, flow.shape[-1] // taps
         return into.new_zeros(len(flow), into.shape[1], height, width)
+
+    @staticmethod
+    def warp_convolve(
+        _stack0: object, _stack1: object, flow: Tensor, _rows: object, _columns: object, taps: int, _extra: object,
+        _times: object, conv: Conv,
+    ) -> Tensor:  # fmt: skip
+        """In two steps, as on a GPU."""
+        stack = Results.warp_stacks(None, None, flow, None, None, taps, None, None, conv.weight)
+        return Results.convolve(stack, conv)
 
     @staticmethod
     def blend(a: Tensor, _b: Tensor, flow: Tensor, _share: Tensor) -> Tensor:

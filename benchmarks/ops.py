@@ -68,8 +68,10 @@ def loads(size: Size, dtype: torch.dtype, device: torch.device) -> Iterable[Load
     picture = [planes[0], *(plane[..., ::2, ::2].contiguous() for plane in planes)]
     yield Load("see", "YUV420P8", (picture, reading(fmt, BT709, device), True, maps(3, 1)))
     yield Load("sample", "chroma", (flow, *axes))
-    yield Load("enlarge_add", "of 1/4", (flow, maps(4, 4)))
+    yield Load("enlarge", "1/4 to 1/16", ([maps(4, factor) for factor in (4, 8, 16)], height, width))
     yield Load("warp_stacks", "last block", (*stacks, flow, *grid, 1, maps(9, 2), time, weights(16, 32, 3, 3)))
+    first = Conv(weights(16, 32, 3, 3), torch.zeros(16, dtype=dtype, device=device), stride=2)
+    yield Load("warp_convolve", "last block", (*stacks, flow, *grid, 1, maps(9, 2), time, first))
     yield Load("blend", "RGB", (stacks[0][:, :3], stacks[1][:, :3], flow, maps(1, 1)))
     yield Load("calm", "uint8", tuple(planes))
     yield Load("blend_plane", "uint8", (*planes, flow, maps(1, 1), reference.calm(*planes), 255))

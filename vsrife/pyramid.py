@@ -68,10 +68,10 @@ class Field:
 
     def flow(self) -> Tensor:
         """(N, 4, H, W) at every pixel. Each map is enlarged once; the sum so far is kept for the next block."""
-        while self._summed < len(self.flows):
-            small = self.flows[self._summed]
-            self._full = resize(small, *self.size) if self._full is None else self.ops.enlarge_add(self._full, small)
-            self._summed += 1
+        new = self.flows[self._summed :]
+        if new:
+            self._full = self.ops.enlarge(new, *self.size, self._full)
+            self._summed = len(self.flows)
         assert self._full is not None
         return self._full
 
@@ -242,31 +242,6 @@ def _times(net: FoldedNet, timestep: float | Tensor, size: tuple[int, int]) -> T
     return torch.cat((timestep, 1 - timestep), dim=1) if net.ensemble else timestep
 
 
-def _block_input(
-    net: FoldedNet,
-    block: FoldedBlock,
-    source0: Source,
-    source1: Source,
-    result: Field,
-    carried: Tensor,
-    timestep: float | Tensor,
-) -> Tensor:
-    """(N, in, h, w) at the block's size: both stacks warped, mask, carried features, flow in pixels, times."""
-    height, width = result.size
-    small = (int(height / block.scale), int(width / block.scale))
-    flow = result.flow_at(block.scale)
-    columns = _tap_positions(width, block.scale, flow.device, flow.dtype)
-    rows = _tap_positions(height, block.scale, flow.device, flow.dtype)[:, None]
-    taps = 2 if block.scale >= 2 else 1
-    size = flow.shape[-2] // taps, flow.shape[-1] // taps
-    extra, times = result.extra(carried, size), _times(net, timestep, size)
-    stack = net.ops.warp_stacks(
-        source0.stack, source1.stack, flow, rows, columns, taps, extra, times, block.first.weight
-    )  # fmt: skip
-    # Enlarging goes through full resolution as the published forward does: bilinear steps do not compose.
-    return resize(stack, *small) if block.scale < 1 else stack
-
-
 def first_of_block(
     net: FoldedNet,
     block: FoldedBlock,
@@ -282,7 +257,21 @@ def first_of_block(
         result: of the blocks before.
         carried: features that the block before hands on.
     """
-    x = net.ops.convolve(_block_input(net, block, source0, source1, result, carried, timestep), block.first)
+    height, width = result.size
+    flow = result.flow_at(block.scale)
+    columns = _tap_positions(width, block.scale, flow.device, flow.dtype)
+    rows = _tap_positions(height, block.scale, flow.device, flow.dtype)[:, None]
+    taps = 2 if block.scale >= 2 else 1
+    size = flow.shape[-2] // taps, flow.shape[-1] // taps
+    extra, times = result.extra(carried, size), _times(net, timestep, size)
+    given = source0.stack, source1.stack, flow, rows, columns, taps, extra, times
+    if block.scale < 1:
+        # Enlarging goes through full resolution as the published forward does: bilinear steps do not compose.
+        stack = net.ops.warp_stacks(*given, block.first.weight)
+        stack = resize(stack, int(height / block.scale), int(width / block.scale))
+        x = net.ops.convolve(stack, block.first)
+    else:
+        x = net.ops.warp_convolve(*given, block.first)
     return torch.cat(x.chunk(2, dim=1)) if net.ensemble else x
 
 

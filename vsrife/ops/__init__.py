@@ -26,11 +26,16 @@ class Ops(Protocol):
 
     def sample(self, image: Tensor, rows: Axis, columns: Axis, total: Tensor | None = None) -> Tensor: ...
 
-    def enlarge_add(self, total: Tensor, small: Tensor) -> Tensor: ...
+    def enlarge(self, maps: Sequence[Tensor], height: int, width: int, total: Tensor | None = None) -> Tensor: ...
 
     def warp_stacks(
         self, stack0: Tensor, stack1: Tensor, flow: Tensor, rows: Tensor, columns: Tensor, taps: int, extra: Tensor,
         times: Tensor, into: Tensor,
+    ) -> Tensor: ...  # fmt: skip
+
+    def warp_convolve(
+        self, stack0: Tensor, stack1: Tensor, flow: Tensor, rows: Tensor, columns: Tensor, taps: int, extra: Tensor,
+        times: Tensor, conv: Conv,
     ) -> Tensor: ...  # fmt: skip
 
     def blend(self, a: Tensor, b: Tensor, flow: Tensor, share: Tensor) -> Tensor: ...
@@ -140,7 +145,7 @@ def _warn(device: torch.device, what: str) -> None:
 
 
 OP_NAMES = (
-    "see", "sample", "enlarge_add", "warp_stacks", "blend", "calm", "blend_plane", "convolve", "convolve_chain",
-    "expand",
+    "see", "sample", "enlarge", "warp_stacks", "warp_convolve", "blend", "calm", "blend_plane", "convolve",
+    "convolve_chain", "expand",
 )  # fmt: skip
 _checking = threading.Lock()

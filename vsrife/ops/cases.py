@@ -89,8 +89,13 @@ def _sample(adds: bool, count: int = 1) -> Callable[..., Arguments]:
     return make
 
 
-def _enlarge_add(generator: torch.Generator, height: int, width: int, move: Move) -> Arguments:
-    return move(unit(generator, 2, 4, 4 * height, 2 * width)), move(sliced(generator, 4, height, width, 2))
+def _enlarge(adds: bool, count: int) -> Callable[..., Arguments]:
+    def make(generator: torch.Generator, height: int, width: int, move: Move) -> Arguments:
+        maps = [move(sliced(generator, 4, factor * height, factor * width, count)) for factor in (1, 2, 4)]
+        arguments = maps[: 2 if adds else 3], 4 * height, 4 * width
+        return (*arguments, move(unit(generator, count, 4, 4 * height, 4 * width))) if adds else arguments
+
+    return make
 
 
 def _warp_stacks(
@@ -106,6 +111,17 @@ def _warp_stacks(
         extra = sliced(generator, extras, max(1, height // 2), max(1, width // 2), count)
         when = unit(generator, count, times, 1, 1) if times == 1 else unit(generator, count, times, height, width)
         return *stacks, flow, rows, columns, taps, extra, when, unit(generator, 1, filled, 3, 3)
+
+    return make
+
+
+def _warp_convolve(
+    taps: int, channels: int, extras: int, times: int, filled: int, outputs: int, count: int = 1
+) -> Callable[..., Arguments]:
+    def make(generator: torch.Generator, height: int, width: int, move: Move) -> Arguments:
+        *given, _ = _warp_stacks(taps, channels, extras, times, filled, count)(generator, height, width, move)
+        conv = _convolve(filled, outputs, stride=2)(generator, 1, 1, move)[1]
+        return *given, conv
 
     return make
 
@@ -192,10 +208,16 @@ CASES = (
     Case("see", "GRAY8", _see(torch.uint8, None, planes=1), 1e-6, half=True),
     Case("sample", "", _sample(False), 3e-7),
     Case("sample", "adds, batch", _sample(True, 2), 3e-7),
-    Case("enlarge_add", "batch", _enlarge_add, 2e-6),
+    Case("enlarge", "three", _enlarge(False, 1), 2e-6),
+    Case("enlarge", "adds two, batch", _enlarge(True, 2), 2e-6),
     Case("warp_stacks", "one tap", _warp_stacks(1, 7, 9, 1, 28), _POSITIONS),
     Case("warp_stacks", "one tap, three times", _warp_stacks(1, 7, 9, 1, 28, 3), _POSITIONS, half=True),
     Case("warp_stacks", "four taps, a time for every pixel", _warp_stacks(2, 11, 1, 2, 40), _POSITIONS, half=True),
+    Case("warp_convolve", "one tap", _warp_convolve(1, 7, 9, 1, 28, 16), _POSITIONS),
+    Case("warp_convolve", "one tap, three times", _warp_convolve(1, 3, 1, 1, 12, 32, 3), _POSITIONS, half=True),
+    Case(
+        "warp_convolve", "four taps, a time for every pixel", _warp_convolve(2, 11, 1, 2, 40, 24), _POSITIONS, half=True
+    ),
     Case("blend", "float32", _blend(torch.float32, 3), _POSITIONS),
     Case("blend", "uint8, batch", _blend(torch.uint8, 1, 2), _POSITIONS),
     Case("blend", "uint16", _blend(torch.uint16, 1), _POSITIONS),
@@ -225,6 +247,8 @@ def cast(argument: Any, dtype: torch.dtype, device: torch.device | None = None) 
         names = ("weight", "bias", "slopes", "rows", "columns")
         parts = {name: cast(getattr(argument, name), dtype, device) for name in names if hasattr(argument, name)}
         return replace(argument, **parts)
+    if isinstance(argument, list):
+        return [cast(part, dtype, device) for part in argument]
     if isinstance(argument, tuple):
         return tuple(cast(part, part.dtype if isinstance(part, Tensor) else dtype, device) for part in argument)
     if isinstance(argument, Tensor):
@@ -235,7 +259,7 @@ def cast(argument: Any, dtype: torch.dtype, device: torch.device | None = None) 
 def arguments_of(case: Case, size: tuple[int, int], move: Move, dtype: torch.dtype) -> Arguments:
     """The arguments of a case as a network of this dtype would have them; its coordinates stay float32."""
     made = case.make(torch.Generator().manual_seed(size[1]), *size, move)
-    if case.op in ("warp_stacks", "see"):  # the last tells what the result is for
+    if case.op in ("warp_stacks", "warp_convolve", "see"):  # the last tells what the result is for
         return (*(cast(a, torch.float32) for a in made[:-1]), cast(made[-1], dtype))
     return tuple(cast(a, dtype if case.half else torch.float32) for a in made)
 
@@ -259,7 +283,7 @@ def excess(twin: Callable[..., Tensor], case: Case, arguments: Arguments, device
 
 
 def _dtype_of(argument: Any) -> torch.dtype:
-    if isinstance(argument, tuple):
+    if isinstance(argument, tuple | list):
         argument = argument[0]
     if isinstance(argument, Axis | Conv | Expansion | Reading):
         argument = argument.weight

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vsrife.ops import reference, vnni
+from vsrife.ops import gathering, reference, vnni
 from vsrife.ops.reference import STILL_RADII_PX, Axis, Conv, Expansion, Reading
 from vsrife.ops.scratch import scratch
 
@@ -68,43 +68,9 @@ def _inside(position, last):  # type: ignore[no-untyped-def]
     return min(position, last)
 
 
-@numba.njit(inline="always")
-def _between(i, step, count):  # type: ignore[no-untyped-def]
-    """Where sample i of an enlarged axis lies among `count` small ones: first neighbour, second, its weight."""
-    at = _inside((Float(i) + Float(0.5)) * step - Float(0.5), Float(count - 1))
-    low = int(at)
-    return low, min(low + 1, count - 1), at - Float(low)
-
-
-@numba.njit(inline="always")
-def _enlarged_row(small, y, step, row):  # type: ignore[no-untyped-def]
-    """One row of `small`, enlarged along the other axis only: each value is then used for many pixels."""
-    top, low, weight = _between(y, step, small.shape[0])
-    for x in range(small.shape[1]):
-        for c in range(small.shape[2]):
-            row[x, c] = small[top, x, c] + (small[low, x, c] - small[top, x, c]) * weight
-
-
-@numba.njit(parallel=True, fastmath={"contract", "nsz"}, cache=True)
-def _enlarge_add(total, small, out):  # type: ignore[no-untyped-def]
-    height, width, channels = out.shape
-    small_height, small_width = small.shape[0], small.shape[1]
-    step_y, step_x = Float(small_height) / Float(height), Float(small_width) / Float(width)
-    for y in numba.prange(height):
-        row = np.empty((small_width, channels), np.float32)
-        _enlarged_row(small, y, step_y, row)
-        for x in range(width):
-            left, right, weight = _between(x, step_x, small_width)
-            for c in range(channels):
-                out[y, x, c] = total[y, x, c] + (row[left, c] + (row[right, c] - row[left, c]) * weight)
-
-
-@_each(0)
-def enlarge_add(total: Tensor, small: Tensor) -> Tensor:
-    """Twin of `reference.enlarge_add`."""
-    out = scratch.take(_pixels(total).shape)
-    _enlarge_add(_pixels(total), _pixels(small), out)
-    return _tensor(out)
+def enlarge(maps: Sequence[Tensor], height: int, width: int, total: Tensor | None = None) -> Tensor:
+    """Twin of `reference.enlarge`."""
+    return gathering.enlarge(maps, height, width, total)
 
 
 @numba.njit(parallel=True, fastmath={"contract", "nsz"}, cache=True)
@@ -206,37 +172,6 @@ def _gather(image, x, y, channels, weight, out):  # type: ignore[no-untyped-def]
         )
 
 
-@numba.njit(parallel=True, fastmath={"contract", "nsz"}, cache=True)
-def _warp_stacks(stack0, stack1, flow, rows, columns, taps, channels, extra, times, out):  # type: ignore[no-untyped-def]
-    height, width = out.shape[0], out.shape[1]
-    count, extras = len(channels), extra.shape[2]
-    share = Float(1) / Float(taps * taps)
-    tall, wide = int(times.shape[0] > 1), int(times.shape[1] > 1)  # one time for all pixels, or one for each
-    step_y, step_x = Float(extra.shape[0]) / Float(height), Float(extra.shape[1]) / Float(width)
-    for i in numba.prange(height):
-        row = np.empty((extra.shape[1], extras), np.float32)
-        _enlarged_row(extra, i, step_y, row)
-        for j in range(width):
-            pixel = out[i, j]
-            pixel[: 2 * count] = Float(0)
-            for k in range(4):
-                pixel[2 * count + extras + k] = Float(0)
-            for a in range(i * taps, (i + 1) * taps):
-                for b in range(j * taps, (j + 1) * taps):
-                    x, y = columns[b], rows[a]
-                    _gather(stack0, x + flow[a, b, 0], y + flow[a, b, 1], channels, share, pixel[:count])
-                    _gather(stack1, x + flow[a, b, 2], y + flow[a, b, 3], channels, share, pixel[count : 2 * count])
-                    for k in range(4):
-                        pixel[2 * count + extras + k] += share * flow[a, b, k]
-            left, right, weight = _between(j, step_x, extra.shape[1])
-            for e in range(extras):
-                pixel[2 * count + e] = row[left, e] + (row[right, e] - row[left, e]) * weight
-            pixel[2 * count + extras + 4 :] = Float(0)
-            for t in range(times.shape[2]):
-                pixel[2 * count + extras + 4 + t] = times[i * tall, j * wide, t]
-
-
-@_each(2)
 def warp_stacks(
     stack0: Tensor,
     stack1: Tensor,
@@ -249,12 +184,27 @@ def warp_stacks(
     into: Tensor,
 ) -> Tensor:
     """Twin of `reference.warp_stacks`."""
-    out = scratch.take((flow.shape[-2] // taps, flow.shape[-1] // taps, into.shape[1]))
-    _warp_stacks(
-        _pixels(stack0), _pixels(stack1), _pixels(flow), rows.flatten().numpy(), columns.numpy(), taps,
-        (0,) * stack0.shape[1], _pixels(extra), _pixels(times), out,
-    )  # fmt: skip
-    return _tensor(out).to(into.dtype)
+    given = stack0, stack1, flow, rows, columns, taps, extra, times
+    return gathering.gather(given, into.shape[1]).to(into.dtype)
+
+
+def warp_convolve(
+    stack0: Tensor,
+    stack1: Tensor,
+    flow: Tensor,
+    rows: Tensor,
+    columns: Tensor,
+    taps: int,
+    extra: Tensor,
+    times: Tensor,
+    conv: Conv,
+) -> Tensor:
+    """Twin of `reference.warp_convolve`."""
+    given = stack0, stack1, flow, rows, columns, taps, extra, times
+    outputs = len(conv.weight)
+    if conv.weight.dtype == torch.float32 and conv.stride == 2 and conv.groups == 1 and gathering.lanes_for(outputs):
+        return gathering.gather_convolve(given, conv)
+    return convolve(warp_stacks(*given, conv.weight), conv)
 
 
 @numba.njit(parallel=True, fastmath={"contract", "nsz"}, cache=True)

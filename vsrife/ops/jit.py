@@ -15,7 +15,7 @@ from llvmlite import binding, ir
 from numba.core import types
 from numba.extending import intrinsic
 
-I8, I32, I64, F32 = ir.IntType(8), ir.IntType(32), ir.IntType(64), ir.FloatType()
+I1, I8, I32, I64, F32 = ir.IntType(1), ir.IntType(8), ir.IntType(32), ir.IntType(64), ir.FloatType()
 Form = Mapping[str, ir.Type]  # the arguments of a function by name; addresses are I64
 
 
@@ -41,6 +41,30 @@ class Writer:
         first = self.to.insert_element(none, value, ir.Constant(I32, 0))
         return self.to.shuffle_vector(first, none, ir.Constant(self.vector(I32), None))
 
+    def floats_at(self, address: ir.Value, offset: int = 0, used: int | None = None) -> ir.Value:
+        """A vector of float32 of which the first `used` numbers are read and the others are 0."""
+        kind = self.vector(F32)
+        if used is None or used == self.lanes:
+            return self.load(kind, address, offset)
+        mask = ir.Constant(self.vector(I1), [int(i < used) for i in range(self.lanes)])
+        pointer = self.to.inttoptr(self.to.add(address, self.number(offset)), kind.as_pointer())
+        form = ir.FunctionType(kind, [pointer.type, I32, mask.type, kind])
+        return self._function(
+            f"llvm.masked.load.v{self.lanes}f32.p0", form, pointer, ir.Constant(I32, 4), mask, self.filled(0)
+        )
+
+    def spread_lane(self, values: ir.Value, lane: int) -> ir.Value:
+        """A vector of one number of another, which may have another length."""
+        return self.to.shuffle_vector(values, values, ir.Constant(self.vector(I32), [lane] * self.lanes))
+
+    def shuffled(self, a: ir.Value, b: ir.Value, order: Sequence[int]) -> ir.Value:
+        """Numbers of two vectors, those of the second counted on."""
+        return self.to.shuffle_vector(a, b, ir.Constant(self.vector(I32), list(order)))
+
+    def mixed(self, a: ir.Value, b: ir.Value, weight: ir.Value) -> ir.Value:
+        """Between two vectors of float32; `weight` is that of the second."""
+        return self.floats("fma", self.to.fsub(b, a), weight, a)
+
     def load(self, kind: ir.Type, address: ir.Value, offset: int = 0, aligned: int = 4) -> ir.Value:
         pointer = self.to.inttoptr(self.to.add(address, self.number(offset)), kind.as_pointer())
         return self.to.load(pointer, align=aligned)
@@ -52,7 +76,9 @@ class Writer:
     def call(self, name: str, *arguments: ir.Value) -> ir.Value:
         """An LLVM intrinsic whose result is of the arguments' type."""
         kind = arguments[0].type
-        form = ir.FunctionType(kind, [argument.type for argument in arguments])
+        return self._function(name, ir.FunctionType(kind, [argument.type for argument in arguments]), *arguments)
+
+    def _function(self, name: str, form: ir.FunctionType, *arguments: ir.Value) -> ir.Value:
         known = self.to.module.globals.get(name) or ir.Function(self.to.module, form, name)
         return self.to.call(known, arguments)
 
@@ -106,6 +132,8 @@ def features() -> frozenset[str]:
 
 def _machine() -> binding.TargetMachine:
     """This CPU."""
+    binding.initialize_native_target()
+    binding.initialize_native_asmprinter()
     features = binding.get_host_cpu_features().flatten()
     target = binding.Target.from_default_triple()
     return target.create_target_machine(cpu=binding.get_host_cpu_name(), features=features, opt=3, jit=True)

@@ -171,17 +171,23 @@ def warp(image: Tensor, x: Tensor, y: Tensor) -> Tensor:
     return F.grid_sample(image, grid, mode="bilinear", padding_mode="border", align_corners=True)
 
 
-def enlarge_add(total: Tensor, small: Tensor) -> Tensor:
-    """Add a small map, enlarged to the size of the sum.
+def enlarge(maps: Sequence[Tensor], height: int, width: int, total: Tensor | None = None) -> Tensor:
+    """The sum of small maps, each enlarged once.
 
     Args:
-        total: (N, C, H, W).
-        small: (N, C, h, w), h <= H and w <= W.
+        maps: each (N, 4, any, any), not larger than the result.
+        height: of the result.
+        width: of the result.
+        total: (N, 4, height, width), a sum to add them to.
 
     Returns:
-        (N, C, H, W): `total` + `resize(small)`.
+        (N, 4, height, width): `total` and `resize` of each map.
     """
-    return total + resize(small, *total.shape[-2:])
+    for small in maps:
+        enlarged = resize(small, height, width)
+        total = enlarged if total is None else total + enlarged
+    assert total is not None
+    return total
 
 
 def warp_stacks(
@@ -220,6 +226,25 @@ def warp_stacks(
     filled = torch.cat(parts, dim=1).to(into.dtype)
     missing = into.shape[1] - filled.shape[1]
     return F.pad(filled, (0, 0, 0, 0, 0, missing)) if missing else filled
+
+
+def warp_convolve(
+    stack0: Tensor,
+    stack1: Tensor,
+    flow: Tensor,
+    rows: Tensor,
+    columns: Tensor,
+    taps: int,
+    extra: Tensor,
+    times: Tensor,
+    conv: Conv,
+) -> Tensor:
+    """A block's first convolution: `convolve` of `warp_stacks`.
+
+    Args:
+        conv: the convolution; the others are those of `warp_stacks`.
+    """
+    return convolve(warp_stacks(stack0, stack1, flow, rows, columns, taps, extra, times, conv.weight), conv)
 
 
 def blend(a: Tensor, b: Tensor, flow: Tensor, share: Tensor) -> Tensor:

@@ -187,7 +187,7 @@ def sample(image: Tensor, rows: Axis, columns: Axis, total: Tensor | None = None
 
 
 @triton.jit
-def _enlarge_add_kernel(
+def _enlarge_kernel(
     total, tn, tc, ty, tx, small, sn, sc, sy, sx, out, on, oc, oy, ox,
     height, width, small_height, small_width, step_y, step_x, channels,
     C: tl.constexpr, P: tl.constexpr,
@@ -202,12 +202,19 @@ def _enlarge_add_kernel(
     tl.store(out + n * on + c * oc + (y.to(tl.int64) * oy + x * ox)[:, None], value, mask=use)
 
 
-def enlarge_add(total: Tensor, small: Tensor) -> Tensor:
-    """Twin of `reference.enlarge_add`."""
+def enlarge(maps: Sequence[Tensor], height: int, width: int, total: Tensor | None = None) -> Tensor:
+    """Twin of `reference.enlarge`."""
+    for small in maps:
+        total = reference.resize(small, height, width) if total is None else _enlarge_add(total, small)
+    assert total is not None
+    return total
+
+
+def _enlarge_add(total: Tensor, small: Tensor) -> Tensor:
     _, channels, height, width = total.shape
     out = _empty(max(total, small, key=len), channels, height, width, total.dtype)
     with _on(total):
-        _enlarge_add_kernel[(_blocks(height * width, PIXELS), len(out))](
+        _enlarge_kernel[(_blocks(height * width, PIXELS), len(out))](
             total, *_strides(total), small, *_strides(small), out, *out.stride(),
             height, width, *small.shape[-2:], small.shape[-2] / height, small.shape[-1] / width, channels,
             C=_lanes(channels), P=PIXELS, **FUSION,
@@ -292,6 +299,14 @@ def warp_stacks(
             TAPS=taps, C=_lanes(channels), E=_lanes(extras), R=_lanes(rest), P=PIXELS, **FUSION,
         )  # fmt: skip
     return out
+
+
+def warp_convolve(
+    stack0: Tensor, stack1: Tensor, flow: Tensor, rows: Tensor, columns: Tensor, taps: int, extra: Tensor,
+    times: Tensor, conv: Conv,
+) -> Tensor:  # fmt: skip
+    """Twin of `reference.warp_convolve`."""
+    return convolve(warp_stacks(stack0, stack1, flow, rows, columns, taps, extra, times, conv.weight), conv)
 
 
 @triton.jit

@@ -3,15 +3,12 @@
 Twin of what `reference.convolve` does where a convolution has `scales`. An output is summed over unsigned codes of the
 input and signed ones of the weights, four products in each lane of an instruction, exactly; the input becomes codes row
 by row on the way, so that only float32 maps are ever stored.
-
-A tile has as many sums as registers hold: `pixels` neighbours in a row times `vectors` vectors of outputs.
 """
 
 from __future__ import annotations
 
 import weakref
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -23,16 +20,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vsrife.ops.jit import F32, I8, I32, I64, Writer, calling, compiled, features
-from vsrife.ops.reference import LEAKY_SLOPE, Conv, Expansion
+from vsrife.ops.reference import Conv, Expansion
 from vsrife.ops.scratch import scratch
+from vsrife.ops.tiles import Shape, packed, scaling, slopes_of, write_sums
 
 Array = NDArray[Any]
 Span = tuple[np.float32, np.float32]  # the least and the largest value of a map, and 0
 
 TOP = 255  # the largest code
-ALIGNED = 64  # bytes, of weights: the longest vectors are read at once
 ROWS = 8  # of outputs that a thread makes at a time; its codes stay in the first caches
-REGISTERS = {16: 24, 8: 12}  # for sums, by 32-bit numbers in a vector; there are 32 and 16
 
 
 @cache
@@ -46,37 +42,16 @@ def vectors_here() -> tuple[int, ...]:
 # --- the tile, in LLVM's language -------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class _Shape:
-    """What is constant in a tile's code."""
-
-    lanes: int  # numbers in a vector
-    vectors: int  # of outputs
-    pixels: int
-    taps: int  # rows of them
-    residual: bool
-
-
-def _write_tile(builder: ir.IRBuilder, arguments: Sequence[ir.Value], shape: _Shape) -> None:
+def _write_tile(builder: ir.IRBuilder, arguments: Sequence[ir.Value], shape: Shape) -> None:
     """Sums of a tile, and its outputs from them; `TILE` names the arguments."""
     codes, pixel, row, weights, steps, scaling, step, zero, residual, out, out_pixel, span = arguments
-    lanes, vectors, pixels = shape.lanes, shape.vectors, shape.pixels
-    w, size = Writer(builder, lanes), 4 * lanes
-    none = ir.Constant(w.vector(I32), None)
-    rows = w.loop(shape.taps, [codes, weights, *[none] * (pixels * vectors)])
-    _, at, read, *sums = rows.values
-    along = w.loop(steps, [at, read, *sums])
-    _, four, weight, *sums = along.values
-    loaded = [w.load(w.vector(I32), weight, size * v, size) for v in range(vectors)]
-    for p in range(pixels):
-        known = w.spread(w.load(I32, builder.add(four, builder.mul(pixel, w.number(p))), aligned=1))
-        for v in range(vectors):
-            i = p * vectors + v
-            sums[i] = w.call(f"llvm.x86.avx512.vpdpbusd.{32 * lanes}", sums[i], known, loaded[v])
-    weight = builder.add(weight, w.number(size * vectors))
-    along.end([builder.add(four, w.number(4)), weight, *sums])
-    rows.end([builder.add(at, row), weight, *sums])
+    vectors, pixels = shape.vectors, shape.pixels
+    w, size = Writer(builder, shape.lanes), 4 * shape.lanes
 
+    def add(total: ir.Value, known: ir.Value, weight: ir.Value) -> ir.Value:
+        return w.call(f"llvm.x86.avx512.vpdpbusd.{32 * shape.lanes}", total, known, weight)
+
+    sums = write_sums(w, shape, I32, add, (codes, pixel, row, weights, steps))
     least, most = (w.load(w.vector(F32), span, size * i) for i in range(2))
     step, zero = w.spread(step), w.spread(zero)
     for v in range(vectors):
@@ -128,7 +103,7 @@ ENCODING = {"values": I64, "count": I64, "inverse": F32, "zero": F32, "codes": I
 
 
 @cache
-def _tile_at(shape: _Shape) -> int:
+def _tile_at(shape: Shape) -> int:
     return compiled(TILE, _write_tile, shape)
 
 
@@ -190,51 +165,14 @@ def _convolve(  # type: ignore[no-untyped-def]
                     j += pixels
 
 
-@dataclass(frozen=True, slots=True)
-class _Packed:
-    """A convolution's weights in the order in which tiles read them."""
-
-    weight: Array  # (groups, rows, steps, vectors, lanes, 4) int8
-    scaling: Array  # (groups, 4, vectors * lanes): scale, bias, slope, sum of weights
-    lanes: int
-    vectors: int
-
-    @classmethod
-    def of(cls, conv: Conv | Expansion) -> _Packed:
-        assert conv.scales is not None
-        outputs, inputs, taps, _ = conv.weight.shape
-        lanes = next(lanes for lanes in vectors_here() if outputs % lanes == 0)
-        vectors = _vectors(outputs // lanes, REGISTERS[lanes])
-        codes = conv.weight.numpy().reshape(-1, vectors, lanes, inputs // 4, 4, taps, taps)
-        ordered = _aligned(codes.transpose(0, 5, 6, 3, 1, 2, 4))
-        slopes = np.full(outputs, LEAKY_SLOPE, np.float32)
-        bias = np.zeros(outputs, np.float32) if conv.bias is None else conv.bias.numpy()
-        if isinstance(conv, Expansion) or not conv.activated:
-            slopes[:] = 1
-        elif conv.slopes is not None:
-            slopes = conv.slopes.numpy()
-        sums = conv.weight.numpy().sum((1, 2, 3), dtype=np.int32).view(np.float32)
-        rows = np.stack([conv.scales.numpy(), bias, slopes, sums]).reshape(4, -1, vectors * lanes)
-        return cls(ordered, np.ascontiguousarray(rows.transpose(1, 0, 2)), lanes, vectors)
-
-    def shape(self, wide: int, residual: bool) -> _Shape:
-        """For rows of `wide` outputs."""
-        pixels = min(REGISTERS[self.lanes] // self.vectors, wide)
-        return _Shape(self.lanes, self.vectors, pixels, self.weight.shape[1], residual)
-
-
-def _vectors(count: int, registers: int) -> int:
-    """How many of `count` vectors of outputs a tile has: those that read least for each sum."""
-    divisors = [n for n in range(1, registers + 1) if count % n == 0]
-    return min(divisors, key=lambda n: 1 / n + 1 / (registers // n))
-
-
-def _aligned(values: Array) -> Array:
-    memory = np.empty(values.nbytes + ALIGNED, np.uint8)
-    start = -memory.ctypes.data % ALIGNED
-    result = memory[start : start + values.nbytes].view(values.dtype).reshape(values.shape)
-    result[...] = values
-    return result
+def _rows(conv: Conv | Expansion, shape: Shape) -> Array:
+    """Scale, bias, slope and sum of weights of each output."""
+    assert conv.scales is not None
+    outputs = len(conv.weight)
+    bias = np.zeros(outputs, np.float32) if conv.bias is None else conv.bias.numpy()
+    slopes = np.ones(outputs, np.float32) if isinstance(conv, Expansion) else slopes_of(conv)
+    sums = conv.weight.numpy().sum((1, 2, 3), dtype=np.int32).view(np.float32)
+    return scaling(shape, conv.scales.numpy(), bias, slopes, sums)
 
 
 def serves(x: Tensor, conv: Conv | Expansion) -> bool:
@@ -260,22 +198,24 @@ def convolve(x: Tensor, conv: Conv | Expansion, spans: Sequence[Span] = ()) -> t
     Returns:
         (N, K, h, w) float32 in channels-last memory, and the spans of its samples.
     """
-    packed = _packed.get(conv)
-    if packed is None:
-        packed = _packed.setdefault(conv, _Packed.of(conv))
     stride, residual = (1, False) if isinstance(conv, Expansion) else (conv.stride, conv.residual)
     samples = x.permute(0, 2, 3, 1).contiguous().numpy()
     count, *sides, _ = samples.shape
     height, width = ((side + 2 - conv.weight.shape[-1]) // stride + 1 for side in sides)
-    out = scratch.take((count, height, width, len(conv.weight)))
+    outputs = len(conv.weight)
+    lanes = next(lanes for lanes in vectors_here() if outputs % lanes == 0)
+    shape = Shape.of(lanes, outputs, width, conv.weight.shape[-1], residual)
+    known = _packed.get(conv)
+    if known is None:
+        known = _packed.setdefault(conv, (packed(conv.weight.numpy(), shape), _rows(conv, shape)))
+    out = scratch.take((count, height, width, outputs))
     rows = min(ROWS, -(-height // numba.get_num_threads()))
-    found = np.empty((count, -(-height // rows), 2, packed.lanes), np.float32)
-    shape = packed.shape(width, residual)
+    found = np.empty((count, -(-height // rows), 2, lanes), np.float32)
     for i, sample in enumerate(samples):
         code = coding(spans[i] if spans else _span(sample))
         _convolve(
-            sample, code, packed.weight, packed.scaling, stride, sample, rows, shape.pixels, shape.taps,
-            _tile_at(shape), _encoding_at(packed.lanes), out[i], found[i],
+            sample, code, *known, stride, sample, rows, shape.pixels, shape.taps,
+            _tile_at(shape), _encoding_at(lanes), out[i], found[i],
         )  # fmt: skip
     result = torch.from_numpy(out).permute(0, 3, 1, 2)
     return result, [(each[:, 0].min(), each[:, 1].max()) for each in found]
@@ -291,4 +231,4 @@ def coding(span: Span) -> tuple[np.float32, np.float32]:
 
 
 # Lives as long as the network. Engines take turns on the CPU, so that two threads never meet here.
-_packed: weakref.WeakKeyDictionary[Conv | Expansion, _Packed] = weakref.WeakKeyDictionary()
+_packed: weakref.WeakKeyDictionary[Conv | Expansion, tuple[Array, Array]] = weakref.WeakKeyDictionary()

@@ -1,0 +1,458 @@
+"""What a block reads, on a CPU: small maps enlarged and summed, both frames read where flow points, row by row.
+
+Twins of `reference.enlarge`, `warp_stacks` and `warp_convolve`. A block's first convolution reads three rows of what is
+gathered while they are in the caches; at full resolution it would be 110 MB for a picture of 1280x720.
+
+Maps may be channels of larger tensors in channels-last memory. Arithmetic is float32.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numba
+import numpy as np
+import torch
+from llvmlite import ir
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vsrife.ops.jit import F32, I32, I64, Writer, calling, compiled, features
+from vsrife.ops.reference import Conv
+from vsrife.ops.scratch import scratch
+from vsrife.ops.tiles import Shape, packed, scaling, slopes_of, write_sums
+
+Array = NDArray[Any]
+
+FLOWS = 4  # channels: x and y into the earlier frame, then into the later one
+ROWS = 16  # of the convolution that a thread makes at a time; it gathers one in 2 * ROWS + 1 twice
+
+
+def _parts(channels: int) -> list[tuple[int, int]]:
+    """First channel and number of vectors that hold exactly so many."""
+    result, first = [], 0
+    for lanes in (16, 8, 4, 2, 1):
+        while channels - first >= lanes:
+            result.append((first, lanes))
+            first += lanes
+    return result
+
+
+def _wide_parts(channels: int) -> list[tuple[int, int]]:
+    """First channel and number of vectors of four or more; the last may hold more than there are."""
+    exact = _parts(channels - channels % 4)
+    return [*exact, (channels - channels % 4, 4)] if channels % 4 else exact
+
+
+def _joined(channels: int) -> list[tuple[int, int]]:
+    """`_wide_parts` with a last vector of eight in place of two of four."""
+    parts = _wide_parts(channels)
+    if len(parts) > 1 and parts[-2][1] == parts[-1][1] == 4:
+        parts[-2:] = [(parts[-2][0], 8)]
+    return parts
+
+
+# --- functions for a row ----------------------------------------------------------------------------------------------
+
+BETWEEN = {
+    "first": I64,  # addresses of the rows
+    "second": I64,
+    "weight": F32,  # of the second
+    "pixel": I64,  # bytes between pixels
+    "count": I64,  # of pixels
+    "out": I64,  # address of (count, channels)
+}
+
+
+def _write_between(builder: ir.IRBuilder, arguments: Sequence[ir.Value], channels: int) -> None:
+    """A row between two."""
+    first, second, weight, pixel, count, out = arguments
+    loop = Writer(builder, 4).loop(count, [first, second, out])
+    _, a, b, target = loop.values
+    for channel, lanes in _parts(channels):
+        w = Writer(builder, lanes)
+        x, y = (w.floats_at(address, 4 * channel) for address in (a, b))
+        w.store(w.mixed(x, y, w.spread(weight)), target, 4 * channel)
+    w = Writer(builder, 4)
+    loop.end([builder.add(a, pixel), builder.add(b, pixel), builder.add(target, w.number(4 * channels))])
+
+
+ALONG = {
+    "rows": I64,  # address of all maps' rows, already between two of their own
+    "offsets": I64,  # address of (maps, count, 2) int32: bytes from there to the neighbours of each sample
+    "weights": I64,  # address of (maps, count) float32, of the second neighbour
+    "total": I64,  # address of (count, channels) to add to
+    "out": I64,  # address of (count, channels)
+    "count": I64,
+}
+
+
+def _write_along(builder: ir.IRBuilder, arguments: Sequence[ir.Value], shape: tuple[int, bool]) -> None:
+    """A row of the sum of `maps` maps of flow, and of `total` if that is `added`."""
+    rows, offsets, weights, total, out, count = arguments
+    maps, added = shape
+    w = Writer(builder, FLOWS)
+    loop = w.loop(count, [offsets, weights, total, out])
+    _, near, share, summand, target = loop.values
+    value = w.floats_at(summand) if added else w.filled(0)
+    for i in range(maps):
+        value = builder.fadd(value, _between_neighbours(w, rows, near, share, builder.mul(count, w.number(i))))
+    w.store(value, target)
+    sizes = 8, 4, 4 * FLOWS, 4 * FLOWS
+    loop.end([builder.add(x, w.number(n)) for x, n in zip((near, share, summand, target), sizes, strict=True)])
+
+
+def _between_neighbours(
+    w: Writer, rows: ir.Value, near: ir.Value, share: ir.Value, skipped: ir.Value, channel: int = 0
+) -> ir.Value:
+    """The value of a sample from tables as `ALONG` describes, `skipped` samples further on."""
+    pair = w.to.add(near, w.to.mul(skipped, w.number(8)))
+    places = (w.to.add(rows, w.to.sext(w.load(I32, pair, 4 * i), I64)) for i in range(2))
+    x, y = (w.floats_at(place, 4 * channel) for place in places)
+    weight = w.load(F32, w.to.add(share, w.to.mul(skipped, w.number(4))))
+    return w.mixed(x, y, w.spread(weight))
+
+
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """What is constant in the code that gathers a row."""
+
+    channels: int  # of a stack
+    extras: int
+    times: int
+    filled: int  # channels of the result
+    taps: int
+
+
+GATHER = {
+    "stack0": I64,  # addresses of (H, W, channels)
+    "stack1": I64,
+    "row": I64,  # bytes between rows there
+    "last_x": I32,  # W - 1
+    "last_y": I32,  # H - 1
+    "flow": I64,  # address of the first tap's flow
+    "flow_row": I64,  # bytes between rows of taps
+    "columns": I64,  # address of the taps' columns, float32
+    "rows": I64,  # address of the rows of this row's taps, float32
+    "extra": I64,  # tables and rows as `ALONG` has them, of one map
+    "offsets": I64,
+    "weights": I64,
+    "times": I64,  # address of this row's times
+    "time": I64,  # bytes between pixels there; 0: one for all
+    "out": I64,  # address of (count, filled)
+    "count": I64,
+}
+
+
+def _write_gather(builder: ir.IRBuilder, arguments: Sequence[ir.Value], shape: _Reading) -> None:
+    """A row of what a block's first convolution reads.
+
+    What is stored beyond the last channel of a stack is overwritten by what follows it.
+    """
+    stack0, stack1, row, last_x, last_y, flow, flow_row, columns, rows, *more = arguments
+    extra, offsets, weights, times, time, out, count = more
+    w, taps = Writer(builder, 4), range(shape.taps)
+    add, mul, number = builder.add, builder.mul, w.number
+    limits = w.shuffled(w.spread(last_x), w.spread(last_y), (0, 5, 2, 7))
+    float_limits = builder.sitofp(limits, w.vector(F32))
+    row_of = [w.spread(w.load(F32, rows, 4 * a)) for a in taps]
+    share = w.filled(1 / shape.taps**2)
+    loop = w.loop(count, [flow, columns, offsets, weights, times, out])
+    _, moved, column, near, between, when, target = loop.values
+    parts = _joined(shape.channels)
+    sums = [[Writer(builder, lanes).filled(0) for _, lanes in parts] for _ in range(2)]
+    mean = w.filled(0)
+    for a in taps:
+        for b in taps:
+            shift = w.floats_at(add(moved, mul(flow_row, number(a))), 4 * FLOWS * b)
+            mean = w.floats("fma", shift, share, mean)
+            place = w.shuffled(w.spread(w.load(F32, column, 4 * b)), row_of[a], (0, 5, 2, 7))
+            place = w.floats("minnum", w.floats("maxnum", builder.fadd(place, shift), w.filled(0)), float_limits)
+            low = builder.fptosi(place, w.vector(I32))
+            high = w.call("llvm.smin.v4i32", builder.add(low, ir.Constant(w.vector(I32), [1] * 4)), limits)
+            part = builder.fsub(place, builder.sitofp(low, w.vector(F32)))  # x0, y0, x1, y1
+            other = w.shuffled(part, part, (1, 0, 3, 2))
+            both = builder.fmul(part, other)
+            only = builder.fsub(part, both)
+            neither = builder.fsub(builder.fsub(w.filled(1), other), only)
+            corners = [builder.fmul(x, share) for x in (neither, only, both)]
+            for s, stack in enumerate((stack0, stack1)):
+                at_x, at_y = (
+                    [
+                        builder.zext(builder.extract_element(end, ir.Constant(I32, 2 * s + i)), I64)
+                        for end in (low, high)
+                    ]
+                    for i in range(2)
+                )
+                lines = [add(stack, mul(y, row)) for y in at_y]
+                steps = [mul(x, number(4 * shape.channels)) for x in at_x]
+                for line, step, lane, corner in (
+                    (0, 0, 2 * s, corners[0]), (0, 1, 2 * s, corners[1]), (1, 0, 2 * s + 1, corners[1]),
+                    (1, 1, 2 * s, corners[2]),
+                ):  # fmt: skip
+                    address = add(lines[line], steps[step])
+                    for i, (channel, lanes) in enumerate(parts):
+                        v = Writer(builder, lanes)
+                        values = v.floats_at(address, 4 * channel, min(lanes, shape.channels - channel))
+                        sums[s][i] = v.floats("fma", values, v.spread_lane(corner, lane), sums[s][i])
+    for s in range(2):
+        for (channel, lanes), total in zip(parts, sums[s], strict=True):
+            Writer(builder, lanes).store(total, target, 4 * (s * shape.channels + channel))
+    end = 8 * shape.channels
+    for channel, lanes in _parts(shape.extras):
+        v = Writer(builder, lanes)
+        v.store(_between_neighbours(v, extra, near, between, number(0), channel), target, end + 4 * channel)
+    end += 4 * shape.extras
+    w.store(mean, target, end)
+    end += 4 * FLOWS
+    for i in range(shape.times):
+        w.store(w.load(F32, when, 4 * i), target, end + 4 * i)
+    for i in range(end // 4 + shape.times, shape.filled):
+        w.store(ir.Constant(F32, 0), target, 4 * i)
+    sizes = 4 * FLOWS * shape.taps, 4 * shape.taps, 8, 4
+    following = [add(x, number(n)) for x, n in zip((moved, column, near, between), sizes, strict=True)]
+    loop.end([*following, add(when, time), add(target, number(4 * shape.filled))])
+
+
+TILE = {
+    "values": I64,  # address of the first tap of the first pixel, float32
+    "pixel": I64,  # bytes between pixels there
+    "row": I64,  # bytes between rows there
+    "weights": I64,  # address of (3, steps, vectors, lanes) float32
+    "steps": I64,  # numbers in a row of taps
+    "scaling": I64,  # address of two rows of vectors: bias, slope
+    "out": I64,  # address of the first pixel's first output, float32
+    "out_pixel": I64,  # bytes between pixels there
+}
+
+
+def _write_tile(builder: ir.IRBuilder, arguments: Sequence[ir.Value], shape: Shape) -> None:
+    """Outputs of a tile in float32."""
+    values, pixel, row, weights, steps, scaling, out, out_pixel = arguments
+    w, size, vectors = Writer(builder, shape.lanes), 4 * shape.lanes, shape.vectors
+
+    def add(total: ir.Value, known: ir.Value, weight: ir.Value) -> ir.Value:
+        return w.floats("fma", known, weight, total)
+
+    sums = write_sums(w, shape, F32, add, (values, pixel, row, weights, steps))
+    for v in range(vectors):
+        bias, slope = (w.floats_at(scaling, size * (v + vectors * i)) for i in range(2))
+        for p in range(shape.pixels):
+            y = builder.fadd(sums[p * vectors + v], bias)
+            y = builder.select(builder.fcmp_ordered(">", y, w.filled(0)), y, builder.fmul(y, slope))
+            w.store(y, builder.add(out, builder.mul(out_pixel, w.number(p))), size * v)
+
+
+_between, _along, _gather, _tile = (calling(form) for form in (BETWEEN, ALONG, GATHER, TILE))
+
+
+@cache
+def _between_at(channels: int) -> int:
+    return compiled(BETWEEN, _write_between, channels)
+
+
+@cache
+def _along_at(maps: int, added: bool) -> int:
+    return compiled(ALONG, _write_along, (maps, added))
+
+
+@cache
+def _gather_at(reading: _Reading) -> int:
+    return compiled(GATHER, _write_gather, reading)
+
+
+@cache
+def _tile_at(shape: Shape) -> int:
+    return compiled(TILE, _write_tile, shape)
+
+
+# --- whole maps -------------------------------------------------------------------------------------------------------
+
+
+def _strided(maps: Tensor) -> tuple[Tensor, int, int]:
+    """A map whose channels lie side by side, and the bytes between its rows and between its pixels."""
+    if maps.stride(1) != 1 and maps.shape[1] > 1:
+        maps = maps.contiguous(memory_format=torch.channels_last)
+    pixel = maps.stride(3) if maps.shape[3] > 1 else maps.shape[1]
+    row = maps.stride(2) if maps.shape[2] > 1 else pixel * maps.shape[3]
+    return maps, 4 * row, 4 * pixel
+
+
+@cache
+def _axis(count: int, small: int) -> tuple[Array, Array]:
+    """Where the samples of an enlarged axis lie: (count, 2) neighbours and (count,) the weight of the second."""
+    positions = np.clip((np.arange(count) + 0.5) * (small / count) - 0.5, 0, small - 1)
+    low = positions.astype(np.int64)
+    return np.stack([low, np.minimum(low + 1, small - 1)], 1), (positions - low).astype(np.float32)
+
+
+@numba.njit(parallel=True, cache=True)
+def _enlarge(maps, near, shares, offsets, weights, starts, between, along, total, out):  # type: ignore[no-untyped-def]
+    """Maps (M, 4) of address, bytes between rows, between pixels, and width; (H, W, channels) to `out`."""
+    height, width, channels = out.shape
+    size = 4 * width * channels
+    for y in numba.prange(height):
+        rows = np.empty(starts[-1], np.float32)
+        for m in range(len(maps)):
+            start, row, pixel, count = maps[m]
+            _between(between, (
+                start + near[m, y, 0] * row, start + near[m, y, 1] * row, shares[m, y], pixel, count,
+                rows.ctypes.data + 4 * starts[m],
+            ))  # fmt: skip
+        _along(along, (
+            rows.ctypes.data, offsets.ctypes.data, weights.ctypes.data, total + y * size, out.ctypes.data + y * size,
+            width,
+        ))  # fmt: skip
+
+
+def enlarge(maps: Sequence[Tensor], height: int, width: int, total: Tensor | None = None) -> Tensor:
+    """Twin of `reference.enlarge`."""
+    count = max(map(len, maps))
+    out = scratch.take((count, height, width, FLOWS))
+    known = None if total is None else total.permute(0, 2, 3, 1).contiguous()
+    for n in range(count):
+        parts = [_strided(each[n % len(each)][None]) for each in maps]
+        widths = [part.shape[3] for part, _, _ in parts]
+        starts = np.cumsum([0, *(FLOWS * w for w in widths)])
+        rows, columns = ([_axis(size, part.shape[i]) for part, _, _ in parts] for i, size in ((2, height), (3, width)))
+        offsets = [4 * (FLOWS * near + start) for (near, _), start in zip(columns, starts, strict=False)]
+        _enlarge(
+            np.array([(x.data_ptr(), row, pixel, w) for (x, row, pixel), w in zip(parts, widths, strict=True)]),
+            np.stack([near for near, _ in rows]), np.stack([share for _, share in rows]),
+            np.stack(offsets).astype(np.int32), np.stack([share for _, share in columns]), starts,
+            _between_at(FLOWS), _along_at(len(maps), known is not None),
+            0 if known is None else known[n % len(known)].data_ptr(), out[n],
+        )  # fmt: skip
+    return torch.from_numpy(out).permute(0, 3, 1, 2)
+
+
+@numba.njit
+def _gather_row(  # type: ignore[no-untyped-def]
+    i, stack0, stack1, flow, columns, rows, taps, extra, near, shares, offsets, weights, times, line, gather, out
+):  # fmt: skip
+    """Row i of what is gathered, to the address `out`; `line` is room for a row of `extra`."""
+    height, width, channels = stack0.shape
+    start, row, pixel, count, _, between = extra
+    _between(between, (
+        start + near[i, 0] * row, start + near[i, 1] * row, shares[i], pixel, count, line.ctypes.data
+    ))  # fmt: skip
+    flow_row = 4 * flow.shape[1] * flow.shape[2]
+    moments = times.shape[2]
+    _gather(gather, (
+        stack0.ctypes.data, stack1.ctypes.data, 4 * width * channels, np.int32(width - 1), np.int32(height - 1),
+        flow.ctypes.data + i * taps * flow_row, flow_row, columns.ctypes.data, rows.ctypes.data + 4 * i * taps,
+        line.ctypes.data, offsets.ctypes.data, weights.ctypes.data,
+        times.ctypes.data + 4 * moments * (i * times.shape[1] if times.shape[0] > 1 else 0),
+        4 * moments if times.shape[1] > 1 else 0, out, len(columns) // taps,
+    ))  # fmt: skip
+
+
+@numba.njit(parallel=True, cache=True)
+def _gather_all(stack0, stack1, flow, columns, rows, taps, extra, near, shares, offsets, weights, times, gather, out):  # type: ignore[no-untyped-def]
+    height, width, filled = out.shape
+    for i in numba.prange(height):
+        line = np.empty(extra[3] * extra[4], np.float32)
+        _gather_row(
+            i, stack0, stack1, flow, columns, rows, taps, extra, near, shares, offsets, weights, times, line, gather,
+            out.ctypes.data + 4 * i * width * filled,
+        )  # fmt: skip
+
+
+@numba.njit(parallel=True, cache=True)
+def _gather_convolve(  # type: ignore[no-untyped-def]
+    stack0, stack1, flow, columns, rows, taps, extra, near, shares, offsets, weights, times, gather,
+    packed, scaling, filled, pixels, tile, out,
+):  # fmt: skip
+    """Outputs (h, w, K) of a convolution with stride 2 and padding 1 of what is gathered."""
+    high, wide, outputs = out.shape
+    height, together = len(rows) // taps, scaling.shape[2]
+    for strip in numba.prange(-(-high // ROWS)):
+        line = np.empty(extra[3] * extra[4], np.float32)
+        ring = np.zeros((3, 2 * wide + 1, filled), np.float32)
+        size = 4 * ring.shape[1] * filled
+        first = strip * ROWS
+        for r in range(first, min(first + ROWS, high)):
+            ring[0] = ring[2]
+            for k in range(0 if r == first else 1, 3):
+                i = 2 * r - 1 + k
+                if i < 0 or i >= height:
+                    ring[k] = np.float32(0)
+                    continue
+                _gather_row(
+                    i, stack0, stack1, flow, columns, rows, taps, extra, near, shares, offsets, weights, times, line,
+                    gather, ring.ctypes.data + k * size + 4 * filled,
+                )  # fmt: skip
+            for group in range(outputs // together):
+                weight = packed.ctypes.data + group * 36 * filled * together
+                j = 0
+                while j < wide:
+                    left = min(j, wide - pixels)  # the last tile of a row may do some pixels again
+                    _tile(tile, (
+                        ring.ctypes.data + 8 * left * filled, 8 * filled, size, weight, 3 * filled,
+                        scaling.ctypes.data + group * 8 * together,
+                        out.ctypes.data + 4 * ((r * wide + left) * outputs + group * together), 4 * outputs,
+                    ))  # fmt: skip
+                    j += pixels
+
+
+Given = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, int, Tensor, Tensor]  # as `warp_stacks` takes them, but the last
+
+
+def _given(n: int, filled: int, given: Given) -> tuple[tuple[Any, ...], Tensor]:
+    """What the kernels read of sample n, and what has to stay alive meanwhile."""
+    stack0, stack1, flow, rows, columns, taps, extra, times = given
+    stacks = [stack.permute(0, 2, 3, 1).contiguous()[0].numpy() for stack in (stack0, stack1)]
+    moved = flow[n].permute(1, 2, 0).contiguous().numpy()
+    part, row, pixel = _strided(extra[n % len(extra)][None])
+    height, width = flow.shape[-2] // taps, flow.shape[-1] // taps
+    (near, shares), (sides, weights) = _axis(height, part.shape[2]), _axis(width, part.shape[3])
+    extras, moments = part.shape[1], times[n % len(times)].permute(1, 2, 0).contiguous().float().numpy()
+    reading = _Reading(stack0.shape[1], extras, moments.shape[2], filled, taps)
+    return (
+        *stacks, moved, columns.numpy(), rows.flatten().numpy(), taps,
+        np.array([part.data_ptr(), row, pixel, part.shape[3], extras, _between_at(extras)]), near, shares,
+        (4 * extras * sides).astype(np.int32), weights, moments, _gather_at(reading),
+    ), part  # fmt: skip
+
+
+def gather(given: Given, filled: int) -> Tensor:
+    """What `reference.warp_stacks` gives, with `filled` channels."""
+    flow, taps = given[2], given[5]
+    out = scratch.take((len(flow), flow.shape[-2] // taps, flow.shape[-1] // taps, filled))
+    for n in range(len(flow)):
+        arguments, _alive = _given(n, filled, given)
+        _gather_all(*arguments, out[n])
+    return torch.from_numpy(out).permute(0, 3, 1, 2)
+
+
+def lanes_for(outputs: int) -> int:
+    """Numbers in the vectors for so many outputs; 0 where none fit."""
+    here = 16 if "avx512f" in features() else 8 if "avx" in features() else 4
+    return next((lanes for lanes in (16, 8, 4) if lanes <= here and outputs % lanes == 0), 0)
+
+
+def gather_convolve(given: Given, conv: Conv) -> Tensor:
+    """What `reference.warp_convolve` gives, for a convolution with stride 2 whose outputs fit `lanes_for`."""
+    flow, taps = given[2], given[5]
+    outputs, filled = conv.weight.shape[:2]
+    height, width = (-(-side // taps // 2) for side in flow.shape[-2:])
+    shape = Shape.of(lanes_for(outputs), outputs, width, 3)
+    known = _packed.get(conv)
+    if known is None:
+        bias = np.zeros(outputs, np.float32) if conv.bias is None else conv.bias.numpy()
+        known = _packed.setdefault(
+            conv, (packed(conv.weight.numpy(), shape), scaling(shape, bias, slopes_of(conv)))
+        )  # fmt: skip
+    out = scratch.take((len(flow), height, width, outputs))
+    for n in range(len(flow)):
+        arguments, _alive = _given(n, filled, given)
+        _gather_convolve(*arguments, *known, filled, shape.pixels, _tile_at(shape), out[n])
+    return torch.from_numpy(out).permute(0, 3, 1, 2)
+
+
+# Lives as long as the network. Engines take turns on the CPU, so that two threads never meet here.
+_packed: weakref.WeakKeyDictionary[Conv, tuple[Array, Array]] = weakref.WeakKeyDictionary()
