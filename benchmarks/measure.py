@@ -13,11 +13,12 @@ import traceback
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 import torch
 
 import vsrife
-from vsrife.devices import parse_device, parse_precision
+from vsrife.devices import Precision, parse_device, parse_precision
 
 ROOT = Path(__file__).parents[1]
 SAMPLE = ROOT / "examples" / "sample.mp4"
@@ -115,7 +116,8 @@ class Rates:
         target = torch.empty_like(source)
         side = 1024 if device.type == "cpu" else 4096
         a, b = (torch.rand(side, side, device=device).to(dtype) for _ in range(2))
-        copying, multiplying = milliseconds([lambda: target.copy_(source), lambda: a @ b], device, 5)
+        multiply = torch._int_mm if dtype == torch.int8 else torch.mm
+        copying, multiplying = milliseconds([lambda: target.copy_(source), lambda: multiply(a, b)], device, 5)
         return cls(2e3 * source.nbytes / copying, 2e3 * side**3 / multiplying)
 
     def floor_ms(self, operations: float, moved: float) -> float:
@@ -178,7 +180,7 @@ def parser(description: str) -> argparse.ArgumentParser:
     """The options that all benchmarks have."""
     made = argparse.ArgumentParser(description=description)
     made.add_argument("--device", help="default: the best present")
-    made.add_argument("--precision", choices=["fp32", "fp16", "bf16"], help="default: the best for the device")
+    made.add_argument("--precision", choices=get_args(Precision), help="default: the best for the device")
     made.add_argument("--sizes", nargs="+", type=Size.parse, help="default: 1280x720 1920x1080 3840x2160")
     made.add_argument(
         "--models", nargs="+",

@@ -6,9 +6,9 @@ The filter turns a YUV420P8 clip held in memory into twice the rate. A pair's ti
 of different lengths over their difference in pairs, so that the start does not count. The naive forward is the
 published one in float32 on RGB at full resolution with the same weights; converting formats and encoding are not
 counted for it. Both take turns. The floor is operations over the rate of a large matrix product in that precision, or
-bytes over the bandwidth of a large copy, whichever is longer, as in `network.py`. PSNR is that of RGBS frames through
-the filter against the naive forward's. 4.25 has the bundled weights where they are of its layout; others are made,
-which is as fast.
+bytes over the bandwidth of a large copy, whichever is longer, as in `network.py`; for int8 as if every layer were in
+eight bits. PSNR is that of RGBS frames through the filter against the naive forward's. 4.25 has
+the bundled weights where they are of its layout; others are made, which is as fast.
 """
 
 from __future__ import annotations
@@ -38,8 +38,9 @@ from benchmarks.measure import HD, LEAST_PSNR_DB, QUICK, SAMPLE, Rates, Report, 
 from benchmarks.network import work
 from vsrife.catalogue import MODELS
 from vsrife.devices import parse_precision
+from vsrife.ops.vnni import vectors_here
 
-PRECISIONS = ("fp32", "bf16")
+PRECISIONS = ("fp32", "bf16", "int8")
 LEAST_RATIOS: Mapping[str, float] = {"4.6": 3.5, "4.25": 6.0}  # at 1280x720, on 2 cores with AVX512-bf16
 UNIQUE = 8  # source frames that are different
 CPU = torch.device("cpu")
@@ -133,7 +134,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     report = begin(given, "Pairs on a CPU", CPU, None)
     rows = Benchmark(report, 1 if given.quick else given.rounds)
     sizes = given.sizes or [QUICK if given.quick else HD]
-    kinds = [given.precision] if given.precision else PRECISIONS
+    kinds = [given.precision] if given.precision else [kind for kind in PRECISIONS if kind != "int8" or vectors_here()]
     models = given.models or list(LEAST_RATIOS)
     report.table(HEAD, [partial(rows.row, m, size, kind) for kind in kinds for size in sizes for m in models])
     return 0

@@ -15,10 +15,13 @@ from typing import Any
 import numba
 import numpy as np
 import torch
+from llvmlite import ir
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vsrife.ops import gathering, reference, vnni
+from vsrife.ops import blending, gathering, reference, vnni
+from vsrife.ops.gathering import parts_of
+from vsrife.ops.jit import I64, Writer, calling, compiled
 from vsrife.ops.reference import STILL_RADII_PX, Axis, Conv, Expansion, Reading
 from vsrife.ops.scratch import scratch
 
@@ -231,36 +234,16 @@ def blend(a: Tensor, b: Tensor, flow: Tensor, share: Tensor) -> Tensor:
     return _tensor(out)
 
 
-@numba.njit(parallel=True, fastmath={"contract", "nsz"}, cache=True)
-def _blend_plane(a, b, flow, share, calmness, peak, out):  # type: ignore[no-untyped-def]
-    height, width = out.shape
-    for y in numba.prange(height):
-        pixel = np.empty(1, np.float32)
-        for x in range(width):
-            moved = flow[y, x]
-            reach = max(abs(moved[0]), abs(moved[1]), abs(moved[2]), abs(moved[3]))
-            if reach <= Float(calmness[y, x]):
-                out[y, x] = a[y, x, 0]
-                continue
-            weight = share[y, x]
-            pixel[0] = Float(0)
-            at_x, at_y = Float(x), Float(y)
-            _gather(a, at_x + moved[0], at_y + moved[1], (0,), weight, pixel)
-            _gather(b, at_x + moved[2], at_y + moved[3], (0,), Float(1) - weight, pixel)
-            # A peak of 0 stands for samples that are neither rounded nor limited.
-            out[y, x] = min(max(np.rint(pixel[0]), Float(0)), peak) if peak > 0 else pixel[0]
-
-
 @_each(2)
 def blend_plane(a: Tensor, b: Tensor, flow: Tensor, mask: Tensor, calmness: Tensor, peak: int) -> Tensor:
     """Twin of `reference.blend_plane`."""
     if a.dtype == torch.float16:
         return blend_plane(a.float(), b.float(), flow, mask, calmness, peak).half()
-    out = torch.empty_like(a[0, 0])
-    _blend_plane(
-        _pixels(a), _pixels(b), _pixels(flow), torch.sigmoid(mask)[0, 0].numpy(), calmness[0, 0].numpy(),
-        Float(0 if a.dtype.is_floating_point else peak), out.numpy(),
-    )  # fmt: skip
+    if a.dtype not in blending.KINDS or a.nbytes < blending.READ:
+        return reference.blend_plane(a, b, flow, mask, calmness, peak)
+    first, second = (plane[0, 0].contiguous() for plane in (a, b))
+    out = torch.empty_like(first)
+    blending.blend_plane(first, second, flow, torch.sigmoid(mask)[0, 0], calmness[0, 0], peak, out)
     return out[None, None]
 
 
@@ -341,17 +324,42 @@ def convolve_chain(x: Tensor, convs: Sequence[Conv]) -> Tensor:
     return x
 
 
+RUNS = {"source": I64, "step": I64, "target": I64, "stride": I64, "count": I64}
+
+
+def _write_runs(builder: ir.IRBuilder, arguments: Sequence[ir.Value], length: int) -> None:
+    """Copy runs of `length` numbers from steps of so many bytes to a stride of so many."""
+    source, step, target, stride, count = arguments
+    loop = Writer(builder, 1).loop(count, [source, target])
+    _, at, to = loop.values
+    for first, lanes in parts_of(length):
+        w = Writer(builder, lanes)
+        w.store(w.floats_at(at, 4 * first), to, 4 * first)
+    loop.end([builder.add(at, step), builder.add(to, stride)])
+
+
+_runs = calling(RUNS)
+
+
+@functools.cache
+def _runs_at(length: int) -> int:
+    return compiled(RUNS, _write_runs, length)
+
+
 @numba.njit(parallel=True, cache=True)
-def _interleave(places, out):  # type: ignore[no-untyped-def]
+def _interleave(places, runs, out):  # type: ignore[no-untyped-def]
     """Of (H + 1, W + 1, 2, side, 2, run), each parity where it belongs in (H, 2, side, W, 2, run)."""
     height, _, side, width, _, run = out.shape
+    size = 4 * run
+    step, stride = 4 * side * size, 2 * size
     for i in numba.prange(height):
         for p in range(2):
             for r in range(side):
-                for j in range(width):
-                    for q in range(2):
-                        for c in range(run):
-                            out[i, p, r, j, q, c] = places[i + p, j + q, p, r, q, c]
+                for q in range(2):
+                    _runs(runs, (
+                        places.ctypes.data + ((i + p) * (width + 1) + q) * step + ((p * side + r) * 2 + q) * size, step,
+                        out.ctypes.data + (((i * 2 + p) * side + r) * width * 2 + q) * size, stride, width,
+                    ))  # fmt: skip
 
 
 def expand(x: Tensor, expansion: Expansion) -> Tensor:
@@ -369,7 +377,7 @@ def expand(x: Tensor, expansion: Expansion) -> Tensor:
     known = places.permute(0, 2, 3, 1).contiguous().reshape(count, height + 1, width + 1, 2, side, 2, -1)
     out = scratch.take((count, height, 2, side, width, 2, known.shape[-1]))
     for i in range(count):
-        _interleave(known[i].numpy(), out[i])
+        _interleave(known[i].numpy(), _runs_at(known.shape[-1]), out[i])
     return torch.from_numpy(out.reshape(count, height * 2 * side, width * 2 * side, -1)).permute(0, 3, 1, 2)
 
 

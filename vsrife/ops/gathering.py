@@ -21,7 +21,7 @@ from llvmlite import ir
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vsrife.ops.jit import F32, I32, I64, Writer, calling, compiled, features
+from vsrife.ops.jit import F32, I32, I64, Writer, calling, compiled, lanes_here
 from vsrife.ops.reference import Conv
 from vsrife.ops.scratch import scratch
 from vsrife.ops.tiles import Shape, packed, scaling, slopes_of, write_sums
@@ -32,7 +32,7 @@ FLOWS = 4  # channels: x and y into the earlier frame, then into the later one
 ROWS = 16  # of the convolution that a thread makes at a time; it gathers one in 2 * ROWS + 1 twice
 
 
-def _parts(channels: int) -> list[tuple[int, int]]:
+def parts_of(channels: int) -> list[tuple[int, int]]:
     """First channel and number of vectors that hold exactly so many."""
     result, first = [], 0
     for lanes in (16, 8, 4, 2, 1):
@@ -44,7 +44,7 @@ def _parts(channels: int) -> list[tuple[int, int]]:
 
 def _wide_parts(channels: int) -> list[tuple[int, int]]:
     """First channel and number of vectors of four or more; the last may hold more than there are."""
-    exact = _parts(channels - channels % 4)
+    exact = parts_of(channels - channels % 4)
     return [*exact, (channels - channels % 4, 4)] if channels % 4 else exact
 
 
@@ -73,7 +73,7 @@ def _write_between(builder: ir.IRBuilder, arguments: Sequence[ir.Value], channel
     first, second, weight, pixel, count, out = arguments
     loop = Writer(builder, 4).loop(count, [first, second, out])
     _, a, b, target = loop.values
-    for channel, lanes in _parts(channels):
+    for channel, lanes in parts_of(channels):
         w = Writer(builder, lanes)
         x, y = (w.floats_at(address, 4 * channel) for address in (a, b))
         w.store(w.mixed(x, y, w.spread(weight)), target, 4 * channel)
@@ -203,7 +203,7 @@ def _write_gather(builder: ir.IRBuilder, arguments: Sequence[ir.Value], shape: _
         for (channel, lanes), total in zip(parts, sums[s], strict=True):
             Writer(builder, lanes).store(total, target, 4 * (s * shape.channels + channel))
     end = 8 * shape.channels
-    for channel, lanes in _parts(shape.extras):
+    for channel, lanes in parts_of(shape.extras):
         v = Writer(builder, lanes)
         v.store(_between_neighbours(v, extra, near, between, number(0), channel), target, end + 4 * channel)
     end += 4 * shape.extras
@@ -273,7 +273,7 @@ def _tile_at(shape: Shape) -> int:
 # --- whole maps -------------------------------------------------------------------------------------------------------
 
 
-def _strided(maps: Tensor) -> tuple[Tensor, int, int]:
+def strided(maps: Tensor) -> tuple[Tensor, int, int]:
     """A map whose channels lie side by side, and the bytes between its rows and between its pixels."""
     if maps.stride(1) != 1 and maps.shape[1] > 1:
         maps = maps.contiguous(memory_format=torch.channels_last)
@@ -315,7 +315,7 @@ def enlarge(maps: Sequence[Tensor], height: int, width: int, total: Tensor | Non
     out = scratch.take((count, height, width, FLOWS))
     known = None if total is None else total.permute(0, 2, 3, 1).contiguous()
     for n in range(count):
-        parts = [_strided(each[n % len(each)][None]) for each in maps]
+        parts = [strided(each[n % len(each)][None]) for each in maps]
         widths = [part.shape[3] for part, _, _ in parts]
         starts = np.cumsum([0, *(FLOWS * w for w in widths)])
         rows, columns = ([_axis(size, part.shape[i]) for part, _, _ in parts] for i, size in ((2, height), (3, width)))
@@ -373,10 +373,11 @@ def _gather_convolve(  # type: ignore[no-untyped-def]
     for strip in numba.prange(-(-high // ROWS)):
         line = np.empty(extra[3] * extra[4], np.float32)
         ring = np.zeros((3, 2 * wide + 1, filled), np.float32)
-        size = 4 * ring.shape[1] * filled
+        size, flat = 4 * ring.shape[1] * filled, ring.reshape(-1)
         first = strip * ROWS
         for r in range(first, min(first + ROWS, high)):
-            ring[0] = ring[2]
+            for c in range(size // 4):  # NumPy's spelling would take seconds to compile
+                flat[c] = flat[size // 2 + c]
             for k in range(0 if r == first else 1, 3):
                 i = 2 * r - 1 + k
                 if i < 0 or i >= height:
@@ -407,7 +408,7 @@ def _given(n: int, filled: int, given: Given) -> tuple[tuple[Any, ...], Tensor]:
     stack0, stack1, flow, rows, columns, taps, extra, times = given
     stacks = [stack.permute(0, 2, 3, 1).contiguous()[0].numpy() for stack in (stack0, stack1)]
     moved = flow[n].permute(1, 2, 0).contiguous().numpy()
-    part, row, pixel = _strided(extra[n % len(extra)][None])
+    part, row, pixel = strided(extra[n % len(extra)][None])
     height, width = flow.shape[-2] // taps, flow.shape[-1] // taps
     (near, shares), (sides, weights) = _axis(height, part.shape[2]), _axis(width, part.shape[3])
     extras, moments = part.shape[1], times[n % len(times)].permute(1, 2, 0).contiguous().float().numpy()
@@ -431,8 +432,7 @@ def gather(given: Given, filled: int) -> Tensor:
 
 def lanes_for(outputs: int) -> int:
     """Numbers in the vectors for so many outputs; 0 where none fit."""
-    here = 16 if "avx512f" in features() else 8 if "avx" in features() else 4
-    return next((lanes for lanes in (16, 8, 4) if lanes <= here and outputs % lanes == 0), 0)
+    return next((lanes for lanes in (16, 8, 4) if lanes <= lanes_here() and outputs % lanes == 0), 0)
 
 
 def gather_convolve(given: Given, conv: Conv) -> Tensor:

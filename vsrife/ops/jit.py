@@ -15,7 +15,8 @@ from llvmlite import binding, ir
 from numba.core import types
 from numba.extending import intrinsic
 
-I1, I8, I32, I64, F32 = ir.IntType(1), ir.IntType(8), ir.IntType(32), ir.IntType(64), ir.FloatType()
+I1, I8, I16, I32, I64 = (ir.IntType(bits) for bits in (1, 8, 16, 32, 64))
+F32 = ir.FloatType()
 Form = Mapping[str, ir.Type]  # the arguments of a function by name; addresses are I64
 
 
@@ -60,6 +61,32 @@ class Writer:
     def shuffled(self, a: ir.Value, b: ir.Value, order: Sequence[int]) -> ir.Value:
         """Numbers of two vectors, those of the second counted on."""
         return self.to.shuffle_vector(a, b, ir.Constant(self.vector(I32), list(order)))
+
+    def whole(self, name: str, *arguments: ir.Value) -> ir.Value:
+        """An LLVM intrinsic for int32."""
+        return self.call(f"llvm.{name}.v{self.lanes}i32", *arguments)
+
+    def times(self, a: ir.Value, factor: int) -> ir.Value:
+        """Of int32."""
+        return self.to.mul(a, ir.Constant(self.vector(I32), [factor] * self.lanes))
+
+    def columns(self, rows: Sequence[ir.Value]) -> list[ir.Value]:
+        """Of as many vectors of four as there are lanes, the first numbers, the second and so on."""
+        joined = list(rows)
+        while len(joined) > 1:
+            wide = range(2 * joined[0].type.count)
+            order = ir.Constant(ir.VectorType(I32, len(wide)), list(wide))
+            joined = [self.to.shuffle_vector(a, b, order) for a, b in zip(joined[::2], joined[1::2], strict=True)]
+        return [self.shuffled(joined[0], joined[0], [4 * i + k for i in range(self.lanes)]) for k in range(4)]
+
+    def gather(self, address: ir.Value, offsets: ir.Value) -> ir.Value:
+        """Int32 from this many bytes (int32, not negative) behind an address, for each lane."""
+        places = self.to.add(self.spread(address), self.to.zext(offsets, self.vector(I64)))
+        pointers = self.to.inttoptr(places, self.vector(I32.as_pointer()))
+        kind, use = self.vector(I32), ir.Constant(self.vector(I1), [1] * self.lanes)
+        form = ir.FunctionType(kind, [pointers.type, I32, use.type, kind])
+        name = f"llvm.masked.gather.v{self.lanes}i32.v{self.lanes}p0"
+        return self._function(name, form, pointers, ir.Constant(I32, 1), use, ir.Constant(kind, None))
 
     def mixed(self, a: ir.Value, b: ir.Value, weight: ir.Value) -> ir.Value:
         """Between two vectors of float32; `weight` is that of the second."""
@@ -128,6 +155,11 @@ def compiled(form: Form, write: Callable[..., None], shape: Any) -> int:
 def features() -> frozenset[str]:
     """What this CPU has, as LLVM calls it."""
     return frozenset(name for name, there in binding.get_host_cpu_features().items() if there)
+
+
+def lanes_here() -> int:
+    """How many 32-bit numbers a vector of this CPU holds."""
+    return 16 if "avx512f" in features() else 8 if "avx" in features() else 4
 
 
 def _machine() -> binding.TargetMachine:
