@@ -19,7 +19,7 @@ from llvmlite import ir
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vsrife.ops import blending, gathering, reference, vnni
+from vsrife.ops import blending, gathering, reference, seeing, vnni
 from vsrife.ops.gathering import parts_of
 from vsrife.ops.jit import I64, Writer, calling, compiled
 from vsrife.ops.reference import STILL_RADII_PX, Axis, Conv, Expansion, Reading
@@ -76,82 +76,20 @@ def enlarge(maps: Sequence[Tensor], height: int, width: int, total: Tensor | Non
     return gathering.enlarge(maps, height, width, total)
 
 
-@numba.njit(parallel=True, fastmath={"contract", "nsz"}, cache=True)
-def _sample(image, top, low, weight_y, left, right, weight_x, out):  # type: ignore[no-untyped-def]
-    channels = out.shape[2]
-    for y in numba.prange(out.shape[0]):
-        row = np.empty((image.shape[1], channels), np.float32)
-        for x in range(image.shape[1]):
-            for c in range(channels):
-                above = Float(image[top[y], x, c])
-                row[x, c] = above + (Float(image[low[y], x, c]) - above) * weight_y[y]
-        for x in range(out.shape[1]):
-            for c in range(channels):
-                before = row[left[x], c]
-                out[y, x, c] = before + (row[right[x], c] - before) * weight_x[x]
-
-
-@_each(0)
 def sample(image: Tensor, rows: Axis, columns: Axis, total: Tensor | None = None) -> Tensor:
     """Twin of `reference.sample`."""
-    out = scratch.take((len(rows.low), len(columns.low), image.shape[1]))
-    axes = (part.numpy() for axis in (rows, columns) for part in (axis.low, axis.high, axis.weight.float()))
-    _sample(_pixels(image), *axes, out)
-    return _tensor(out) if total is None else total.add_(_tensor(out))
-
-
-@numba.njit(inline="always")
-def _read_row(plane, y, axes, row):  # type: ignore[no-untyped-def]
-    """One row of a picture's first plane in samples of another, which may be smaller."""
-    top, low, weight_y, left, right, weight_x = axes
-    if len(top) == 0:  # of one size
-        for x in range(len(row)):
-            row[x] = plane[y, x]
-        return
-    small = np.empty(plane.shape[1], np.float32)
-    for x in range(len(small)):
-        above = Float(plane[top[y], x])
-        small[x] = above + (Float(plane[low[y], x]) - above) * weight_y[y]
-    for x in range(len(row)):
-        before = small[left[x]]
-        row[x] = before + (small[right[x]] - before) * weight_x[x]
-
-
-@numba.njit(parallel=True, fastmath={"contract", "nsz"}, cache=True)
-def _see(first, second, third, axes, weight, bias, limits, out):  # type: ignore[no-untyped-def]
-    height, width = first.shape
-    least, most = limits
-    for y in numba.prange(out.shape[0]):
-        if y >= height:
-            out[y] = Float(0)
-            continue
-        rest = np.empty((2, width), np.float32)
-        _read_row(second, y, axes, rest[0])
-        _read_row(third, y, axes, rest[1])
-        for x in range(width):
-            a, b, c = Float(first[y, x]), rest[0, x], rest[1, x]
-            for k in range(3):
-                value = bias[k] + weight[k, 0] * a + weight[k, 1] * b + weight[k, 2] * c
-                out[y, x, k] = min(max(value, least), most)
-        out[y, width:] = Float(0)
+    if image.dtype != torch.float32:
+        return reference.sample(image, rows, columns, total)
+    return gathering.sample(image, rows, columns, total)
 
 
 def see(planes: Sequence[Tensor], reading: Reading, clamps: bool, into: Tensor) -> Tensor:
     """Twin of `reference.see`."""
-    known = [plane.float() if plane.dtype == torch.float16 else plane for plane in planes]
-    samples = [plane[0, 0].numpy() for plane in known] + [known[0][0, 0].numpy()] * (3 - len(known))
-    weight = np.zeros((3, 3), np.float32)  # planes that are not there add nothing
-    weight[:, : len(planes)] = reading.weight.numpy()
-    direct = into.dtype == torch.float32
-    out = into.permute(0, 2, 3, 1)[0].numpy() if direct else np.empty((*into.shape[-2:], 3), np.float32)
-    grid = [part for axis in (reading.rows, reading.columns) if axis for part in (axis.low, axis.high, axis.weight)]
-    axes = tuple(part.numpy() for part in grid or _SAME_SIZE)
-    limits = (Float(0), Float(1)) if clamps else (Float(-np.inf), Float(np.inf))
-    _see(*samples, axes, weight, reading.bias.numpy(), limits, out)
-    return into if direct else into.copy_(_tensor(out))
-
-
-_SAME_SIZE = (torch.empty(0, dtype=torch.int64), torch.empty(0, dtype=torch.int64), torch.empty(0)) * 2
+    known = [plane if plane.dtype in blending.KINDS else plane.float() for plane in planes]
+    if into.dtype == torch.float32 and into.stride(1) == 1:
+        return seeing.see(known, reading, clamps, into)
+    exact = torch.empty(into.shape, memory_format=torch.channels_last)
+    return into.copy_(seeing.see(known, reading, clamps, exact))
 
 
 @numba.njit(inline="always")

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vsrife.ops.jit import F32, I32, I64, Writer, calling, compiled, lanes_here
-from vsrife.ops.reference import Conv
+from vsrife.ops.reference import Axis, Conv
 from vsrife.ops.scratch import scratch
 from vsrife.ops.tiles import Shape, packed, scaling, slopes_of, write_sums
 
@@ -91,18 +91,21 @@ ALONG = {
 }
 
 
-def _write_along(builder: ir.IRBuilder, arguments: Sequence[ir.Value], shape: tuple[int, bool]) -> None:
-    """A row of the sum of `maps` maps of flow, and of `total` if that is `added`."""
+def _write_along(builder: ir.IRBuilder, arguments: Sequence[ir.Value], shape: tuple[int, int, bool]) -> None:
+    """A row of the sum of `maps` maps of some channels, and of `total` if that is `added`."""
     rows, offsets, weights, total, out, count = arguments
-    maps, added = shape
+    channels, maps, added = shape
     w = Writer(builder, FLOWS)
     loop = w.loop(count, [offsets, weights, total, out])
     _, near, share, summand, target = loop.values
-    value = w.floats_at(summand) if added else w.filled(0)
-    for i in range(maps):
-        value = builder.fadd(value, _between_neighbours(w, rows, near, share, builder.mul(count, w.number(i))))
-    w.store(value, target)
-    sizes = 8, 4, 4 * FLOWS, 4 * FLOWS
+    for channel, lanes in parts_of(channels):
+        v = Writer(builder, lanes)
+        value = v.floats_at(summand, 4 * channel) if added else v.filled(0)
+        for i in range(maps):
+            skipped = builder.mul(count, w.number(i))
+            value = builder.fadd(value, _between_neighbours(v, rows, near, share, skipped, channel))
+        v.store(value, target, 4 * channel)
+    sizes = 8, 4, 4 * channels, 4 * channels
     loop.end([builder.add(x, w.number(n)) for x, n in zip((near, share, summand, target), sizes, strict=True)])
 
 
@@ -256,8 +259,8 @@ def _between_at(channels: int) -> int:
 
 
 @cache
-def _along_at(maps: int, added: bool) -> int:
-    return compiled(ALONG, _write_along, (maps, added))
+def _along_at(channels: int, maps: int, added: bool) -> int:
+    return compiled(ALONG, _write_along, (channels, maps, added))
 
 
 @cache
@@ -309,25 +312,43 @@ def _enlarge(maps, near, shares, offsets, weights, starts, between, along, total
         ))  # fmt: skip
 
 
-def enlarge(maps: Sequence[Tensor], height: int, width: int, total: Tensor | None = None) -> Tensor:
-    """Twin of `reference.enlarge`."""
-    count = max(map(len, maps))
-    out = scratch.take((count, height, width, FLOWS))
+Neighbours = tuple[Array, Array]  # of the samples of an axis: (count, 2) and (count,), the weight of the second
+
+
+def _summed(maps: Sequence[Tensor], axes: Sequence[tuple[Neighbours, Neighbours]], total: Tensor | None) -> Tensor:
+    """The sum of maps (N, C, any, any), each read at its own rows and columns, and of `total`."""
+    count, channels = max(map(len, maps)), maps[0].shape[1]
+    (rows, shares), (columns, weights) = (
+        (np.stack([near for near, _ in axis]), np.stack([share for _, share in axis]))
+        for axis in zip(*axes, strict=True)
+    )
+    out = scratch.take((count, rows.shape[1], columns.shape[1], channels))
     known = None if total is None else total.permute(0, 2, 3, 1).contiguous()
+    starts = np.cumsum([0, *(channels * small.shape[3] for small in maps)])
+    offsets = (4 * (channels * columns + starts[:-1, None, None])).astype(np.int32)
     for n in range(count):
         parts = [strided(each[n % len(each)][None]) for each in maps]
-        widths = [part.shape[3] for part, _, _ in parts]
-        starts = np.cumsum([0, *(FLOWS * w for w in widths)])
-        rows, columns = ([_axis(size, part.shape[i]) for part, _, _ in parts] for i, size in ((2, height), (3, width)))
-        offsets = [4 * (FLOWS * near + start) for (near, _), start in zip(columns, starts, strict=False)]
         _enlarge(
-            np.array([(x.data_ptr(), row, pixel, w) for (x, row, pixel), w in zip(parts, widths, strict=True)]),
-            np.stack([near for near, _ in rows]), np.stack([share for _, share in rows]),
-            np.stack(offsets).astype(np.int32), np.stack([share for _, share in columns]), starts,
-            _between_at(FLOWS), _along_at(len(maps), known is not None),
+            np.array([(part.data_ptr(), row, pixel, part.shape[3]) for part, row, pixel in parts]),
+            rows, shares, offsets, weights, starts, _between_at(channels),
+            _along_at(channels, len(maps), known is not None),
             0 if known is None else known[n % len(known)].data_ptr(), out[n],
         )  # fmt: skip
     return torch.from_numpy(out).permute(0, 3, 1, 2)
+
+
+def enlarge(maps: Sequence[Tensor], height: int, width: int, total: Tensor | None = None) -> Tensor:
+    """Twin of `reference.enlarge`."""
+    axes = [(_axis(height, small.shape[2]), _axis(width, small.shape[3])) for small in maps]
+    return _summed(maps, axes, total)
+
+
+def sample(image: Tensor, rows: Axis, columns: Axis, total: Tensor | None = None) -> Tensor:
+    """Twin of `reference.sample` for float32."""
+    axes = (np.stack([axis.low.numpy(), axis.high.numpy()], 1) for axis in (rows, columns))
+    shares = (axis.weight.float().numpy() for axis in (rows, columns))
+    down, along = zip(axes, shares, strict=True)
+    return _summed([image], [(down, along)], total)
 
 
 @numba.njit
