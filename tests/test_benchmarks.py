@@ -126,12 +126,12 @@ def test_targets_know_floors_and_stand_ins() -> None:
 
 @pytest.mark.slow
 def test_int8_keeps_the_picture(capsys: pytest.CaptureFixture[str]) -> None:
-    assert int8.main(["--size", "128x64", "--timed", "128x64", "--rounds", "1"]) == 0
+    assert int8.main(["--models", "lite", "--size", "128x64", "--timed", "128x64", "--rounds", "1"]) == 0
     text = capsys.readouterr().out
     quality = {row[0]: float(row[1]) for row in rows(text, "PSNR")}
-    assert quality["all"] > 40
-    assert quality["all"] < 119  # something was rounded
-    assert len(rows(text, "CPU time")) == 5
+    assert quality["lite"] > 48
+    assert quality["lite"] < 119  # something was rounded
+    assert len(rows(text, "CPU time of the eight")) == 4
 
 
 @pytest.mark.parametrize(
