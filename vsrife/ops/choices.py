@@ -55,6 +55,13 @@ class Choices:
                 self._keep()
             return min((way for way in ways if way in known), key=known.__getitem__)
 
+    def needed(self, task: str, ways: Sequence[str]) -> list[str]:
+        """Those of `ways` that `fastest` or what it chooses will run, whatever the budget."""
+        with self._lock:
+            known = self._times.get(task, {})
+            seen = [way for way in ways if way in known]
+            return [way for way in ways[:2] if way not in known] + sorted(seen, key=known.__getitem__)[:1]
+
     def _keep(self) -> None:
         """Write all times, with those that another process has written meanwhile."""
         if self._path is None:
