@@ -304,9 +304,31 @@ def test_a_rehearsal_goes_through_all_ways_that_will_be_timed(
 
     rehearsal.compile_ahead(work)
     assert run == ["a", "b"]
-    choices.fastest("any (1,)", list(ways), {"a": 2.0, "b": float("inf"), "c": 1.0}.__getitem__)
+    task = f"any {(x.dtype, *x.shape[1:], *x.stride()[1:], 1)}"
+    choices.fastest(task, list(ways), {"a": 2.0, "b": float("inf"), "c": 1.0}.__getitem__)
     rehearsal.compile_ahead(work)
     assert run == ["a", "b", "c"]
+
+
+def test_one_way_serves_every_batch(interpreted: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is chosen by the time for one picture."""
+    timed: list[tuple[str, int]] = []
+
+    def milliseconds(way: Callable[[Tensor, Any], Tensor], _plain: object, x: Tensor, rest: Any) -> float:
+        name = "ab"[int(way(x, rest)[0, 0, 0, 0])]
+        timed.append((name, len(x)))
+        return {"a": 2.0, "b": 1.0}[name]
+
+    choices = Choices(None)
+    monkeypatch.setattr(interpreted, "choices_on", lambda _device: choices)
+    monkeypatch.setattr(interpreted, "_milliseconds", milliseconds)
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
+    ways = {"a": lambda x, _rest: torch.zeros_like(x), "b": lambda x, _rest: torch.ones_like(x)}
+    for count in (3, 1, 2):
+        x = torch.zeros(count, 16, 5, 9).contiguous(memory_format=torch.channels_last)
+        got = interpreted._in_fastest_way("any", ("batch",), ways, reference.convolve, x, None)
+        assert torch.equal(got, torch.ones_like(x))
+    assert timed == [("a", 1), ("b", 1)]
 
 
 def test_a_device_is_rehearsed_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -45,12 +45,11 @@ class Choices:
             known = self._times.setdefault(task, {})
             new = [way for way in ways if way not in known]
             for way in new:
-                start = time.monotonic()
-                if way in ways[:2]:
+                in_any_case = way in ways[:2]
+                if in_any_case or self._left > 0:
+                    start = time.monotonic()
                     known[way] = milliseconds(way)
-                elif self._left > 0:
-                    known[way] = milliseconds(way)
-                    self._left -= time.monotonic() - start
+                    self._left -= 0 if in_any_case else time.monotonic() - start
             if new:
                 self._keep()
             return min((way for way in ways if way in known), key=known.__getitem__)

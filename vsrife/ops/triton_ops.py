@@ -602,24 +602,38 @@ def convolve(x: Tensor, conv: Conv) -> Tensor:
         return convolve_apart(x, conv)
     if not x.is_cuda:
         return convolve_fused(x, conv)
-    task = (x.dtype, *x.shape, *x.stride(), *conv.weight.shape, conv.stride, *_tail(conv).values())
+    task = (*conv.weight.shape, conv.stride, *_tail(conv).values())
     return _in_fastest_way("convolve", task, CONVOLVE_WAYS, reference.convolve, x, conv)
 
 
 def _in_fastest_way(
     op: str, task: tuple[object, ...], ways: Mapping[str, Way], plain: Way, x: Tensor, rest: Any
 ) -> Tensor:
-    """By the one of `ways` that is fastest for such arguments; by `plain` where nothing can be timed now."""
+    """By the one of `ways` that is fastest for such arguments; by `plain` where nothing can be timed now.
+
+    Args:
+        op: its name.
+        task: what the times depend on besides, but for the number of pictures. Several at once must come out as each
+            alone does, to the last bit, which different ways do not promise. So one way serves every batch. All ways
+            are timed with one picture, whichever batch comes first: times of different starts compare with each other,
+            and the library's own convolution, which chooses an algorithm by batch, is not favoured by a large one.
+        ways: by name, most likely ones first.
+        plain: the op by PyTorch.
+        x: (N, C, H, W).
+        rest: of the op's arguments.
+    """
+    task = (x.dtype, *x.shape[1:], *x.stride()[1:], *task)
     key = x.device, op, task
     if key not in _fastest:
         if torch.cuda.is_current_stream_capturing():
             return plain(x, rest)
-        names = list(ways) if x.numel() > WORTH_TUNING else list(ways)[:2]
+        one = x[:1]
+        names = list(ways) if one.numel() > WORTH_TUNING else list(ways)[:2]
         choices, described = choices_on(x.device), f"{op} {task}"
         if rehearsal.goes_on():
             return _by_all([ways[name] for name in choices.needed(described, names)], plain, x, rest)
         with _on(x):
-            name = choices.fastest(described, names, lambda name: _milliseconds(ways[name], plain, x, rest))
+            name = choices.fastest(described, names, lambda name: _milliseconds(ways[name], plain, one, rest))
         _fastest[key] = ways[name]
     return _fastest[key](x, rest)
 
@@ -787,7 +801,7 @@ def convolve_chain(x: Tensor, convs: Sequence[Conv]) -> Tensor:
         return chain_apart(x, convs)
     if not x.is_cuda:
         return chain_fused(x, convs)
-    task = (x.dtype, *x.shape, *x.stride(), len(convs), convs[0].residual)
+    task = (len(convs), convs[0].residual)
     return _in_fastest_way("chain", task, CHAIN_WAYS, reference.convolve_chain, x, convs)
 
 
