@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
@@ -116,6 +117,14 @@ def facts(device: torch.device) -> Mapping[str, str]:
         "triton": triton.__version__,
         "driver": str(driver),
     }
+
+
+def versions(distribution: str) -> list[str]:
+    """The version of an optional library that is installed, or none."""
+    try:
+        return [version(distribution)]
+    except PackageNotFoundError:
+        return []
 
 
 def file_for(known: Mapping[str, str]) -> Path | None:

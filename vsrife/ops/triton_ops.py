@@ -20,7 +20,7 @@ import triton.language as tl
 from torch import Tensor
 
 from vsrife.ops import reference, rehearsal
-from vsrife.ops.choices import choices_on
+from vsrife.ops.choices import choices_on, versions
 from vsrife.ops.reference import Axis, Conv, Expansion, Reading
 
 Way = Callable[[Tensor, Any], Tensor]  # to do what an op does
@@ -596,6 +596,13 @@ def convolve_apart(x: Tensor, conv: Conv) -> Tensor:
     return y
 
 
+def convolve_by_cudnn(x: Tensor, conv: Conv) -> Tensor:
+    """Twin of `reference.convolve` in one kernel that cuDNN compiles; raises for what cuDNN cannot do."""
+    from vsrife.ops import cudnn_graph  # here, since it takes a second
+
+    return cudnn_graph.convolve(x, conv)
+
+
 def convolve(x: Tensor, conv: Conv) -> Tensor:
     """Twin of `reference.convolve`, in whichever way is faster for these shapes on this device."""
     if x.dtype.itemsize > 2 or conv.groups > 1:
@@ -673,9 +680,13 @@ def _milliseconds(way: Way, plain: Way, x: Tensor, rest: Any) -> float:
 TRIALS = 5
 LARGEST_ERROR = 16.0  # of what is timed, in roundings of the largest value: `cases` have checked it before
 WORTH_TUNING = 200_000  # numbers that a convolution reads; what is smaller takes about as long as its start
+CUDNN_WAYS: Mapping[str, Way] = {  # its frontend is optional; another version may be able to do more
+    f"one graph of cuDNN, frontend {installed}": convolve_by_cudnn for installed in versions("nvidia-cudnn-frontend")
+}
 CONVOLVE_WAYS: Mapping[str, Way] = {
     "fused": convolve_fused,
     "apart": convolve_apart,
+    **CUDNN_WAYS,
     **{f"fused, {tile}": partial(convolve_fused, tile=tile) for tile in TILES[1:]},
 }
 # A process sees few shapes; what is chosen stays, so that the same frame always comes out the same.
