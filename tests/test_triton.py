@@ -342,5 +342,8 @@ def test_a_device_is_rehearsed_once(monkeypatch: pytest.MonkeyPatch) -> None:
         vsrife.ops.rehearse(gpu, torch.float16, what, lambda: None)
     vsrife.ops.rehearse(gpu, torch.float16)
     assert works == [len(OP_NAMES) + 1, 1]
+    monkeypatch.undo()  # for real, one does not wait for the other
+    rehearsal.compile_ahead(lambda: vsrife.ops.rehearse(gpu, torch.float16, "nested", pytest.fail))
+    assert (gpu, torch.float16, "nested") not in vsrife.ops._rehearsed
     vsrife.ops.rehearse(CPU, torch.float16, "1920x1080", pytest.fail)
     assert len(works) == 2

@@ -74,6 +74,7 @@ def rehearse(compiled: list[str]) -> list[int]:
         prepared = engine(128, 64)._prepare(first)
         rehearsal.compile_ahead(*(partial(cases.run_all, triton_ops, op, torch.float16, CPU) for op in OP_NAMES))
         rehearsal.compile_ahead(partial(prepared._rehearsal, net))
+        assert (prepared._sources, prepared._calm[1]) == ((), ())  # nothing without values is kept
         counted()
         for op in OP_NAMES:
             cases.run_all(triton_ops, op, torch.float16, CPU)
