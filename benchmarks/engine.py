@@ -34,12 +34,11 @@ from benchmarks.inputs import folded, format_of, pictures, weights_of
 from benchmarks.measure import (
     FULL_HD,
     ROOT,
+    Benchmark,
     Rates,
-    Report,
     Row,
     Size,
     arguments,
-    begin,
     milliseconds,
     number,
     wait,
@@ -79,14 +78,9 @@ for _ in range(2):
 
 
 @dataclass(frozen=True, slots=True)
-class Benchmark:
+class Rows(Benchmark):
     """The tables' rows on one device."""
 
-    report: Report
-    device: torch.device
-    dtype: torch.dtype
-    rates: Rates
-    repeats: int
     steps: int  # pairs of a running clip that are timed together
 
     def row(self, model: str, size: Size) -> Row:
@@ -249,17 +243,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     device, dtype = given.device, given.dtype
     size = FULL_HD if device.type == "cuda" and FULL_HD in given.sizes else given.sizes[0]
     with torch.inference_mode():
-        rates = Rates.of(device, dtype)
-        report = begin(given, "Engine", device, dtype, str(rates))
-        steps = 2 if given.quick else 4 if device.type == "cpu" else 8
-        rows = Benchmark(report, device, dtype, rates, given.repeats, steps)
+        rows = Rows.of(given, "Engine", steps=2 if given.quick else 4 if device.type == "cpu" else 8)
+        report = rows.report
         report.table(HEAD, [partial(rows.row, model, size) for size in given.sizes for model in given.models])
         report.add("The first frame, loading PyTorch and making the weights apart:")
         report.table(FIRST_HEAD, [partial(rows.first_frame_row, given.models[0], size, not given.quick)])
         for layout, model in {weights_of(model)[0].id: model for model in given.models}.items():
             report.add(f"Memory traffic of one pair at {size}, {model} (layout {layout}), step by step:")
             seen = traffic(model, size, device, dtype)
-            report.table(TRAFFIC_HEAD, [partial(tuple[str, ...], row) for row in traffic_rows(seen, rates)])
+            report.table(TRAFFIC_HEAD, [partial(tuple[str, ...], row) for row in traffic_rows(seen, rows.rates)])
     return 0
 
 

@@ -32,7 +32,7 @@ from torch import Tensor
 from benchmarks.accuracy import RGB, psnr
 from benchmarks.engine import with_ops
 from benchmarks.inputs import BUNDLED, folded
-from benchmarks.measure import FULL_HD, SAMPLE, Report, Row, Size, facts, milliseconds, number, parser
+from benchmarks.measure import FULL_HD, SAMPLE, Report, Row, Size, begin, milliseconds, number, parser
 from vsrife.devices import parse_device, parse_precision
 from vsrife.engine import Engine, Picture
 from vsrife.fold import FoldedNet
@@ -161,8 +161,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = options.parse_args(argv)
     device = parse_device(given.device)
     dtype = parse_precision(given.precision, device)
-    report = Report(given.output, given.minutes)
-    report.add("## fp8", f"{facts(device, dtype)}.")
+    report = begin(given, "fp8", device, dtype)
     with torch.inference_mode():
         speed(report, folded("4.25", device, dtype), given.sizes or [FULL_HD], given.repeats)
         if importlib.util.find_spec("av") is None:

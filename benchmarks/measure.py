@@ -13,7 +13,7 @@ import traceback
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
+from typing import Any, Self, get_args
 
 import torch
 
@@ -275,3 +275,21 @@ def begin(
     text = "; ".join(about)
     report.add(f"## {title}", *([f"{text[0].upper()}{text[1:]}."] if about else []))
     return report
+
+
+@dataclass(frozen=True, slots=True)
+class Benchmark:
+    """What the rows of a table are measured with."""
+
+    report: Report
+    device: torch.device
+    dtype: torch.dtype
+    rates: Rates
+    repeats: int
+
+    @classmethod
+    def of(cls, given: argparse.Namespace, title: str, **more: Any) -> Self:
+        """From the options, with a report that has begun; `more` are a subclass's own fields."""
+        rates = Rates.of(given.device, given.dtype)
+        report = begin(given, title, given.device, given.dtype, str(rates))
+        return cls(report, given.device, given.dtype, rates, given.repeats, **more)

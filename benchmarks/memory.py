@@ -7,13 +7,15 @@ frame (YUV420P8): without the weights, the two source frames, and what the libra
 what an engine falls back to when memory does not suffice.
 
 On CUDA it is measured: what PyTorch's allocator had given out, with the graph that is recorded for pairs that are not
-divided. On a CPU it is counted: every op gives a result of its kind, size and precision without computing it, as the
-fused kernels do that need nothing besides. So it takes seconds, for the half precision of a GPU too; nothing moves in
-these pictures, and parts overlap as little as they ever do.
+divided; below the table stands what all of that took on the host. On a CPU it is counted: every op gives a result of
+its kind, size and precision without computing it, as the fused kernels do that need nothing besides. So it takes
+seconds, for the half precision of a GPU too; nothing moves in these pictures, and parts overlap as little as they ever
+do.
 """
 
 from __future__ import annotations
 
+import resource
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Sequence
@@ -174,6 +176,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return (model, str(size), number(weight_bytes(net) / 1e6), *cells)
 
     rows = report.table(HEAD, [partial(row, model, size) for model in given.models for size in given.sizes])
+    if given.device.type == "cuda":  # elsewhere nothing was computed
+        held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+        report.add(f"This process, PyTorch and pinned memory included, held {number(held)} MiB of host memory at most.")
     return 0 if len(rows) == len(given.models) * len(given.sizes) else 1
 
 

@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.inputs import folded, published, weights_of
-from benchmarks.measure import FULL_HD, HD, Rates, Report, Row, Size, arguments, begin, milliseconds, number
+from benchmarks.measure import FULL_HD, HD, Benchmark, Row, Size, arguments, milliseconds, number
 from vsrife import pyramid
 from vsrife.catalogue import BODY_LAYERS, IMAGE_CHANNELS, Layout
 
@@ -98,15 +98,10 @@ def ways(model: str, size: Size, device: torch.device, dtype: torch.dtype) -> li
 
 
 @dataclass(frozen=True, slots=True)
-class Benchmark:
+class Rows(Benchmark):
     """The tables' rows on one device."""
 
-    report: Report
-    device: torch.device
-    dtype: torch.dtype
-    rates: Rates
-    repeats: int
-    backend: str = "inductor"  # of torch.compile
+    backend: str  # of torch.compile
 
     def row(self, model: str, size: Size) -> Row:
         ms, theirs = milliseconds(ways(model, size, self.device, self.dtype), self.device, self.repeats)
@@ -125,10 +120,8 @@ class Benchmark:
 def main(argv: Sequence[str] | None = None) -> int:
     given = arguments("milliseconds per pair of the network alone", argv)
     with torch.inference_mode():
-        rates = Rates.of(given.device, given.dtype)
-        report = begin(given, "Network", given.device, given.dtype, str(rates))
-        backend = "eager" if given.quick else "inductor"
-        rows = Benchmark(report, given.device, given.dtype, rates, given.repeats, backend)
+        rows = Rows.of(given, "Network", backend="eager" if given.quick else "inductor")
+        report = rows.report
         report.table(HEAD, [partial(rows.row, model, size) for size in given.sizes for model in given.models])
         # Compiling takes a minute for each shape, so that one size has to do.
         usual = HD if given.device.type == "cpu" else FULL_HD

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from benchmarks.accuracy import wrong_ops
 from benchmarks.inputs import BT709
-from benchmarks.measure import Rates, Row, Size, arguments, begin, milliseconds, number
+from benchmarks.measure import Benchmark, Row, Size, arguments, milliseconds, number
 from vsrife.catalogue import BODY_LAYERS
 from vsrife.ops import choose, reference
 from vsrife.ops.reference import Axis, Conv, Expansion, Reading
@@ -94,30 +94,32 @@ def nbytes(value: Any) -> int:
     return 0
 
 
-def row(load: Load, size: Size, dtype: torch.dtype, device: torch.device, rates: Rates, repeats: int) -> Row:
-    fast: Callable[..., Tensor] = getattr(choose(device, dtype), load.op)
-    plain: Callable[..., Tensor] = getattr(reference, load.op)
-    ms, plain_ms = milliseconds([partial(op, *load.given) for op in (fast, plain)], device, repeats)
-    moved = sum(nbytes(value) for value in load.given) + nbytes(fast(*load.given))
-    return (
-        f"{load.op}, {load.note}", str(size), number(ms), number(plain_ms), number(plain_ms / ms),
-        number(moved / 1e6), number(moved / ms / 1e6), f"{moved / ms * 1e5 / rates.bandwidth:.0f} %",
-    )  # fmt: skip
+class Rows(Benchmark):
+    """The table's rows on one device."""
+
+    def row(self, load: Load, size: Size) -> Row:
+        fast: Callable[..., Tensor] = getattr(choose(self.device, self.dtype), load.op)
+        plain: Callable[..., Tensor] = getattr(reference, load.op)
+        ms, plain_ms = milliseconds([partial(op, *load.given) for op in (fast, plain)], self.device, self.repeats)
+        moved = sum(nbytes(value) for value in load.given) + nbytes(fast(*load.given))
+        return (
+            f"{load.op}, {load.note}", str(size), number(ms), number(plain_ms), number(plain_ms / ms),
+            number(moved / 1e6), number(moved / ms / 1e6), f"{moved / ms * 1e5 / self.rates.bandwidth:.0f} %",
+        )  # fmt: skip
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     given = arguments("time and memory traffic of every op", argv)
     device, dtype = given.device, given.dtype
     with torch.inference_mode():
-        rates = Rates.of(device, dtype)
-        report = begin(given, "Ops", device, dtype, str(rates))
+        rows = Rows.of(given, "Ops")
+        report = rows.report
         # Where `all.py` runs this, accuracy came before.
         if not given.figures and (wrong := wrong_ops(choose(device, dtype), dtype, device)):
             report.add("Nothing is timed, since results are wrong:", "\n".join(wrong))
             return 1
         for size in given.sizes:
-            rest = size, dtype, device, rates, given.repeats
-            report.table(HEAD, (partial(row, load, *rest) for load in loads(size, dtype, device)))
+            report.table(HEAD, (partial(rows.row, load, size) for load in loads(size, dtype, device)))
     return 0
 
 

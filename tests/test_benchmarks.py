@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import torch
 
-from benchmarks import accuracy, all, int8, measure, network, ops, pairs
+from benchmarks import accuracy, all, fp8, int8, measure, network, ops, pairs
 from benchmarks.engine import traffic
+from benchmarks.inputs import folded
 from benchmarks.measure import Report, Size
 from vsrife.catalogue import LAYOUTS, MODELS
 from vsrife.ops import OP_NAMES
@@ -25,6 +27,10 @@ def rows(text: str, title: str) -> list[list[str]]:
     table = re.search(r"^\|.*\n\| ---.*\n((?:\|.*\n)*)", part, re.MULTILINE)
     assert table is not None, title
     return [[c.strip() for c in line.strip("|").split("|")] for line in table[1].splitlines()]
+
+
+def all_positive(cells: Sequence[str]) -> bool:
+    return min(map(float, cells)) > 0
 
 
 @pytest.mark.slow
@@ -45,10 +51,11 @@ def test_one_command_measures_a_device(tmp_path: Path, monkeypatch: pytest.Monke
     for title, numbers in (
         ("Network", slice(2, 5)), ("Against torch.compile", slice(2, 7)), ("Engine", slice(2, 6)),
         ("The first frame", slice(2, 4)), ("Filter", slice(2, 7)), ("Pairs on a CPU", slice(4, 5)),
+        ("Memory", slice(2, 4)),
     ):  # fmt: skip
         assert rows(text, title), title
         for row in rows(text, title):
-            assert [cell for cell in row[numbers] if not float(cell) > 0] == [], row
+            assert all_positive(row[numbers]), row
     assert float(rows(text, "Pairs on a CPU")[0][7]) >= measure.LEAST_PSNR_DB
     assert len(rows(text, "Targets")) == len(all.CPU_TARGETS)
 
@@ -132,6 +139,28 @@ def test_int8_keeps_the_picture(capsys: pytest.CaptureFixture[str]) -> None:
     assert quality["lite"] > 48
     assert quality["lite"] < 119  # something was rounded
     assert len(rows(text, "CPU time of the eight")) == 4
+
+
+def test_fp8_keeps_the_picture(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("av", reason="it reads the sample")
+    assert fp8.main(["--device", "cpu", "--precision", "fp32"]) == 0
+    text = capsys.readouterr().out
+    assert "Not timed" in text
+    quality = {row[0]: float(row[1]) for row in rows(text, "PSNR")}
+    assert 40 < quality["all"] < quality["last"] < 119  # something was rounded
+    with torch.inference_mode():
+        net = folded("4.25", torch.device("cpu"), torch.bfloat16)
+        figures = fp8.speed_row(net, 4, Size(64, 64), 1)
+    assert figures[1] == "256x288x32"
+    assert all_positive(figures[2:])
+
+
+def test_parts_are_commands_and_memory_comes_last() -> None:
+    for part in all.PARTS:
+        assert (Path(all.__file__).parent / f"{part.name}.py").exists()
+        assert 0 < part.share <= 1
+    assert (all.PARTS[0].name, all.PARTS[-1].name) == ("accuracy", "memory")
+    assert {part.name: part.only for part in all.PARTS if part.only} == {"pairs": "cpu", "fp8": "cuda"}
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from vsrife.ops.choices import Choices, file_for
+from vsrife.ops.choices import Choices, file_for, versions
 
 WAYS = ["fused", "apart", "wide", "tall"]
 TIMES = {"fused": 2.0, "apart": 3.0, "wide": 1.0, "tall": math.inf}
@@ -93,6 +93,19 @@ def test_a_folder_that_cannot_be_written_is_no_error(tmp_path: Path, caplog: pyt
     with caplog.at_level("DEBUG"):
         assert Choices(tmp_path / "file" / "gpu.json").fastest("convolve", WAYS, Clock(TIMES)) == "wide"
     assert "not kept" in caplog.text
+
+
+def test_an_optional_library_is_there_or_not() -> None:
+    assert versions("pytest") == [pytest.__version__]
+    assert versions("no-such-library") == []
+
+
+def test_what_will_run_in_any_case_is_known(path: Path) -> None:
+    choices = Choices(path)
+    assert choices.needed("convolve", WAYS) == ["fused", "apart"]
+    choices.fastest("convolve", WAYS, Clock(TIMES))
+    assert choices.needed("convolve", WAYS) == ["wide"]
+    assert choices.needed("convolve", ["new", *WAYS]) == ["new", "wide"]
 
 
 def test_each_kind_of_device_has_a_file() -> None:

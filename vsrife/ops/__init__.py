@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Callable, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Hashable, Sequence
+from functools import lru_cache, partial
 from types import SimpleNamespace
 from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor
 
-from vsrife.ops import reference
+from vsrife.ops import reference, rehearsal
 from vsrife.ops.reference import Axis, Conv, Expansion, Reading
 
 
@@ -51,9 +51,17 @@ class Ops(Protocol):
     def expand(self, x: Tensor, expansion: Expansion) -> Tensor: ...
 
 
-@lru_cache(maxsize=8)
 def choose(device: torch.device, dtype: torch.dtype) -> Ops:
-    """The ops for convolutions of `dtype` on `device`."""
+    """The ops for convolutions of `dtype` on `device`; in a rehearsal those that are not checked yet."""
+    if rehearsal.goes_on() and device.type == "cuda":
+        from vsrife.ops import triton_ops
+
+        return triton_ops
+    return _chosen(device, dtype)
+
+
+@lru_cache(maxsize=8)
+def _chosen(device: torch.device, dtype: torch.dtype) -> Ops:
     if dtype == torch.float64:
         return reference
     if device.type == "cuda":
@@ -70,8 +78,37 @@ def _on_cuda(device: torch.device, dtype: torch.dtype) -> Ops:
         from vsrife.ops import triton_ops
     except ImportError:  # PyTorch brings Triton along on Linux only
         return reference
+    rehearse(device, dtype)
     with _checking:  # a second thread waits, and finds what the first has learnt
         return proven(triton_ops, device, dtype)
+
+
+def rehearse(
+    device: torch.device, dtype: torch.dtype, what: Hashable = None, work: Callable[[], object] = lambda: None
+) -> None:
+    """Compile the kernels that `work` and the check of a CUDA device need, once, all cores busy with it.
+
+    Compiling them one after the other, each when it is needed, makes a first frame wait several times as long.
+
+    Args:
+        device: nothing is done for others than CUDA devices.
+        dtype: of the convolutions.
+        what: names `work`, which is rehearsed once for each name.
+        work: is gone through without starting a kernel. It must not keep anything, since results hold no values.
+    """
+    if device.type != "cuda" or dtype == torch.float64 or (device, dtype, what) in _rehearsed or rehearsal.goes_on():
+        return
+    try:
+        from vsrife.ops import cases, triton_ops
+    except ImportError:
+        return
+    with _rehearsing:  # a second thread waits, and finds what the first has compiled
+        check = [partial(cases.run_all, triton_ops, name, dtype, device) for name in OP_NAMES]
+        if (device, dtype, None) not in _rehearsed:
+            rehearsal.compile_ahead(*check, work)
+        elif (device, dtype, what) not in _rehearsed:
+            rehearsal.compile_ahead(work)
+        _rehearsed.update([(device, dtype, None), (device, dtype, what)])
 
 
 @lru_cache(maxsize=8)
@@ -149,3 +186,5 @@ OP_NAMES = (
     "convolve_chain", "expand",
 )  # fmt: skip
 _checking = threading.Lock()
+_rehearsing = threading.Lock()
+_rehearsed: set[Hashable] = set()

@@ -264,15 +264,22 @@ def arguments_of(case: Case, size: tuple[int, int], move: Move, dtype: torch.dty
     return tuple(cast(a, dtype if case.half else torch.float32) for a in made)
 
 
+def run(
+    op: Callable[..., Tensor],
+    arguments: Arguments,
+    device: torch.device | None = None,
+    dtype: torch.dtype | None = None,
+) -> Tensor:
+    """The result for copies of the arguments, since sums may be overwritten; on `device`, in `dtype`."""
+    given = (cast(a, dtype or _dtype_of(a), device) for a in arguments)
+    return op(*(a.clone() if isinstance(a, Tensor) else a for a in given))
+
+
 def excess(twin: Callable[..., Tensor], case: Case, arguments: Arguments, device: torch.device | None = None) -> float:
     """How much larger the error of `twin`, run on `device`, is than what is allowed; not positive where it is right."""
     plain_op = getattr(reference, case.op)
-
-    def run(op: Callable[..., Tensor], dtype: torch.dtype | None, place: torch.device | None) -> Tensor:
-        given = (cast(a, dtype or _dtype_of(a), place) for a in arguments)
-        return op(*(a.clone() if isinstance(a, Tensor) else a for a in given))  # sums may be overwritten
-
-    exact, plain, fast = run(plain_op, torch.float64, None), run(plain_op, None, None), run(twin, None, device)
+    exact, plain = run(plain_op, arguments, dtype=torch.float64), run(plain_op, arguments)
+    fast = run(twin, arguments, device)
     if fast.dtype != plain.dtype or fast.shape != plain.shape:
         return float("inf")
     error, own = ((one.double().cpu() - exact.double()).abs().amax().item() for one in (fast, plain))
@@ -290,11 +297,22 @@ def _dtype_of(argument: Any) -> torch.dtype:
     return argument.dtype if isinstance(argument, Tensor) else torch.float32
 
 
-def failing(twins: object, op: str, dtype: torch.dtype, device: torch.device) -> Iterator[tuple[Case, float]]:
-    """The cases of an op that its twin does not pass on a device, each with its excess."""
+def checked(op: str, dtype: torch.dtype) -> Iterator[tuple[Case, Arguments]]:
+    """The cases that an op must pass on a device before it is used there for convolutions of `dtype`."""
     for case in CASES:
         if case.op == op:
-            arguments = arguments_of(case, (31, 65), FLOWS["subpixel"], dtype if case.half else torch.float32)
-            over = excess(getattr(twins, op), case, arguments, device)
-            if over > 0:
-                yield case, over
+            yield case, arguments_of(case, (31, 65), FLOWS["subpixel"], dtype if case.half else torch.float32)
+
+
+def failing(twins: object, op: str, dtype: torch.dtype, device: torch.device) -> Iterator[tuple[Case, float]]:
+    """The cases of an op that its twin does not pass on a device, each with its excess."""
+    for case, arguments in checked(op, dtype):
+        over = excess(getattr(twins, op), case, arguments, device)
+        if over > 0:
+            yield case, over
+
+
+def run_all(twins: object, op: str, dtype: torch.dtype, device: torch.device) -> None:
+    """What `failing` has the twin of an op do."""
+    for _, arguments in checked(op, dtype):
+        run(getattr(twins, op), arguments, device)

@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
@@ -45,15 +46,21 @@ class Choices:
             known = self._times.setdefault(task, {})
             new = [way for way in ways if way not in known]
             for way in new:
-                start = time.monotonic()
-                if way in ways[:2]:
+                in_any_case = way in ways[:2]
+                if in_any_case or self._left > 0:
+                    start = time.monotonic()
                     known[way] = milliseconds(way)
-                elif self._left > 0:
-                    known[way] = milliseconds(way)
-                    self._left -= time.monotonic() - start
+                    self._left -= 0 if in_any_case else time.monotonic() - start
             if new:
                 self._keep()
             return min((way for way in ways if way in known), key=known.__getitem__)
+
+    def needed(self, task: str, ways: Sequence[str]) -> list[str]:
+        """Those of `ways` that `fastest` or what it chooses will run, whatever the budget."""
+        with self._lock:
+            known = self._times.get(task, {})
+            seen = [way for way in ways if way in known]
+            return [way for way in ways[:2] if way not in known] + sorted(seen, key=known.__getitem__)[:1]
 
     def _keep(self) -> None:
         """Write all times, with those that another process has written meanwhile."""
@@ -110,6 +117,14 @@ def facts(device: torch.device) -> Mapping[str, str]:
         "triton": triton.__version__,
         "driver": str(driver),
     }
+
+
+def versions(distribution: str) -> list[str]:
+    """The version of an optional library that is installed, or none."""
+    try:
+        return [version(distribution)]
+    except PackageNotFoundError:
+        return []
 
 
 def file_for(known: Mapping[str, str]) -> Path | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -19,19 +19,34 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from vsrife.ops import reference
-from vsrife.ops.choices import choices_on
+from vsrife.ops import reference, rehearsal
+from vsrife.ops.choices import choices_on, versions
 from vsrife.ops.reference import Axis, Conv, Expansion, Reading
 
 Way = Callable[[Tensor, Any], Tensor]  # to do what an op does
 PIXELS = 128  # of one program
 FUSION = {"enable_fp_fusion": True}  # sums with products in one instruction; left open, Triton warns
+# Numbers that change nothing about how memory is read and written. Compiling kernels for multiples of 16 among them and
+# for 1, as Triton does by itself, gives the same reads and writes, but more kernels: for each picture, block and batch.
+SIZES = (
+    "height", "width", "out_height", "out_width", "stack_height", "stack_width", "extra_height", "extra_width",
+    "picture_height", "picture_width", "small_height", "small_width", "pixels", "times_n", "across", "tiles_of_picture",
+    "tiles", "programs",
+)  # fmt: skip
 SLOPE = tl.constexpr(reference.LEAKY_SLOPE)
 
 
 def _on(tensor: Tensor) -> AbstractContextManager[Any]:
     """Triton starts kernels on the current device: make it the tensor's."""
     return torch.cuda.device(tensor.device) if tensor.is_cuda else nullcontext()
+
+
+def _start(kernel: Any, grid: tuple[int, ...], *arguments: Any, **constants: Any) -> None:
+    """Start a kernel; in a rehearsal, only have it compiled."""
+    if rehearsal.goes_on():
+        kernel.warmup(*arguments, grid=grid, **constants, **FUSION)
+    else:
+        kernel[grid](*arguments, **constants, **FUSION)
 
 
 def _lanes(channels: int) -> int:
@@ -92,7 +107,7 @@ def _grid_sample(image, upper, lower, first, second, down, along, use):
     return before + (after - before) * along
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def _see_kernel(
     first, first_y, first_x, second, second_y, second_x, third, third_y, third_x, weight, bias,
     top, low, weight_y, left, right, weight_x, out, oc, oy, ox, height, width, out_height, out_width,
@@ -137,15 +152,16 @@ def see(planes: Sequence[Tensor], reading: Reading, clamps: bool, into: Tensor) 
         rows.low, rows.high, rows.weight, columns.low, columns.high, columns.weight
     )  # fmt: skip
     with _on(into):
-        _see_kernel[(_blocks(into.shape[-2] * into.shape[-1], PIXELS),)](
+        _start(
+            _see_kernel, (_blocks(into.shape[-2] * into.shape[-1], PIXELS),),
             first, *first.stride()[2:], second, *second.stride()[2:], third, *third.stride()[2:],
             reading.weight.contiguous(), bias, *axes, into, *into.stride()[1:], height, width, *into.shape[-2:],
-            PLANES=len(planes), SUBSAMPLED=rows is not None, CLAMPS=clamps, P=PIXELS, **FUSION,
+            PLANES=len(planes), SUBSAMPLED=rows is not None, CLAMPS=clamps, P=PIXELS,
         )  # fmt: skip
     return into
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def _sample_kernel(
     image, in_, ic, iy, ix, total, tn, tc, ty, tx, out, on, oc, oy, ox,
     top, low, weight_y, left, right, weight_x, height, width, channels,
@@ -178,15 +194,16 @@ def sample(image: Tensor, rows: Axis, columns: Axis, total: Tensor | None = None
     out = _empty(image, channels, height, width, image.dtype)
     summand = out if total is None else total
     with _on(image):
-        _sample_kernel[(_blocks(height * width, PIXELS), len(image))](
+        _start(
+            _sample_kernel, (_blocks(height * width, PIXELS), len(image)),
             image, *_strides(image), summand, *_strides(summand), out, *out.stride(),
             rows.low, rows.high, rows.weight.float(), columns.low, columns.high, columns.weight.float(),
-            height, width, channels, ADDS=total is not None, C=_lanes(channels), P=PIXELS, **FUSION,
+            height, width, channels, ADDS=total is not None, C=_lanes(channels), P=PIXELS,
         )  # fmt: skip
     return out
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def _enlarge_kernel(
     total, tn, tc, ty, tx, small, sn, sc, sy, sx, out, on, oc, oy, ox,
     height, width, small_height, small_width, step_y, step_x, channels,
@@ -214,10 +231,11 @@ def _enlarge_add(total: Tensor, small: Tensor) -> Tensor:
     _, channels, height, width = total.shape
     out = _empty(max(total, small, key=len), channels, height, width, total.dtype)
     with _on(total):
-        _enlarge_kernel[(_blocks(height * width, PIXELS), len(out))](
+        _start(
+            _enlarge_kernel, (_blocks(height * width, PIXELS), len(out)),
             total, *_strides(total), small, *_strides(small), out, *out.stride(),
             height, width, *small.shape[-2:], small.shape[-2] / height, small.shape[-1] / width, channels,
-            C=_lanes(channels), P=PIXELS, **FUSION,
+            C=_lanes(channels), P=PIXELS,
         )  # fmt: skip
     return out
 
@@ -225,10 +243,10 @@ def _enlarge_add(total: Tensor, small: Tensor) -> Tensor:
 # --- warping ----------------------------------------------------------------------------------------------------------
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def _warp_stacks_kernel(
     stack0, an, ac, ay, ax, stack1, bn, bc, by, bx, flow, fn, fc, fy, fx, rows, columns,
-    extra, en, ec, ey, ex, times, tn, tc, ty, tx, out, on, oc, oy, ox,
+    extra, en, ec, ey, ex, times, times_n, tc, ty, tx, out, on, oc, oy, ox,
     height, width, stack_height, stack_width, extra_height, extra_width, step_y, step_x,
     channels, extras, moments, filled,
     TAPS: tl.constexpr, C: tl.constexpr, E: tl.constexpr, R: tl.constexpr, P: tl.constexpr,
@@ -267,7 +285,7 @@ def _warp_stacks_kernel(
     tl.store(place + (2 * channels + extras + k) * oc, mean * share, mask=inside[:, None])
     # The times, and zeros in what is left over.
     r = tl.arange(0, R)[None, :]
-    moment = times + n * tn + (y.to(tl.int64) * ty + x * tx)[:, None] + r * tc
+    moment = times + n * times_n + (y.to(tl.int64) * ty + x * tx)[:, None] + r * tc
     time = tl.load(moment, mask=inside[:, None] & (r < moments), other=0)
     behind = 2 * channels + extras + 4
     tl.store(place + (behind + r) * oc, time, mask=inside[:, None] & (behind + r < filled))
@@ -291,12 +309,13 @@ def warp_stacks(
     rest = into.shape[1] - 2 * channels - extras - 4
     times = times.to(flow.dtype).expand(-1, -1, height, width)
     with _on(flow):
-        _warp_stacks_kernel[(_blocks(height * width, PIXELS), len(flow))](
+        _start(
+            _warp_stacks_kernel, (_blocks(height * width, PIXELS), len(flow)),
             stack0, *_strides(stack0), stack1, *_strides(stack1), flow, *_strides(flow), rows, columns,
             extra, *_strides(extra), times, *_strides(times), out, *out.stride(),
             height, width, *stack0.shape[-2:], *extra.shape[-2:], extra.shape[-2] / height, extra.shape[-1] / width,
             channels, extras, times.shape[1], into.shape[1],
-            TAPS=taps, C=_lanes(channels), E=_lanes(extras), R=_lanes(rest), P=PIXELS, **FUSION,
+            TAPS=taps, C=_lanes(channels), E=_lanes(extras), R=_lanes(rest), P=PIXELS,
         )  # fmt: skip
     return out
 
@@ -321,7 +340,7 @@ def _mix(a, an, ac, ay, ax, b, bn, bc, by, bx, n, flow, fc, share, x, y, width, 
     return later + (earlier - later) * share[:, None], reach
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def _blend_kernel(
     a, an, ac, ay, ax, b, bn, bc, by, bx, flow, fn, fc, fy, fx, share, sn, sc, sy, sx, out, on, oc, oy, ox,
     height, width, picture_height, picture_width, channels,
@@ -347,14 +366,15 @@ def blend(a: Tensor, b: Tensor, flow: Tensor, share: Tensor) -> Tensor:
     channels = a.shape[1]
     out = _empty(flow, channels, height, width, flow.dtype)
     with _on(flow):
-        _blend_kernel[(_blocks(height * width, PIXELS), len(flow))](
+        _start(
+            _blend_kernel, (_blocks(height * width, PIXELS), len(flow)),
             a, *_strides(a), b, *_strides(b), flow, *_strides(flow), share, *_strides(share), out, *out.stride(),
-            height, width, *a.shape[-2:], channels, C=_lanes(channels), P=PIXELS, **FUSION,
+            height, width, *a.shape[-2:], channels, C=_lanes(channels), P=PIXELS,
         )  # fmt: skip
     return out
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def _blend_plane_kernel(
     a, ay, ax, b, by, bx, flow, fn, fc, fy, fx, mask, mn, mc, my, mx, calmness, cy, cx, out, on, oc, oy, ox,
     height, width, peak,
@@ -385,15 +405,16 @@ def blend_plane(a: Tensor, b: Tensor, flow: Tensor, mask: Tensor, calmness: Tens
     height, width = flow.shape[-2:]
     out = torch.empty((len(flow), 1, height, width), dtype=a.dtype, device=a.device)
     with _on(flow):
-        _blend_plane_kernel[(_blocks(height * width, PIXELS), len(flow))](
+        _start(
+            _blend_plane_kernel, (_blocks(height * width, PIXELS), len(flow)),
             a, *a.stride()[2:], b, *b.stride()[2:], flow, *_strides(flow), mask, *_strides(mask),
             calmness, *calmness.stride()[2:], out, *out.stride(), height, width, float(peak),
-            ROUNDS=not a.dtype.is_floating_point, P=PIXELS, **FUSION,
+            ROUNDS=not a.dtype.is_floating_point, P=PIXELS,
         )  # fmt: skip
     return out
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def _reach_kernel(
     a, ay, ax, b, by, bx, out, height, width, RADIUS: tl.constexpr, P: tl.constexpr
 ):  # fmt: skip
@@ -411,7 +432,7 @@ def _reach_kernel(
     tl.store(out + pixel, nearest.to(tl.int8), mask=inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def _calm_kernel(near, out, height, width, RADIUS: tl.constexpr, P: tl.constexpr):
     """From the distances along the rows: the largest radius below the distance in both axes."""
     pixel = tl.program_id(0) * P + tl.arange(0, P)
@@ -436,17 +457,18 @@ def calm(a: Tensor, b: Tensor) -> Tensor:
     grid = (_blocks(height * width, PIXELS),)
     radius = reference.STILL_RADII_PX[-1]
     with _on(a):
-        _reach_kernel[grid](
-            a, *a.stride()[2:], b, *b.stride()[2:], near, height, width, RADIUS=radius, P=PIXELS, **FUSION
+        _start(
+            _reach_kernel, grid,
+            a, *a.stride()[2:], b, *b.stride()[2:], near, height, width, RADIUS=radius, P=PIXELS
         )  # fmt: skip
-        _calm_kernel[grid](near, out, height, width, RADIUS=radius, P=PIXELS)
+        _start(_calm_kernel, grid, near, out, height, width, RADIUS=radius, P=PIXELS)
     return out
 
 
 # --- convolutions -----------------------------------------------------------------------------------------------------
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def _convolve_kernel(
     x, xn, xc, xy, xx, weight, bias, slopes, out, on, oc, oy, ox,
     height, width, out_height, out_width, inputs, outputs, pixels,
@@ -487,7 +509,7 @@ def _convolve_kernel(
     tl.store(target[:, None] + o[None, :] * oc, total, mask=wanted)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def _finish_kernel(
     y, yn, yc, yy, yx, x, xn, xc, xy, xx, bias, slopes, height, width, channels,
     BIASED: tl.constexpr, RESIDUAL: tl.constexpr, PRELU: tl.constexpr, LEAKY: tl.constexpr,
@@ -564,10 +586,11 @@ def convolve_fused(x: Tensor, conv: Conv, tile: Tile = TILES[0]) -> Tensor:
     bias = out if conv.bias is None else conv.bias
     slopes = out if conv.slopes is None else conv.slopes
     with _on(x):
-        _convolve_kernel[(_blocks(pixels, sizes["M"]), _blocks(outputs, sizes["N"]))](
+        _start(
+            _convolve_kernel, (_blocks(pixels, sizes["M"]), _blocks(outputs, sizes["N"])),
             x, *_strides(x), weight, bias, slopes, out, *out.stride(),
             height, width, out_height, out_width, inputs, outputs, pixels,
-            STRIDE=conv.stride, **_tail(conv), **sizes, **FUSION,
+            STRIDE=conv.stride, **_tail(conv), **sizes,
         )  # fmt: skip
     return out
 
@@ -580,11 +603,19 @@ def convolve_apart(x: Tensor, conv: Conv) -> Tensor:
     bias = y if conv.bias is None else conv.bias
     slopes = y if conv.slopes is None else conv.slopes
     with _on(x):
-        _finish_kernel[(_blocks(height * width, PIXELS), len(y), _blocks(channels, lanes))](
+        _start(
+            _finish_kernel, (_blocks(height * width, PIXELS), len(y), _blocks(channels, lanes)),
             y, *_strides(y), x, *_strides(x), bias, slopes, height, width, channels,
-            **_tail(conv), C=lanes, P=PIXELS, **FUSION,
+            **_tail(conv), C=lanes, P=PIXELS,
         )  # fmt: skip
     return y
+
+
+def convolve_by_cudnn(x: Tensor, conv: Conv) -> Tensor:
+    """Twin of `reference.convolve` in one kernel that cuDNN compiles; raises for what cuDNN cannot do."""
+    from vsrife.ops import cudnn_graph  # here, since it takes a second
+
+    return cudnn_graph.convolve(x, conv)
 
 
 def convolve(x: Tensor, conv: Conv) -> Tensor:
@@ -593,23 +624,49 @@ def convolve(x: Tensor, conv: Conv) -> Tensor:
         return convolve_apart(x, conv)
     if not x.is_cuda:
         return convolve_fused(x, conv)
-    task = (x.dtype, *x.shape, *x.stride(), *conv.weight.shape, conv.stride, *_tail(conv).values())
-    return _fastest_way("convolve", task, CONVOLVE_WAYS, reference.convolve, x, conv)(x, conv)
+    task = (*conv.weight.shape, conv.stride, *_tail(conv).values())
+    return _in_fastest_way("convolve", task, CONVOLVE_WAYS, reference.convolve, x, conv)
 
 
-def _fastest_way(op: str, task: tuple[object, ...], ways: Mapping[str, Way], plain: Way, x: Tensor, rest: Any) -> Way:
-    """The one of `ways` that is fastest for such arguments; `plain` where nothing can be timed now."""
+def _in_fastest_way(
+    op: str, task: tuple[object, ...], ways: Mapping[str, Way], plain: Way, x: Tensor, rest: Any
+) -> Tensor:
+    """By the one of `ways` that is fastest for such arguments; by `plain` where nothing can be timed now.
+
+    Args:
+        op: its name.
+        task: what the times depend on besides, but for the number of pictures. Several at once must come out as each
+            alone does, to the last bit, which different ways do not promise. So one way serves every batch. All ways
+            are timed with one picture, whichever batch comes first: times of different starts compare with each other,
+            and the library's own convolution, which chooses an algorithm by batch, is not favoured by a large one.
+        ways: by name, most likely ones first.
+        plain: the op by PyTorch.
+        x: (N, C, H, W).
+        rest: of the op's arguments.
+    """
+    task = (x.dtype, *x.shape[1:], *x.stride()[1:], *task)
     key = x.device, op, task
     if key not in _fastest:
         if torch.cuda.is_current_stream_capturing():
-            return plain
+            return plain(x, rest)
+        one = x[:1]
+        names = list(ways) if one.numel() > WORTH_TUNING else list(ways)[:2]
+        choices, described = choices_on(x.device), f"{op} {task}"
+        if rehearsal.goes_on():
+            return _by_all([ways[name] for name in choices.needed(described, names)], plain, x, rest)
         with _on(x):
-            names = list(ways) if x.numel() > WORTH_TUNING else list(ways)[:2]
-            name = choices_on(x.device).fastest(
-                f"{op} {task}", names, lambda name: _milliseconds(ways[name], plain, x, rest)
-            )
+            name = choices.fastest(described, names, lambda name: _milliseconds(ways[name], plain, one, rest))
         _fastest[key] = ways[name]
-    return _fastest[key]
+    return _fastest[key](x, rest)
+
+
+def _by_all(ways: Sequence[Way], plain: Way, x: Tensor, rest: Any) -> Tensor:
+    """By the last of `ways` that works, after all others."""
+    result = None
+    for way in ways:
+        with suppress(Exception):  # met again when it is timed
+            result = way(x, rest)
+    return plain(x, rest) if result is None else result
 
 
 def _milliseconds(way: Way, plain: Way, x: Tensor, rest: Any) -> float:
@@ -638,16 +695,20 @@ def _milliseconds(way: Way, plain: Way, x: Tensor, rest: Any) -> float:
 TRIALS = 5
 LARGEST_ERROR = 16.0  # of what is timed, in roundings of the largest value: `cases` have checked it before
 WORTH_TUNING = 200_000  # numbers that a convolution reads; what is smaller takes about as long as its start
+CUDNN_WAYS: Mapping[str, Way] = {  # its frontend is optional; another version may be able to do more
+    f"one graph of cuDNN, frontend {installed}": convolve_by_cudnn for installed in versions("nvidia-cudnn-frontend")
+}
 CONVOLVE_WAYS: Mapping[str, Way] = {
     "fused": convolve_fused,
     "apart": convolve_apart,
+    **CUDNN_WAYS,
     **{f"fused, {tile}": partial(convolve_fused, tile=tile) for tile in TILES[1:]},
 }
 # A process sees few shapes; what is chosen stays, so that the same frame always comes out the same.
 _fastest: dict[tuple[torch.device, str, tuple[object, ...]], Way] = {}
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def _chain_kernel(
     x, xn, xy, xx, weight0, weight1, weight2, weight3, bias0, bias1, bias2, bias3, scratch, out, on, oy, ox,
     height, width, channels, across, tiles_of_picture, tiles, programs, layers,
@@ -727,11 +788,12 @@ def _chain_link(x: Tensor, convs: Sequence[Conv], side: int) -> Tensor:
     more = MOST_AT_ONCE - len(convs)  # arguments that are not read
     n, _, y, step = _strides(x)
     with _on(x):
-        _chain_kernel[(programs,)](
+        _start(
+            _chain_kernel, (programs,),
             x, n, y, step, *weights, *weights[:1] * more, *biases, *biases[:1] * more, scratch,
             out, out.stride(0), *out.stride()[2:], height, width, channels, across, down * across, tiles, programs,
             len(convs), RESIDUAL=convs[0].residual, SIDE=side, WIDEST=widest, M=128, C=max(16, _lanes(channels)),
-            num_warps=4, num_stages=1, **FUSION,
+            num_warps=4, num_stages=1,
         )  # fmt: skip
     return out
 
@@ -765,8 +827,8 @@ def convolve_chain(x: Tensor, convs: Sequence[Conv]) -> Tensor:
         return chain_apart(x, convs)
     if not x.is_cuda:
         return chain_fused(x, convs)
-    task = (x.dtype, *x.shape, *x.stride(), len(convs), convs[0].residual)
-    return _fastest_way("chain", task, CHAIN_WAYS, reference.convolve_chain, x, convs)(x, convs)
+    task = (len(convs), convs[0].residual)
+    return _in_fastest_way("chain", task, CHAIN_WAYS, reference.convolve_chain, x, convs)
 
 
 def _chains(x: Tensor, convs: Sequence[Conv]) -> bool:
@@ -779,7 +841,7 @@ def _chains(x: Tensor, convs: Sequence[Conv]) -> bool:
     )  # fmt: skip
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def _expand_kernel(
     x, xn, xc, xy, xx, weight, bias, out, on, oc, oy, ox,
     height, width, inputs, channels, pixels,
@@ -829,8 +891,9 @@ def expand(x: Tensor, expansion: Expansion) -> Tensor:
     sizes = TILES[0].sizes(side**2 * channels, inputs)
     weight = expansion.weight.contiguous(memory_format=torch.channels_last)
     with _on(x):
-        _expand_kernel[(_blocks(pixels, sizes["M"]), 4, _blocks(side**2 * channels, sizes["N"]))](
+        _start(
+            _expand_kernel, (_blocks(pixels, sizes["M"]), 4, _blocks(side**2 * channels, sizes["N"])),
             x, *_strides(x), weight, expansion.bias, out, *out.stride(),
-            height, width, inputs, channels, pixels, SIDE=side, **sizes, **FUSION,
+            height, width, inputs, channels, pixels, SIDE=side, **sizes,
         )  # fmt: skip
     return out
