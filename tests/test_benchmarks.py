@@ -64,9 +64,11 @@ def test_one_command_measures_a_device(tmp_path: Path, monkeypatch: pytest.Monke
 def test_traffic_counts_every_op() -> None:
     with torch.inference_mode():
         steps = traffic("4.25", Size(64, 64), torch.device("cpu"), torch.float32)
-    assert set(OP_NAMES) - {"blend"} <= set(steps)  # RGB pictures alone are blended
-    # In 5 blocks the second layer, in 4 the first, 3 of the head, the timestep's and the new frame's share of block 0.
-    assert steps["convolve"].calls == 5 + 4 + 3 + 1 + 1
+    # RGB pictures alone are blended, and warped stacks are made where blocks work above full resolution.
+    assert set(OP_NAMES) - {"blend", "warp_stacks"} <= set(steps)
+    # In 5 blocks the second layer, 3 of the head, the timestep's and the new frame's share of block 0.
+    assert steps["convolve"].calls == 5 + 3 + 1 + 1
+    assert steps["warp_convolve"].calls == 4  # the first layer of the others
     assert steps["convolve_chain"].calls == 5
     body = 8 * 9 * sum(width**2 for width in MODELS["4.25"].layout.widths)
     assert steps["convolve_chain"].moved > 4 * body  # all weights are read
