@@ -85,7 +85,7 @@ CUDA_TARGETS = (
 )
 CPU_TARGETS = tuple(
     Target(f"filter on a CPU, {model}, {precision}, {what}", value)
-    for precision in ("fp32", "bf16")
+    for precision in ("fp32", "bf16", "int8")
     for model, ratio in (("4.6", 3.5), ("4.25", 6.0))
     for what, value in (("times the naive forward", ratio), ("PSNR in dB", 48.0))
 )

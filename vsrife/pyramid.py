@@ -97,7 +97,8 @@ class Field:
 
     def mask(self, height: int, width: int) -> Tensor:
         """(N, 1, height, width): the mask logit at this size."""
-        return torch.stack([resize(m, height, width) for m in self.masks]).sum(0)
+        first, *others = (resize(m, height, width) for m in self.masks)
+        return torch.stack((first, *others)).sum(0) if others else first
 
 
 def taps(size: int, scale: float) -> Tensor:
