@@ -183,7 +183,12 @@ def options_of(given: argparse.Namespace, device: torch.device) -> list[str]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    given = parser("every speed of one device, with the targets").parse_args(argv)
+    options = parser("every speed of one device, with the targets")
+    given = options.parse_args(argv)
+    if given.precision == "int8":
+        options.error(
+            "int8 is one of the pairs on a CPU in any case; for the filter: benchmarks/filter.py --precision int8"
+        )
     device = parse_device(given.device)
     report = Report(given.output, given.minutes)
     report.add("# Speed", f"{facts(device, parse_precision(given.precision, device))}.")

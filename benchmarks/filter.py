@@ -47,7 +47,7 @@ clip = clip.resize.Bicubic({width}, {height}, format=vs.{format}, **options)
 held = [clip.get_frame(n) for n in range({unique})]
 source = clip.std.BlankClip(length=100000, keep=True)
 source = source.std.ModifyFrame([source], lambda n, f: held[n % {unique}])
-made = lambda: vsrife.RIFE(source, 2, sc_threshold=1.0, device={device!r})
+made = lambda: vsrife.RIFE(source, 2, sc_threshold=1.0, device={device!r}, precision={precision!r})
 new = made()
 
 def seconds(node, *numbers):
@@ -82,6 +82,7 @@ class Benchmark:
 
     report: Report
     device: torch.device
+    precision: str | None = None
     count: int = 0
 
     def row(self, size: Size, name: str) -> Row:
@@ -101,7 +102,7 @@ class Benchmark:
             script.write_text(
                 SCRIPT.format(
                     root=str(ROOT), unique=8, format=name, sample=str(SAMPLE), width=size.width, height=size.height,
-                    device=str(self.device), count=self.count, seconds=SECONDS, figures=str(figures),
+                    device=str(self.device), precision=self.precision, count=self.count, seconds=SECONDS, figures=str(figures),
                 )
             )  # fmt: skip
             vspipe(str(script), target)
@@ -133,7 +134,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ImportError:
         report.add("Not measured: VapourSynth is not installed. The engine with transfers stands in for it above.")
         return 0
-    rows = Benchmark(report, given.device, 12 if given.quick else 0)
+    rows = Benchmark(report, given.device, given.precision, 12 if given.quick else 0)
     formats = FORMATS[:1] if given.quick else FORMATS
     report.table(HEAD, [partial(rows.row, size, name) for name in formats for size in given.sizes])
     return 0

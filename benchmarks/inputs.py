@@ -59,11 +59,11 @@ def folded(model: str, device: torch.device, dtype: torch.dtype) -> FoldedNet:
 
 
 def published(model: str, device: torch.device, dtype: torch.dtype) -> IFNet:
-    """The network as its authors run it, with the same weights."""
+    """The network as its authors run it, with the same weights; in float32 where ours is in eight bits."""
     layout, tensors = weights_of(model)
     net = IFNet(layout).eval()
     net.load_state_dict(dict(tensors))
-    return net.to(device, dtype)
+    return net.to(device, torch.float32 if dtype == torch.int8 else dtype)
 
 
 def pictures(size: Size, device: torch.device, count: int) -> list[Picture]:

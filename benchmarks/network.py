@@ -81,7 +81,7 @@ def ways(model: str, size: Size, device: torch.device, dtype: torch.dtype) -> li
     width, height = net.layout.padded(size.width, size.height, 1.0)
     frames = [f.clamp(0, 1) for f in torch.rand((2, 1, 3, height // 8, width // 8), device=device)]
     frame0, frame1 = (F.interpolate(f, size=(height, width), mode="bicubic").clamp(0, 1) for f in frames)
-    half0, half1 = frame0.to(dtype), frame1.to(dtype)
+    half0, half1 = (frame.to(next(naive.parameters()).dtype) for frame in (frame0, frame1))
     known = pyramid.encode(net, frame0)
 
     def ours() -> Tensor:
