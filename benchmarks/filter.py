@@ -102,7 +102,8 @@ class Benchmark:
             script.write_text(
                 SCRIPT.format(
                     root=str(ROOT), unique=8, format=name, sample=str(SAMPLE), width=size.width, height=size.height,
-                    device=str(self.device), precision=self.precision, count=self.count, seconds=SECONDS, figures=str(figures),
+                    device=str(self.device), precision=self.precision, count=self.count, seconds=SECONDS,
+                    figures=str(figures),
                 )
             )  # fmt: skip
             vspipe(str(script), target)

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from vsrife.engine import Engine, NetworkOptions, Picture, network
-from vsrife.ops import choose, cpu, reference
+from vsrife.ops import blending, choose, cpu, gathering, reference, seeing
 from vsrife.ops.cases import CASES, FLOWS, Case, arguments_of, excess, unit
 from vsrife.ops.reference import Conv
 from vsrife.planes import Colorimetry, PictureFormat
@@ -30,6 +30,17 @@ def test_twin_matches_reference(case: Case, size: tuple[int, int]) -> None:
     for name, move in FLOWS.items():
         if case.op in SEEN_EVERYWHERE or name == "subpixel":
             assert excess(getattr(cpu, case.op), case, arguments_of(case, size, move, torch.float32)) <= 0, name
+
+
+@pytest.mark.parametrize("lanes", [4, 8])
+def test_shorter_vectors(lanes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on CPUs without AVX-512, and without AVX."""
+    for module in (blending, gathering, seeing):
+        monkeypatch.setattr(module, "lanes_here", lambda: lanes)
+    for case in CASES:
+        if case.op in ("see", "warp_convolve", "blend_plane"):
+            arguments = arguments_of(case, (31, 65), FLOWS["subpixel"], torch.float32)
+            assert excess(getattr(cpu, case.op), case, arguments) <= 0, case
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if case.half], ids=str)

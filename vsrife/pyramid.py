@@ -97,8 +97,9 @@ class Field:
 
     def mask(self, height: int, width: int) -> Tensor:
         """(N, 1, height, width): the mask logit at this size."""
-        first, *others = (resize(m, height, width) for m in self.masks)
-        return torch.stack((first, *others)).sum(0) if others else first
+        if len(self.masks) == 1:
+            return resize(self.masks[0], height, width)
+        return self.ops.enlarge(self.masks, height, width)
 
 
 def taps(size: int, scale: float) -> Tensor:

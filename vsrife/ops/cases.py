@@ -89,9 +89,9 @@ def _sample(adds: bool, count: int = 1) -> Callable[..., Arguments]:
     return make
 
 
-def _enlarge(adds: bool, count: int) -> Callable[..., Arguments]:
+def _enlarge(adds: bool, count: int, channels: int = 4) -> Callable[..., Arguments]:
     def make(generator: torch.Generator, height: int, width: int, move: Move) -> Arguments:
-        maps = [move(sliced(generator, 4, factor * height, factor * width, count)) for factor in (1, 2, 4)]
+        maps = [move(sliced(generator, channels, factor * height, factor * width, count)) for factor in (1, 2, 4)]
         arguments = maps[: 2 if adds else 3], 4 * height, 4 * width
         return (*arguments, move(unit(generator, count, 4, 4 * height, 4 * width))) if adds else arguments
 
@@ -209,6 +209,7 @@ CASES = (
     Case("sample", "", _sample(False), 3e-7),
     Case("sample", "adds, batch", _sample(True, 2), 3e-7),
     Case("enlarge", "three", _enlarge(False, 1), 2e-6),
+    Case("enlarge", "masks", _enlarge(False, 1, 1), 2e-6),
     Case("enlarge", "adds two, batch", _enlarge(True, 2), 2e-6),
     Case("warp_stacks", "one tap", _warp_stacks(1, 7, 9, 1, 28), _POSITIONS),
     Case("warp_stacks", "one tap, three times", _warp_stacks(1, 7, 9, 1, 28, 3), _POSITIONS, half=True),

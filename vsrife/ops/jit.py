@@ -139,13 +139,23 @@ class Loop:
 
 
 def compiled(form: Form, write: Callable[..., None], shape: Any) -> int:
-    """Address of the function; milliseconds. It stays for the life of the process."""
-    module = ir.Module()
+    """Compile a function, which takes milliseconds; it stays for the life of the process.
+
+    Args:
+        form: its arguments.
+        write: writes its body with a builder, given the arguments' values and `shape`.
+        shape: all that is constant in the code.
+
+    Returns:
+        Its address.
+    """
+    module, machine = ir.Module(), _machine()
+    module.triple, module.data_layout = machine.triple, str(machine.target_data)
     function = ir.Function(module, ir.FunctionType(ir.VoidType(), list(form.values())), "made")
     builder = ir.IRBuilder(function.append_basic_block())
     write(builder, function.args, shape)
     builder.ret_void()
-    engine = binding.create_mcjit_compiler(binding.parse_assembly(str(module)), _machine())
+    engine = binding.create_mcjit_compiler(binding.parse_assembly(str(module)), machine)
     engine.finalize_object()
     _engines.append(engine)
     return int(engine.get_function_address("made"))
@@ -163,12 +173,14 @@ def lanes_here() -> int:
 
 
 def _machine() -> binding.TargetMachine:
-    """This CPU."""
+    """This CPU, as numba has it for its own code."""
     binding.initialize_native_target()
     binding.initialize_native_asmprinter()
-    features = binding.get_host_cpu_features().flatten()
-    target = binding.Target.from_default_triple()
-    return target.create_target_machine(cpu=binding.get_host_cpu_name(), features=features, opt=3, jit=True)
+    target = binding.Target.from_triple(binding.get_process_triple())
+    return target.create_target_machine(
+        cpu=binding.get_host_cpu_name(), features=binding.get_host_cpu_features().flatten(), opt=3,
+        reloc="static" if target.name.startswith("x86") else "default", codemodel="jitdefault", jit=True,
+    )  # fmt: skip
 
 
 def calling(form: Form) -> Any:

@@ -175,13 +175,13 @@ def enlarge(maps: Sequence[Tensor], height: int, width: int, total: Tensor | Non
     """The sum of small maps, each enlarged once.
 
     Args:
-        maps: each (N, 4, any, any), not larger than the result.
+        maps: each (N, C, any, any).
         height: of the result.
         width: of the result.
-        total: (N, 4, height, width), a sum to add them to.
+        total: (N, C, height, width), a sum to add them to.
 
     Returns:
-        (N, 4, height, width): `total` and `resize` of each map.
+        (N, C, height, width): `total` and `resize` of each map.
     """
     for small in maps:
         enlarged = resize(small, height, width)

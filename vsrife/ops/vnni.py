@@ -222,7 +222,7 @@ def convolve(x: Tensor, conv: Conv | Expansion, spans: Sequence[Span] = ()) -> t
 
 
 def coding(span: Span) -> tuple[np.float32, np.float32]:
-    """What a code is worth, and the code of 0, as `reference.coding` has them."""
+    """What a code is worth, and the code of 0, as `reference.coded` has them."""
     least, most = span
     step = (most - least) / np.float32(TOP)
     if not step > 0:
