@@ -18,7 +18,8 @@ from typing import Any, Self, get_args
 import torch
 
 import vsrife
-from vsrife.devices import Precision, parse_device, parse_precision
+from vsrife.catalogue import Precision
+from vsrife.devices import parse_device, parse_precision
 
 ROOT = Path(__file__).parents[1]
 SAMPLE = ROOT / "examples" / "sample.mp4"

@@ -264,7 +264,7 @@ def test_pictures_that_are_refused(a: NDArray[Any], b: NDArray[Any], message: st
         ),
         ({"timestep": np.full((HEIGHT, WIDTH), np.nan)}, OptionError, "between 0 and 1, got nan to nan in an array"),
         ({"scale": 3}, OptionError, "scale must be 0.25, 0.5, 1, 2 or 4, got 3"),
-        ({"precision": "int8"}, OptionError, "precision must be one of"),
+        ({"precision": "fp8"}, OptionError, "precision must be one of"),
         ({"device": "bogus"}, DeviceError, "device cannot be used, got 'bogus'"),
         ({"ensemble": True}, OptionError, "ensemble must be False for models with carried features, got True for"),
     ],

@@ -6,14 +6,12 @@ import threading
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from numbers import Real
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 
-from vsrife.catalogue import FLOW_SCALES
+from vsrife.catalogue import FLOW_SCALES, Precision
 from vsrife.errors import DeviceError, OptionError
-
-Precision = Literal["fp32", "fp16", "bf16", "int8"]
 
 _DTYPES: dict[str, torch.dtype] = {
     "fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16, "int8": torch.int8

@@ -8,8 +8,7 @@ from typing import get_args
 import click
 from click.shell_completion import CompletionItem, get_completion_class
 
-from vsrife.catalogue import LEGACY_MODELS, MODELS
-from vsrife.devices import Precision
+from vsrife.catalogue import LEGACY_MODELS, MODELS, Precision
 from vsrife.weights import installed_names
 
 

@@ -1,7 +1,8 @@
-"""CPU twins: gathering ops compiled by numba, parallel over rows, no intermediate tensors; fused convolutions.
+"""CPU twins: oneDNN's fused convolutions, and everything else compiled, parallel over rows, in one pass over memory.
 
 Tensors are logically NCHW like everywhere, in channels-last memory, which is what the convolutions want as well.
-Kernels are compiled on first use (seconds) and kept on disk by numba. Arithmetic is float32.
+Arithmetic is float32. Numba compiles what goes through the rows on first use (seconds) and keeps it on disk; what is
+done within a row is written for vectors (`jit`) and compiled in milliseconds.
 """
 
 from __future__ import annotations

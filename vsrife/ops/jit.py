@@ -184,7 +184,10 @@ def _machine() -> binding.TargetMachine:
 
 
 def calling(form: Form) -> Any:
-    """For numba: call a function of this form at an address."""
+    """For numba: call a function of this form at an address.
+
+    Numba keeps its code on disk and notices changes of its own file alone: after a change here, `__pycache__` must go.
+    """
     kinds = tuple({I64: types.int64, I32: types.int32, F32: types.float32}[kind] for kind in form.values())
     pointer = ir.FunctionType(ir.VoidType(), list(form.values())).as_pointer()
 
