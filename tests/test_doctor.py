@@ -16,6 +16,7 @@ import vsrife
 from vsrife import diagnosis, weights
 from vsrife.catalogue import DEFAULT_WEIGHTS
 from vsrife.cli import main
+from vsrife.ops import vnni
 
 
 @pytest.fixture(autouse=True)
@@ -110,6 +111,18 @@ def test_a_gpu_that_is_not_used_is_told(
     assert ("update NVIDIA's driver" if torch.version.cuda else "install torch with CUDA") in found
 
 
+def test_precisions_of_the_cpu_are_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    for lanes, bf16, words in (
+        ((16, 8), False, "units for int8"),
+        ((), True, "units for bf16"),
+        ((), False, "no units"),
+    ):
+        monkeypatch.setattr(vnni, "vectors_here", lambda lanes=lanes: lanes)
+        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda bf16=bf16: bf16)
+        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+        assert words in report(capsys, "--no-benchmark")["sections"]["devices"]["cpu"]
+
+
 def test_what_is_missing_is_told_with_its_remedy(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -122,7 +135,7 @@ def test_what_is_missing_is_told_with_its_remedy(
     assert "PyAV is not installed, which encodes for `vsrife video` -> pip install '.[cli]'" in text
     assert "the VapourSynth plugin absent is missing; it reads files -> pip install vapoursynth-absent" in text
     if found["sections"]["devices"]["used"] == "cpu":
-        assert "numba is not installed: a frame takes about twice as long -> pip install numba" in text
+        assert "numba is not installed: a frame takes almost three times as long -> pip install numba" in text
 
 
 def test_a_part_that_fails_does_not_hide_the_rest(

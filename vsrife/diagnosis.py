@@ -144,6 +144,25 @@ def _memory() -> str:
 # --- devices ----------------------------------------------------------------------------------------------------------
 
 
+def _precisions() -> str:
+    """What the CPU computes fast in, beside float32."""
+    import torch
+
+    from vsrife.devices import parse_precision
+    from vsrife.errors import DeviceError
+
+    cpu = torch.device("cpu")
+    try:
+        parse_precision("int8", cpu)
+    except DeviceError:
+        known = []
+    else:
+        known = ["int8"]
+    if parse_precision(None, cpu) == torch.bfloat16:
+        known.append("bf16")
+    return f"units for {' and '.join(known)}" if known else "no units for int8 or bf16"
+
+
 def devices(problems: list[Problem]) -> Rows:
     import torch
 
@@ -151,7 +170,7 @@ def devices(problems: list[Problem]) -> Rows:
 
     capability = torch.backends.cpu.get_cpu_capability()
     rows = {"torch": f"{torch.__version__}, CUDA {torch.version.cuda or 'none'}", "used": str(parse_device(None)),
-            "cpu": f"{capability}, {torch.get_num_threads()} threads"}  # fmt: skip
+            "cpu": f"{capability}, {torch.get_num_threads()} threads, {_precisions()}"}  # fmt: skip
     rows |= _accelerators()
     driver = _nvidia_driver()
     if driver:
@@ -166,7 +185,9 @@ def devices(problems: list[Problem]) -> Rows:
             )
         )
     if rows["used"] == "cpu" and _version("numba") is None:
-        problems.append(Problem("numba is not installed: a frame takes about twice as long", "pip install numba"))
+        problems.append(
+            Problem("numba is not installed: a frame takes almost three times as long", "pip install numba")
+        )
     return rows
 
 
