@@ -1,6 +1,6 @@
 """Make the picture of stitching in docs/usage.md: two overlapping views, blended, and stitched.
 
-    python examples/make_stitch.py -o docs/stitch.jpg
+    python examples/make_stitch.py -o docs/stitch.webp
 
 The views are parts of two frames of the sample, between which the camera moved and the cat came nearer.
 """
