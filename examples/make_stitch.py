@@ -21,6 +21,7 @@ from vsrife.stitching import find_offset, stitch
 SAMPLE = Path(__file__).with_name("sample.mp4")
 FRAMES = 2, 8
 GAP_PX = 8
+QUALITY = 70
 
 
 def read_views() -> tuple[NDArray[Any], NDArray[Any]]:
@@ -49,7 +50,7 @@ def main() -> None:
     x, y = find_offset(a, b)
     rows = blended(a, b, x, y), stitch(a, b, (x, y), model=arguments.model)
     gap = np.full((GAP_PX, rows[0].shape[1], 3), 255, np.uint8)
-    write_picture(arguments.output, Picture(np.concatenate((rows[0], gap, rows[1]))))
+    write_picture(arguments.output, Picture(np.concatenate((rows[0], gap, rows[1]))), quality=QUALITY)
 
 
 if __name__ == "__main__":
