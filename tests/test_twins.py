@@ -20,7 +20,7 @@ from vsrife.planes import Colorimetry, PictureFormat
 SIZES = [(1, 1), (2, 3), (31, 65), (96, 128)]
 BT709 = Colorimetry(matrix=1, full_range=False, chroma_location=0)
 LUMA = PictureFormat("GRAY", 8, False, 640, 360)
-SEEN_EVERYWHERE = ("warp_stacks", "blend", "blend_plane")  # what depends on the flow's length
+SEEN_EVERYWHERE = ("warp_stacks", "warp_convolve", "blend", "blend_plane")  # what depends on the flow's length
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)

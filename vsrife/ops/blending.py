@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 
 import numba
 import numpy as np
@@ -13,7 +12,7 @@ from llvmlite import ir
 from torch import Tensor
 
 from vsrife.ops.gathering import strided
-from vsrife.ops.jit import F32, I8, I16, I32, I64, Writer, calling, compiled, lanes_here
+from vsrife.ops.jit import F32, I8, I16, I32, I64, Writer, function, lanes_here
 
 KINDS: dict[torch.dtype, ir.Type] = {torch.uint8: I8, torch.uint16: I16, torch.float32: F32}
 READ = 4  # bytes at once
@@ -112,12 +111,7 @@ def _write_row(builder: ir.IRBuilder, arguments: Sequence[ir.Value], samples: _S
     loop.end([*following, *more])
 
 
-_row = calling(ROW)
-
-
-@cache
-def _row_at(samples: _Samples) -> int:
-    return compiled(ROW, _write_row, samples)
+_row, _row_at = function(ROW, _write_row)
 
 
 @numba.njit(parallel=True, cache=True)

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from vsrife.ops import blending, gathering, reference, seeing, vnni
 from vsrife.ops.gathering import parts_of
-from vsrife.ops.jit import I64, Writer, calling, compiled
+from vsrife.ops.jit import I64, Writer, function
 from vsrife.ops.reference import STILL_RADII_PX, Axis, Conv, Expansion, Reading
 from vsrife.ops.scratch import scratch
 
@@ -277,12 +277,7 @@ def _write_runs(builder: ir.IRBuilder, arguments: Sequence[ir.Value], length: in
     loop.end([builder.add(at, step), builder.add(to, stride)])
 
 
-_runs = calling(RUNS)
-
-
-@functools.cache
-def _runs_at(length: int) -> int:
-    return compiled(RUNS, _write_runs, length)
+_runs, _runs_at = function(RUNS, _write_runs)
 
 
 @numba.njit(parallel=True, cache=True)

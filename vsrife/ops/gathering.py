@@ -21,7 +21,7 @@ from llvmlite import ir
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vsrife.ops.jit import F32, I32, I64, Writer, calling, compiled, lanes_here
+from vsrife.ops.jit import F32, I32, I64, Writer, function, lanes_here
 from vsrife.ops.reference import Axis, Conv
 from vsrife.ops.scratch import scratch
 from vsrife.ops.tiles import Shape, packed, scaling, slopes_of, write_sums
@@ -40,20 +40,6 @@ def parts_of(channels: int) -> list[tuple[int, int]]:
             result.append((first, lanes))
             first += lanes
     return result
-
-
-def _wide_parts(channels: int) -> list[tuple[int, int]]:
-    """First channel and number of vectors of four or more; the last may hold more than there are."""
-    exact = parts_of(channels - channels % 4)
-    return [*exact, (channels - channels % 4, 4)] if channels % 4 else exact
-
-
-def _joined(channels: int) -> list[tuple[int, int]]:
-    """`_wide_parts` with a last vector of eight in place of two of four."""
-    parts = _wide_parts(channels)
-    if len(parts) > 1 and parts[-2][1] == parts[-1][1] == 4:
-        parts[-2:] = [(parts[-2][0], 8)]
-    return parts
 
 
 # --- functions for a row ----------------------------------------------------------------------------------------------
@@ -166,7 +152,7 @@ def _write_gather(builder: ir.IRBuilder, arguments: Sequence[ir.Value], shape: _
     share = w.filled(1 / shape.taps**2)
     loop = w.loop(count, [flow, columns, offsets, weights, times, out])
     _, moved, column, near, between, when, target = loop.values
-    parts = _joined(shape.channels)
+    parts = parts_of(shape.channels + -shape.channels % 4)
     sums = [[Writer(builder, lanes).filled(0) for _, lanes in parts] for _ in range(2)]
     mean = w.filled(0)
     for a in taps:
@@ -176,7 +162,7 @@ def _write_gather(builder: ir.IRBuilder, arguments: Sequence[ir.Value], shape: _
             place = w.shuffled(w.spread(w.load(F32, column, 4 * b)), row_of[a], (0, 5, 2, 7))
             place = w.floats("minnum", w.floats("maxnum", builder.fadd(place, shift), w.filled(0)), float_limits)
             low = builder.fptosi(place, w.vector(I32))
-            high = w.call("llvm.smin.v4i32", builder.add(low, ir.Constant(w.vector(I32), [1] * 4)), limits)
+            high = w.whole("smin", builder.add(low, ir.Constant(w.vector(I32), [1] * 4)), limits)
             part = builder.fsub(place, builder.sitofp(low, w.vector(F32)))  # x0, y0, x1, y1
             other = w.shuffled(part, part, (1, 0, 3, 2))
             both = builder.fmul(part, other)
@@ -250,27 +236,10 @@ def _write_tile(builder: ir.IRBuilder, arguments: Sequence[ir.Value], shape: Sha
             w.store(y, builder.add(out, builder.mul(out_pixel, w.number(p))), size * v)
 
 
-_between, _along, _gather, _tile = (calling(form) for form in (BETWEEN, ALONG, GATHER, TILE))
-
-
-@cache
-def _between_at(channels: int) -> int:
-    return compiled(BETWEEN, _write_between, channels)
-
-
-@cache
-def _along_at(channels: int, maps: int, added: bool) -> int:
-    return compiled(ALONG, _write_along, (channels, maps, added))
-
-
-@cache
-def _gather_at(reading: _Reading) -> int:
-    return compiled(GATHER, _write_gather, reading)
-
-
-@cache
-def _tile_at(shape: Shape) -> int:
-    return compiled(TILE, _write_tile, shape)
+_between, _between_at = function(BETWEEN, _write_between)
+_along, _along_at = function(ALONG, _write_along)
+_gather, _gather_at = function(GATHER, _write_gather)
+_tile, _tile_at = function(TILE, _write_tile)
 
 
 # --- whole maps -------------------------------------------------------------------------------------------------------
@@ -285,12 +254,18 @@ def strided(maps: Tensor) -> tuple[Tensor, int, int]:
     return maps, 4 * row, 4 * pixel
 
 
+Neighbours = tuple[Array, Array]  # of the samples of an axis: (count, 2) and (count,), the weight of the second
+
+
+def neighbours_of(axis: Axis) -> Neighbours:
+    return np.stack([axis.low.numpy(), axis.high.numpy()], 1), axis.weight.float().numpy()
+
+
 @cache
-def _axis(count: int, small: int) -> tuple[Array, Array]:
-    """Where the samples of an enlarged axis lie: (count, 2) neighbours and (count,) the weight of the second."""
-    positions = np.clip((np.arange(count) + 0.5) * (small / count) - 0.5, 0, small - 1)
-    low = positions.astype(np.int64)
-    return np.stack([low, np.minimum(low + 1, small - 1)], 1), (positions - low).astype(np.float32)
+def _axis(count: int, small: int) -> Neighbours:
+    """Where the samples of an enlarged axis lie."""
+    positions = (torch.arange(count, dtype=torch.float64) + 0.5) * (small / count) - 0.5
+    return neighbours_of(Axis.at(positions, small))
 
 
 @numba.njit(parallel=True, cache=True)
@@ -312,9 +287,6 @@ def _enlarge(maps, near, shares, offsets, weights, starts, between, along, total
         ))  # fmt: skip
 
 
-Neighbours = tuple[Array, Array]  # of the samples of an axis: (count, 2) and (count,), the weight of the second
-
-
 def _summed(maps: Sequence[Tensor], axes: Sequence[tuple[Neighbours, Neighbours]], total: Tensor | None) -> Tensor:
     """The sum of maps (N, C, any, any), each read at its own rows and columns, and of `total`."""
     count, channels = max(map(len, maps)), maps[0].shape[1]
@@ -331,7 +303,7 @@ def _summed(maps: Sequence[Tensor], axes: Sequence[tuple[Neighbours, Neighbours]
         _enlarge(
             np.array([(part.data_ptr(), row, pixel, part.shape[3]) for part, row, pixel in parts]),
             rows, shares, offsets, weights, starts, _between_at(channels),
-            _along_at(channels, len(maps), known is not None),
+            _along_at((channels, len(maps), known is not None)),
             0 if known is None else known[n % len(known)].data_ptr(), out[n],
         )  # fmt: skip
     return torch.from_numpy(out).permute(0, 3, 1, 2)
@@ -345,10 +317,7 @@ def enlarge(maps: Sequence[Tensor], height: int, width: int, total: Tensor | Non
 
 def sample(image: Tensor, rows: Axis, columns: Axis, total: Tensor | None = None) -> Tensor:
     """Twin of `reference.sample` for float32."""
-    axes = (np.stack([axis.low.numpy(), axis.high.numpy()], 1) for axis in (rows, columns))
-    shares = (axis.weight.float().numpy() for axis in (rows, columns))
-    down, along = zip(axes, shares, strict=True)
-    return _summed([image], [(down, along)], total)
+    return _summed([image], [(neighbours_of(rows), neighbours_of(columns))], total)
 
 
 @numba.njit

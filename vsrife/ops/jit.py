@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 from llvmlite import binding, ir
@@ -183,7 +183,16 @@ def _machine() -> binding.TargetMachine:
     )  # fmt: skip
 
 
-def calling(form: Form) -> Any:
+def function(form: Form, write: Callable[..., None]) -> tuple[Any, Callable[[Any], int]]:
+    """A function in as many shapes as are asked for; arguments as those of `compiled`.
+
+    Returns:
+        What numba calls, with an address and a tuple of arguments; and from a shape, the address.
+    """
+    return _calling(form), cache(partial(compiled, form, write))
+
+
+def _calling(form: Form) -> Any:
     """For numba: call a function of this form at an address.
 
     Numba keeps its code on disk and notices changes of its own file alone: after a change here, `__pycache__` must go.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 
 import numba
 import numpy as np
@@ -13,7 +12,8 @@ from llvmlite import ir
 from torch import Tensor
 
 from vsrife.ops.blending import KINDS
-from vsrife.ops.jit import F32, I32, I64, Writer, calling, compiled, lanes_here
+from vsrife.ops.gathering import neighbours_of
+from vsrife.ops.jit import F32, I32, I64, Writer, function, lanes_here
 from vsrife.ops.reference import Reading
 
 COLOURS = 3
@@ -85,12 +85,7 @@ def _write_row(builder: ir.IRBuilder, arguments: Sequence[ir.Value], samples: _S
     loop.end([*following, builder.add(target, builder.mul(pixel, w.number(lanes)))])
 
 
-_row = calling(ROW)
-
-
-@cache
-def _row_at(samples: _Samples) -> int:
-    return compiled(ROW, _write_row, samples)
+_row, _row_at = function(ROW, _write_row)
 
 
 @numba.njit(parallel=True, fastmath={"contract", "nsz"}, cache=True)
@@ -131,9 +126,8 @@ def see(planes: Sequence[Tensor], reading: Reading, clamps: bool, into: Tensor) 
     near, shares = np.empty((0, 2), np.int64), np.empty(0, np.float32)
     offsets, weights = np.empty((0, 2), np.int32), shares
     if reading.rows is not None and reading.columns is not None:
-        near, shares = np.stack([reading.rows.low.numpy(), reading.rows.high.numpy()], 1), reading.rows.weight.numpy()
-        sides = np.stack([reading.columns.low.numpy(), reading.columns.high.numpy()], 1)
-        offsets, weights = (4 * sides).astype(np.int32), reading.columns.weight.numpy()
+        (near, shares), (sides, weights) = neighbours_of(reading.rows), neighbours_of(reading.columns)
+        offsets = (4 * sides).astype(np.int32)
     lanes, limits = lanes_here(), (0, 1) if clamps else (-np.inf, np.inf)
     vectors, singles = (_row_at(_Samples(n, planes[0].dtype, len(planes), len(near) > 0)) for n in (lanes, 1))
     _, _, row, pixel = into.stride()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,7 @@ class Shape:
     residual: bool = False  # whether the input is added
 
     @classmethod
+    @cache
     def of(cls, lanes: int, outputs: int, wide: int, taps: int, residual: bool = False) -> Shape:
         """For rows of `wide` pixels: of the divisors of the outputs' vectors, what reads least for each sum."""
         registers, count = REGISTERS[lanes], outputs // lanes

@@ -19,7 +19,7 @@ from llvmlite import ir
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vsrife.ops.jit import F32, I8, I32, I64, Writer, calling, compiled, features
+from vsrife.ops.jit import F32, I8, I32, I64, Writer, features, function
 from vsrife.ops.reference import Conv, Expansion
 from vsrife.ops.scratch import scratch
 from vsrife.ops.tiles import Shape, packed, scaling, slopes_of, write_sums
@@ -102,17 +102,8 @@ TILE = {
 ENCODING = {"values": I64, "count": I64, "inverse": F32, "zero": F32, "codes": I64}
 
 
-@cache
-def _tile_at(shape: Shape) -> int:
-    return compiled(TILE, _write_tile, shape)
-
-
-@cache
-def _encoding_at(lanes: int) -> int:
-    return compiled(ENCODING, _write_encoding, lanes)
-
-
-_tile, _encode = calling(TILE), calling(ENCODING)
+_tile, _tile_at = function(TILE, _write_tile)
+_encode, _encoding_at = function(ENCODING, _write_encoding)
 
 
 # --- a whole map ------------------------------------------------------------------------------------------------------
