@@ -37,7 +37,7 @@ from benchmarks.inputs import folded, format_of, pictures
 from benchmarks.measure import Row, Size, arguments, begin, number
 from vsrife.engine import Engine
 from vsrife.fold import FoldedNet
-from vsrife.ops.reference import Axis, Conv, Expansion
+from vsrife.ops.reference import Axis, Conv, Expansion, Warping
 
 PARTS = (1, 2, 4, 8, 16)
 HEAD = ("model", "size", "weights, MB", "whole, MB", *(f"in {parts} parts, MB" for parts in PARTS[1:]))
@@ -59,21 +59,13 @@ class Results:
         return maps[0].new_zeros(*maps[0].shape[:2], height, width)
 
     @staticmethod
-    def warp_stacks(
-        _stack0: object, _stack1: object, flow: Tensor, _rows: object, _columns: object, taps: int, _extra: object,
-        _times: object, into: Tensor,
-    ) -> Tensor:  # fmt: skip
-        height, width = flow.shape[-2] // taps, flow.shape[-1] // taps
-        return into.new_zeros(len(flow), into.shape[1], height, width)
+    def warp_stacks(given: Warping, into: Tensor) -> Tensor:
+        return into.new_zeros(len(given.flow), into.shape[1], *given.size)
 
     @staticmethod
-    def warp_convolve(
-        _stack0: object, _stack1: object, flow: Tensor, _rows: object, _columns: object, taps: int, _extra: object,
-        _times: object, conv: Conv,
-    ) -> Tensor:  # fmt: skip
+    def warp_convolve(given: Warping, conv: Conv) -> Tensor:
         """In two steps, as on a GPU."""
-        stack = Results.warp_stacks(None, None, flow, None, None, taps, None, None, conv.weight)
-        return Results.convolve(stack, conv)
+        return Results.convolve(Results.warp_stacks(given, conv.weight), conv)
 
     @staticmethod
     def blend(a: Tensor, _b: Tensor, flow: Tensor, _share: Tensor) -> Tensor:

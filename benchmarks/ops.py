@@ -27,7 +27,7 @@ from benchmarks.inputs import BT709
 from benchmarks.measure import Benchmark, Row, Size, arguments, milliseconds, number
 from vsrife.catalogue import BODY_LAYERS
 from vsrife.ops import choose, reference
-from vsrife.ops.reference import Axis, Conv, Expansion, Reading
+from vsrife.ops.reference import Axis, Conv, Expansion, Reading, Warping
 from vsrife.planes import PictureFormat, reading
 
 HEAD = ("op", "size", "ms", "plain PyTorch, ms", "ratio", "MB", "GB/s", "share of copying")
@@ -69,9 +69,10 @@ def loads(size: Size, dtype: torch.dtype, device: torch.device) -> Iterable[Load
     yield Load("see", "YUV420P8", (picture, reading(fmt, BT709, device), True, maps(3, 1)))
     yield Load("sample", "chroma", (flow, *axes))
     yield Load("enlarge", "1/4 to 1/16", ([maps(4, factor) for factor in (4, 8, 16)], height, width))
-    yield Load("warp_stacks", "last block", (*stacks, flow, *grid, 1, maps(9, 2), time, weights(16, 32, 3, 3)))
+    warping = Warping(*stacks, flow, *grid, 1, maps(9, 2), time)
+    yield Load("warp_stacks", "last block", (warping, weights(16, 32, 3, 3)))
     first = Conv(weights(16, 32, 3, 3), torch.zeros(16, dtype=dtype, device=device), stride=2)
-    yield Load("warp_convolve", "last block", (*stacks, flow, *grid, 1, maps(9, 2), time, first))
+    yield Load("warp_convolve", "last block", (warping, first))
     yield Load("blend", "RGB", (stacks[0][:, :3], stacks[1][:, :3], flow, maps(1, 1)))
     yield Load("calm", "uint8", tuple(planes))
     yield Load("blend_plane", "uint8", (*planes, flow, maps(1, 1), reference.calm(*planes), 255))
@@ -89,7 +90,7 @@ def nbytes(value: Any) -> int:
         return value.nbytes
     if isinstance(value, list | tuple):
         return sum(map(nbytes, value))
-    if isinstance(value, Axis | Conv | Expansion | Reading):
+    if isinstance(value, Axis | Conv | Expansion | Reading | Warping):
         return sum(nbytes(getattr(value, name)) for name in value.__dataclass_fields__)
     return 0
 

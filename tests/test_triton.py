@@ -190,6 +190,22 @@ def test_a_shape_that_does_not_compile_gives_way_later() -> None:
     ops.calm(plane, plane)  # in silence
 
 
+def test_an_op_of_many_maps_gives_way_later() -> None:
+    """Also where no argument is a tensor by itself."""
+
+    def fails(*_arguments: object) -> Tensor:
+        raise RuntimeError("out of resources")
+
+    ops = proven(Twins(), CPU, torch.float16)
+    for name in ("enlarge", "warp_convolve"):
+        twin: Any = getattr(ops, name)
+        case = next(case for case in CASES if case.op == name)
+        arguments = arguments_of(case, (5, 9), FLOWS["zero"], torch.float32)
+        expected, twin.fast = twin.plain(*arguments), fails
+        with pytest.warns(RuntimeWarning, match=rf"{name} \(RuntimeError: out of resources\)"):
+            assert torch.equal(twin(*arguments), expected)
+
+
 def test_the_kernels_are_trusted(interpreted: ModuleType) -> None:
     assert names(proven(interpreted, CPU, torch.float16)) == list(OP_NAMES)
 

@@ -20,7 +20,7 @@ from vsrife.catalogue import FLOW_CHANNELS, IMAGE_CHANNELS
 from vsrife.fold import FoldedBlock, FoldedNet
 from vsrife.network import LARGE_MOTION_PX
 from vsrife.ops import Ops
-from vsrife.ops.reference import Axis, Reading, activate, resize
+from vsrife.ops.reference import Axis, Reading, Warping, activate, resize
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,14 +268,14 @@ def first_of_block(
     taps = 2 if block.scale >= 2 else 1
     size = flow.shape[-2] // taps, flow.shape[-1] // taps
     extra, times = result.extra(carried, size), _times(net, timestep, size)
-    given = source0.stack, source1.stack, flow, rows, columns, taps, extra, times
+    given = Warping(source0.stack, source1.stack, flow, rows, columns, taps, extra, times)
     if block.scale < 1:
         # Enlarging goes through full resolution as the published forward does: bilinear steps do not compose.
-        stack = net.ops.warp_stacks(*given, block.first.weight)
+        stack = net.ops.warp_stacks(given, block.first.weight)
         stack = resize(stack, int(height / block.scale), int(width / block.scale))
         x = net.ops.convolve(stack, block.first)
     else:
-        x = net.ops.warp_convolve(*given, block.first)
+        x = net.ops.warp_convolve(given, block.first)
     return torch.cat(x.chunk(2, dim=1)) if net.ensemble else x
 
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from vsrife.ops import reference, rehearsal
-from vsrife.ops.reference import Axis, Conv, Expansion, Reading
+from vsrife.ops.reference import Axis, Conv, Expansion, Reading, Warping
 
 
 class Ops(Protocol):
@@ -28,15 +28,9 @@ class Ops(Protocol):
 
     def enlarge(self, maps: Sequence[Tensor], height: int, width: int, total: Tensor | None = None) -> Tensor: ...
 
-    def warp_stacks(
-        self, stack0: Tensor, stack1: Tensor, flow: Tensor, rows: Tensor, columns: Tensor, taps: int, extra: Tensor,
-        times: Tensor, into: Tensor,
-    ) -> Tensor: ...  # fmt: skip
+    def warp_stacks(self, given: Warping, into: Tensor) -> Tensor: ...
 
-    def warp_convolve(
-        self, stack0: Tensor, stack1: Tensor, flow: Tensor, rows: Tensor, columns: Tensor, taps: int, extra: Tensor,
-        times: Tensor, conv: Conv,
-    ) -> Tensor: ...  # fmt: skip
+    def warp_convolve(self, given: Warping, conv: Conv) -> Tensor: ...
 
     def blend(self, a: Tensor, b: Tensor, flow: Tensor, share: Tensor) -> Tensor: ...
 
@@ -165,7 +159,14 @@ class _Twin:
 
 def _device_of(arguments: Sequence[Any]) -> torch.device:
     """Of the first tensor."""
-    return next(argument.device for argument in arguments if isinstance(argument, Tensor))
+    for argument in arguments:
+        if isinstance(argument, Tensor):
+            return argument.device
+        if isinstance(argument, Warping):
+            return argument.flow.device
+        if isinstance(argument, list | tuple):
+            return _device_of(argument)
+    raise TypeError("no tensor among the arguments of an op")
 
 
 def _reason(error: Exception) -> str:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from vsrife.ops import reference
-from vsrife.ops.reference import Axis, Conv, Expansion, Reading
+from vsrife.ops.reference import Axis, Conv, Expansion, Reading, Warping
 
 Move = Callable[[Tensor], Tensor]
 Arguments = tuple[Any, ...]
@@ -104,13 +104,13 @@ def _warp_stacks(
     """One pair of stacks, read by `count` flows."""
 
     def make(generator: torch.Generator, height: int, width: int, move: Move) -> Arguments:
-        stacks = [sliced(generator, channels, taps * height, taps * width) for _ in range(2)]
+        stack0, stack1 = (sliced(generator, channels, taps * height, taps * width) for _ in range(2))
         flow = move(unit(generator, count, 4, taps * height, taps * width))
         rows = torch.arange(taps * height, dtype=torch.float64)[:, None]
         columns = torch.arange(taps * width, dtype=torch.float64)
         extra = sliced(generator, extras, max(1, height // 2), max(1, width // 2), count)
         when = unit(generator, count, times, 1, 1) if times == 1 else unit(generator, count, times, height, width)
-        return *stacks, flow, rows, columns, taps, extra, when, unit(generator, 1, filled, 3, 3)
+        return Warping(stack0, stack1, flow, rows, columns, taps, extra, when), unit(generator, 1, filled, 3, 3)
 
     return make
 
@@ -119,9 +119,9 @@ def _warp_convolve(
     taps: int, channels: int, extras: int, times: int, filled: int, outputs: int, count: int = 1
 ) -> Callable[..., Arguments]:
     def make(generator: torch.Generator, height: int, width: int, move: Move) -> Arguments:
-        *given, _ = _warp_stacks(taps, channels, extras, times, filled, count)(generator, height, width, move)
+        given, _ = _warp_stacks(taps, channels, extras, times, filled, count)(generator, height, width, move)
         conv = _convolve(filled, outputs, stride=2)(generator, 1, 1, move)[1]
-        return *given, conv
+        return given, conv
 
     return make
 
@@ -248,6 +248,8 @@ def cast(argument: Any, dtype: torch.dtype, device: torch.device | None = None) 
         names = ("weight", "bias", "slopes", "rows", "columns")
         parts = {name: cast(getattr(argument, name), dtype, device) for name in names if hasattr(argument, name)}
         return replace(argument, **parts)
+    if isinstance(argument, Warping):
+        return Warping(*(cast(getattr(argument, name), dtype, device) for name in Warping.__dataclass_fields__))
     if isinstance(argument, list):
         return [cast(part, dtype, device) for part in argument]
     if isinstance(argument, tuple):
@@ -293,6 +295,8 @@ def excess(twin: Callable[..., Tensor], case: Case, arguments: Arguments, device
 def _dtype_of(argument: Any) -> torch.dtype:
     if isinstance(argument, tuple | list):
         argument = argument[0]
+    if isinstance(argument, Warping):
+        argument = argument.flow
     if isinstance(argument, Axis | Conv | Expansion | Reading):
         argument = argument.weight
     return argument.dtype if isinstance(argument, Tensor) else torch.float32

@@ -23,7 +23,7 @@ from torch import Tensor
 from vsrife.ops import blending, gathering, reference, seeing, vnni
 from vsrife.ops.gathering import parts_of
 from vsrife.ops.jit import I64, Writer, function
-from vsrife.ops.reference import STILL_RADII_PX, Axis, Conv, Expansion, Reading
+from vsrife.ops.reference import STILL_RADII_PX, Axis, Conv, Expansion, Reading, Warping
 from vsrife.ops.scratch import scratch
 
 # VapourSynth's scripts run with every logger at debug level, where numba prints each step of its compiler.
@@ -114,39 +114,17 @@ def _gather(image, x, y, channels, weight, out):  # type: ignore[no-untyped-def]
         )
 
 
-def warp_stacks(
-    stack0: Tensor,
-    stack1: Tensor,
-    flow: Tensor,
-    rows: Tensor,
-    columns: Tensor,
-    taps: int,
-    extra: Tensor,
-    times: Tensor,
-    into: Tensor,
-) -> Tensor:
+def warp_stacks(given: Warping, into: Tensor) -> Tensor:
     """Twin of `reference.warp_stacks`."""
-    given = stack0, stack1, flow, rows, columns, taps, extra, times
     return gathering.gather(given, into.shape[1]).to(into.dtype)
 
 
-def warp_convolve(
-    stack0: Tensor,
-    stack1: Tensor,
-    flow: Tensor,
-    rows: Tensor,
-    columns: Tensor,
-    taps: int,
-    extra: Tensor,
-    times: Tensor,
-    conv: Conv,
-) -> Tensor:
+def warp_convolve(given: Warping, conv: Conv) -> Tensor:
     """Twin of `reference.warp_convolve`."""
-    given = stack0, stack1, flow, rows, columns, taps, extra, times
     outputs = len(conv.weight)
     if conv.weight.dtype == torch.float32 and conv.stride == 2 and conv.groups == 1 and gathering.lanes_for(outputs):
         return gathering.gather_convolve(given, conv)
-    return convolve(warp_stacks(*given, conv.weight), conv)
+    return convolve(warp_stacks(given, conv.weight), conv)
 
 
 @numba.njit(parallel=True, fastmath={"contract", "nsz"}, cache=True)

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vsrife.ops.jit import F32, I32, I64, Writer, function, lanes_here
-from vsrife.ops.reference import Axis, Conv
+from vsrife.ops.reference import Axis, Conv, Warping
 from vsrife.ops.scratch import scratch
 from vsrife.ops.tiles import Shape, packed, scaling, slopes_of, write_sums
 
@@ -390,31 +390,27 @@ def _gather_convolve(  # type: ignore[no-untyped-def]
                     j += pixels
 
 
-Given = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, int, Tensor, Tensor]  # as `warp_stacks` takes them, but the last
-
-
-def _given(n: int, filled: int, given: Given) -> tuple[tuple[Any, ...], Tensor]:
+def _given(n: int, filled: int, given: Warping) -> tuple[tuple[Any, ...], Tensor]:
     """What the kernels read of sample n, and what has to stay alive meanwhile."""
-    stack0, stack1, flow, rows, columns, taps, extra, times = given
-    stacks = [stack.permute(0, 2, 3, 1).contiguous()[0].numpy() for stack in (stack0, stack1)]
-    moved = flow[n].permute(1, 2, 0).contiguous().numpy()
+    extra, times = given.extra, given.times
+    stacks = [stack.permute(0, 2, 3, 1).contiguous()[0].numpy() for stack in (given.stack0, given.stack1)]
+    moved = given.flow[n].permute(1, 2, 0).contiguous().numpy()
     part, row, pixel = strided(extra[n % len(extra)][None])
-    height, width = flow.shape[-2] // taps, flow.shape[-1] // taps
+    height, width = given.size
     (near, shares), (sides, weights) = _axis(height, part.shape[2]), _axis(width, part.shape[3])
     extras, moments = part.shape[1], times[n % len(times)].permute(1, 2, 0).contiguous().float().numpy()
-    reading = _Reading(stack0.shape[1], extras, moments.shape[2], filled, taps)
+    reading = _Reading(given.stack0.shape[1], extras, moments.shape[2], filled, given.taps)
     return (
-        *stacks, moved, columns.numpy(), rows.flatten().numpy(), taps,
+        *stacks, moved, given.columns.numpy(), given.rows.flatten().numpy(), given.taps,
         np.array([part.data_ptr(), row, pixel, part.shape[3], extras, _between_at(extras)]), near, shares,
         (4 * extras * sides).astype(np.int32), weights, moments, _gather_at(reading),
     ), part  # fmt: skip
 
 
-def gather(given: Given, filled: int) -> Tensor:
+def gather(given: Warping, filled: int) -> Tensor:
     """What `reference.warp_stacks` gives, with `filled` channels."""
-    flow, taps = given[2], given[5]
-    out = scratch.take((len(flow), flow.shape[-2] // taps, flow.shape[-1] // taps, filled))
-    for n in range(len(flow)):
+    out = scratch.take((len(given.flow), *given.size, filled))
+    for n in range(len(out)):
         arguments, _alive = _given(n, filled, given)
         _gather_all(*arguments, out[n])
     return torch.from_numpy(out).permute(0, 3, 1, 2)
@@ -425,11 +421,10 @@ def lanes_for(outputs: int) -> int:
     return next((lanes for lanes in (16, 8, 4) if lanes <= lanes_here() and outputs % lanes == 0), 0)
 
 
-def gather_convolve(given: Given, conv: Conv) -> Tensor:
+def gather_convolve(given: Warping, conv: Conv) -> Tensor:
     """What `reference.warp_convolve` gives, for a convolution with stride 2 whose outputs fit `lanes_for`."""
-    flow, taps = given[2], given[5]
     outputs, filled = conv.weight.shape[:2]
-    height, width = (-(-side // taps // 2) for side in flow.shape[-2:])
+    height, width = (-(-side // 2) for side in given.size)
     shape = Shape.of(lanes_for(outputs), outputs, width, 3)
     known = _packed.get(conv)
     if known is None:
@@ -437,8 +432,8 @@ def gather_convolve(given: Given, conv: Conv) -> Tensor:
         known = _packed.setdefault(
             conv, (packed(conv.weight.numpy(), shape), scaling(shape, bias, slopes_of(conv)))
         )  # fmt: skip
-    out = scratch.take((len(flow), height, width, outputs))
-    for n in range(len(flow)):
+    out = scratch.take((len(given.flow), height, width, outputs))
+    for n in range(len(out)):
         arguments, _alive = _given(n, filled, given)
         _gather_convolve(*arguments, *known, filled, shape.pixels, _tile_at(shape), out[n])
     return torch.from_numpy(out).permute(0, 3, 1, 2)

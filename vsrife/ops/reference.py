@@ -190,20 +190,11 @@ def enlarge(maps: Sequence[Tensor], height: int, width: int, total: Tensor | Non
     return total
 
 
-def warp_stacks(
-    stack0: Tensor,
-    stack1: Tensor,
-    flow: Tensor,
-    rows: Tensor,
-    columns: Tensor,
-    taps: int,
-    extra: Tensor,
-    times: Tensor,
-    into: Tensor,
-) -> Tensor:
-    """What a block's first convolution reads: both stacks warped and averaged over each cell's taps, and further maps.
+@dataclass(frozen=True, slots=True, eq=False)
+class Warping:
+    """What a block's first convolution reads, before it is put together.
 
-    Args:
+    Attributes:
         stack0: (N, C, H, W), or (1, C, H, W) for any N: the earlier frame and its features.
         stack1: the later one.
         flow: (N, 4, taps * h, taps * w) at the taps, in pixels: x and y into `stack0`, then into `stack1`.
@@ -212,39 +203,49 @@ def warp_stacks(
         taps: samples along each axis of a cell, 1 or 2.
         extra: (N, E, any, any), maps to put between, enlarged to the size.
         times: (N, T, 1, 1) or (N, T, h, w), put last as they are.
+    """
+
+    stack0: Tensor
+    stack1: Tensor
+    flow: Tensor
+    rows: Tensor
+    columns: Tensor
+    taps: int
+    extra: Tensor
+    times: Tensor
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the block."""
+        height, width = self.flow.shape[-2:]
+        return height // self.taps, width // self.taps
+
+
+def warp_stacks(given: Warping, into: Tensor) -> Tensor:
+    """Both stacks warped and averaged over each cell's taps, and further maps.
+
+    Args:
+        given: all of it.
         into: the weight of the convolution, (any, channels, any, any): its dtype is that of the result.
 
     Returns:
         (N, channels, h, w): the stacks, `extra`, the averaged flow, `times`, zeros as far as the weight has
         more channels.
     """
-    height, width = flow.shape[-2] // taps, flow.shape[-1] // taps
-    warped0 = warp(stack0, columns + flow[:, 0], rows + flow[:, 1])
-    warped1 = warp(stack1, columns + flow[:, 2], rows + flow[:, 3])
-    parts = [resize(part, height, width) for part in (warped0, warped1, extra, flow)]
-    parts.append(times.to(flow.dtype).expand(-1, -1, height, width))
+    height, width = given.size
+    flow, rows, columns = given.flow, given.rows, given.columns
+    warped0 = warp(given.stack0, columns + flow[:, 0], rows + flow[:, 1])
+    warped1 = warp(given.stack1, columns + flow[:, 2], rows + flow[:, 3])
+    parts = [resize(part, height, width) for part in (warped0, warped1, given.extra, flow)]
+    parts.append(given.times.to(flow.dtype).expand(-1, -1, height, width))
     filled = torch.cat(parts, dim=1).to(into.dtype)
     missing = into.shape[1] - filled.shape[1]
     return F.pad(filled, (0, 0, 0, 0, 0, missing)) if missing else filled
 
 
-def warp_convolve(
-    stack0: Tensor,
-    stack1: Tensor,
-    flow: Tensor,
-    rows: Tensor,
-    columns: Tensor,
-    taps: int,
-    extra: Tensor,
-    times: Tensor,
-    conv: Conv,
-) -> Tensor:
-    """A block's first convolution: `convolve` of `warp_stacks`.
-
-    Args:
-        conv: the convolution; the others are those of `warp_stacks`.
-    """
-    return convolve(warp_stacks(stack0, stack1, flow, rows, columns, taps, extra, times, conv.weight), conv)
+def warp_convolve(given: Warping, conv: Conv) -> Tensor:
+    """A block's first convolution: `convolve` of `warp_stacks`."""
+    return convolve(warp_stacks(given, conv.weight), conv)
 
 
 def blend(a: Tensor, b: Tensor, flow: Tensor, share: Tensor) -> Tensor:

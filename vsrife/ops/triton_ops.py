@@ -21,7 +21,7 @@ from torch import Tensor
 
 from vsrife.ops import reference, rehearsal
 from vsrife.ops.choices import choices_on, versions
-from vsrife.ops.reference import Axis, Conv, Expansion, Reading
+from vsrife.ops.reference import Axis, Conv, Expansion, Reading, Warping
 
 Way = Callable[[Tensor, Any], Tensor]  # to do what an op does
 PIXELS = 128  # of one program
@@ -291,41 +291,29 @@ def _warp_stacks_kernel(
     tl.store(place + (behind + r) * oc, time, mask=inside[:, None] & (behind + r < filled))
 
 
-def warp_stacks(
-    stack0: Tensor,
-    stack1: Tensor,
-    flow: Tensor,
-    rows: Tensor,
-    columns: Tensor,
-    taps: int,
-    extra: Tensor,
-    times: Tensor,
-    into: Tensor,
-) -> Tensor:
+def warp_stacks(given: Warping, into: Tensor) -> Tensor:
     """Twin of `reference.warp_stacks`."""
-    height, width = flow.shape[-2] // taps, flow.shape[-1] // taps
+    height, width = given.size
+    stack0, stack1, flow, extra = given.stack0, given.stack1, given.flow, given.extra
     channels, extras = stack0.shape[1], extra.shape[1]
     out = _empty(flow, into.shape[1], height, width, into.dtype)
     rest = into.shape[1] - 2 * channels - extras - 4
-    times = times.to(flow.dtype).expand(-1, -1, height, width)
+    times = given.times.to(flow.dtype).expand(-1, -1, height, width)
     with _on(flow):
         _start(
             _warp_stacks_kernel, (_blocks(height * width, PIXELS), len(flow)),
-            stack0, *_strides(stack0), stack1, *_strides(stack1), flow, *_strides(flow), rows, columns,
+            stack0, *_strides(stack0), stack1, *_strides(stack1), flow, *_strides(flow), given.rows, given.columns,
             extra, *_strides(extra), times, *_strides(times), out, *out.stride(),
             height, width, *stack0.shape[-2:], *extra.shape[-2:], extra.shape[-2] / height, extra.shape[-1] / width,
             channels, extras, times.shape[1], into.shape[1],
-            TAPS=taps, C=_lanes(channels), E=_lanes(extras), R=_lanes(rest), P=PIXELS,
+            TAPS=given.taps, C=_lanes(channels), E=_lanes(extras), R=_lanes(rest), P=PIXELS,
         )  # fmt: skip
     return out
 
 
-def warp_convolve(
-    stack0: Tensor, stack1: Tensor, flow: Tensor, rows: Tensor, columns: Tensor, taps: int, extra: Tensor,
-    times: Tensor, conv: Conv,
-) -> Tensor:  # fmt: skip
+def warp_convolve(given: Warping, conv: Conv) -> Tensor:
     """Twin of `reference.warp_convolve`."""
-    return convolve(warp_stacks(stack0, stack1, flow, rows, columns, taps, extra, times, conv.weight), conv)
+    return convolve(warp_stacks(given, conv.weight), conv)
 
 
 @triton.jit
