@@ -60,12 +60,16 @@ class Results:
 
     @staticmethod
     def warp_stacks(given: Warping, into: Tensor) -> Tensor:
-        return into.new_zeros(len(given.flow), into.shape[1], *given.size)
+        return into.new_zeros(given.count, into.shape[1], *given.size)
 
     @staticmethod
     def warp_convolve(given: Warping, conv: Conv) -> Tensor:
-        """In two steps, as on a GPU."""
-        return Results.convolve(Results.warp_stacks(given, conv.weight), conv)
+        """As on a GPU in half precision: flow is put together inside, but the stacks are written. Else as on a CPU."""
+        if conv.weight.dtype.itemsize == 2:
+            return Results.convolve(Results.warp_stacks(given, conv.weight), conv)
+        given.flow()
+        height, width = (-(-side // conv.stride) for side in given.size)
+        return conv.weight.new_zeros(given.count, len(conv.weight), height, width)
 
     @staticmethod
     def blend(a: Tensor, _b: Tensor, flow: Tensor, _share: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -56,7 +56,8 @@ def loads(size: Size, dtype: torch.dtype, device: torch.device) -> Iterable[Load
         values = torch.rand(shape, generator=generator).sub_(0.5).div_(shape[1] ** 0.5).to(device, dtype)
         return values.contiguous(memory_format=torch.channels_last)
 
-    flow, stacks = 20 * maps(4, 1), (maps(7, 1), maps(7, 1))
+    flows, stacks = [20 * maps(4, factor) for factor in (2, 4, 8, 16)], (maps(7, 1), maps(7, 1))
+    flow = reference.enlarge(flows, height, width)
     grid = torch.arange(height, device=device).float()[:, None], torch.arange(width, device=device).float()
     time = torch.full((1, 1, 1, 1), 0.5, device=device)
     planes = [(255 * maps(1, 1)).to(torch.uint8).contiguous() for _ in range(2)]
@@ -68,9 +69,10 @@ def loads(size: Size, dtype: torch.dtype, device: torch.device) -> Iterable[Load
     picture = [planes[0], *(plane[..., ::2, ::2].contiguous() for plane in planes)]
     yield Load("see", "YUV420P8", (picture, reading(fmt, BT709, device), True, maps(3, 1)))
     yield Load("sample", "chroma", (flow, *axes))
-    yield Load("enlarge", "1/4 to 1/16", ([maps(4, factor) for factor in (4, 8, 16)], height, width))
-    warping = Warping(*stacks, flow, *grid, 1, maps(9, 2), time)
+    yield Load("enlarge", "1/2 to 1/16", (flows, height, width))
+    warping = Warping(*stacks, flows, lambda: flow, *grid, 1, maps(9, 2), time)
     yield Load("warp_stacks", "last block", (warping, weights(16, 32, 3, 3)))
+    yield Load("warp_stacks", "flow known", (replace(warping, maps=[flow]), weights(16, 32, 3, 3)))
     first = Conv(weights(16, 32, 3, 3), torch.zeros(16, dtype=dtype, device=device), stride=2)
     yield Load("warp_convolve", "last block", (warping, first))
     yield Load("blend", "RGB", (stacks[0][:, :3], stacks[1][:, :3], flow, maps(1, 1)))

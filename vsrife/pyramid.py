@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 
 import torch
 from torch import Tensor
@@ -262,13 +262,13 @@ def first_of_block(
         carried: features that the block before hands on.
     """
     height, width = result.size
-    flow = result.flow_at(block.scale)
-    columns = _tap_positions(width, block.scale, flow.device, flow.dtype)
-    rows = _tap_positions(height, block.scale, flow.device, flow.dtype)[:, None]
+    columns = _tap_positions(width, block.scale, net.device, net.exact)
+    rows = _tap_positions(height, block.scale, net.device, net.exact)[:, None]
     taps = 2 if block.scale >= 2 else 1
-    size = flow.shape[-2] // taps, flow.shape[-1] // taps
+    size = len(rows) // taps, len(columns) // taps
     extra, times = result.extra(carried, size), _times(net, timestep, size)
-    given = Warping(source0.stack, source1.stack, flow, rows, columns, taps, extra, times)
+    stacks, flow = (source0.stack, source1.stack), partial(result.flow_at, block.scale)
+    given = Warping(*stacks, result.flows, flow, rows, columns, taps, extra, times)
     if block.scale < 1:
         # Enlarging goes through full resolution as the published forward does: bilinear steps do not compose.
         stack = net.ops.warp_stacks(given, block.first.weight)

@@ -163,7 +163,7 @@ def _device_of(arguments: Sequence[Any]) -> torch.device:
         if isinstance(argument, Tensor):
             return argument.device
         if isinstance(argument, Warping):
-            return argument.flow.device
+            return argument.stack0.device
         if isinstance(argument, list | tuple):
             return _device_of(argument)
     raise TypeError("no tensor among the arguments of an op")

@@ -6,7 +6,7 @@ with each case, plus one rounding of what is kept in half precision.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -98,28 +98,44 @@ def _enlarge(adds: bool, count: int, channels: int = 4) -> Callable[..., Argumen
     return make
 
 
+def warping(stacks: Sequence[Tensor], maps: Sequence[Tensor], rows: Tensor, columns: Tensor, *rest: Any) -> Warping:
+    """With the flow at the taps by plain PyTorch."""
+
+    def axis(positions: Tensor, small: Tensor, side: int) -> Axis:
+        size = small.shape[side]
+        places = (positions.flatten().double() + 0.5) * (size / stacks[0].shape[side]) - 0.5
+        return Axis.at(places, size).to(small.device, small.dtype)
+
+    def flow() -> Tensor:
+        return sum((reference.sample(m, axis(rows, m, -2), axis(columns, m, -1)) for m in maps), torch.zeros(()))
+
+    stack0, stack1 = stacks
+    return Warping(stack0, stack1, maps, flow, rows, columns, *rest)
+
+
 def _warp_stacks(
-    taps: int, channels: int, extras: int, times: int, filled: int, count: int = 1
+    taps: int, channels: int, extras: int, times: int, filled: int, count: int = 1, maps: int = 1
 ) -> Callable[..., Arguments]:
-    """One pair of stacks, read by `count` flows."""
+    """One pair of stacks, read by `count` flows, each the sum of so many `maps`."""
 
     def make(generator: torch.Generator, height: int, width: int, move: Move) -> Arguments:
-        stack0, stack1 = (sliced(generator, channels, taps * height, taps * width) for _ in range(2))
-        flow = move(unit(generator, count, 4, taps * height, taps * width))
+        stacks = [sliced(generator, channels, taps * height, taps * width) for _ in range(2)]
+        sides = [(-(-taps * height >> i), -(-taps * width >> i)) for i in range(maps)]
+        moves = [move(sliced(generator, 4, *side, count)) for side in sides]
         rows = torch.arange(taps * height, dtype=torch.float64)[:, None]
         columns = torch.arange(taps * width, dtype=torch.float64)
         extra = sliced(generator, extras, max(1, height // 2), max(1, width // 2), count)
         when = unit(generator, count, times, 1, 1) if times == 1 else unit(generator, count, times, height, width)
-        return Warping(stack0, stack1, flow, rows, columns, taps, extra, when), unit(generator, 1, filled, 3, 3)
+        return warping(stacks, moves, rows, columns, taps, extra, when), unit(generator, 1, filled, 3, 3)
 
     return make
 
 
 def _warp_convolve(
-    taps: int, channels: int, extras: int, times: int, filled: int, outputs: int, count: int = 1
+    taps: int, channels: int, extras: int, times: int, filled: int, outputs: int, count: int = 1, maps: int = 1
 ) -> Callable[..., Arguments]:
     def make(generator: torch.Generator, height: int, width: int, move: Move) -> Arguments:
-        given, _ = _warp_stacks(taps, channels, extras, times, filled, count)(generator, height, width, move)
+        given, _ = _warp_stacks(taps, channels, extras, times, filled, count, maps)(generator, height, width, move)
         conv = _convolve(filled, outputs, stride=2)(generator, 1, 1, move)[1]
         return given, conv
 
@@ -212,10 +228,12 @@ CASES = (
     Case("enlarge", "masks", _enlarge(False, 1, 1), 2e-6),
     Case("enlarge", "adds two, batch", _enlarge(True, 2), 2e-6),
     Case("warp_stacks", "one tap", _warp_stacks(1, 7, 9, 1, 28), _POSITIONS),
-    Case("warp_stacks", "one tap, three times", _warp_stacks(1, 7, 9, 1, 28, 3), _POSITIONS, half=True),
-    Case("warp_stacks", "four taps, a time for every pixel", _warp_stacks(2, 11, 1, 2, 40), _POSITIONS, half=True),
+    Case("warp_stacks", "one tap, three times", _warp_stacks(1, 7, 9, 1, 28, 3, 4), _POSITIONS, half=True),
+    Case(
+        "warp_stacks", "four taps, a time for every pixel", _warp_stacks(2, 11, 1, 2, 40, maps=2), _POSITIONS, half=True
+    ),
     Case("warp_convolve", "one tap", _warp_convolve(1, 7, 9, 1, 28, 16), _POSITIONS),
-    Case("warp_convolve", "one tap, three times", _warp_convolve(1, 3, 1, 1, 12, 32, 3), _POSITIONS, half=True),
+    Case("warp_convolve", "one tap, three times", _warp_convolve(1, 3, 1, 1, 12, 32, 3, 4), _POSITIONS, half=True),
     Case(
         "warp_convolve", "four taps, a time for every pixel", _warp_convolve(2, 11, 1, 2, 40, 24), _POSITIONS, half=True
     ),
@@ -249,7 +267,9 @@ def cast(argument: Any, dtype: torch.dtype, device: torch.device | None = None) 
         parts = {name: cast(getattr(argument, name), dtype, device) for name in names if hasattr(argument, name)}
         return replace(argument, **parts)
     if isinstance(argument, Warping):
-        return Warping(*(cast(getattr(argument, name), dtype, device) for name in Warping.__dataclass_fields__))
+        stacks, rest = [argument.stack0, argument.stack1], (argument.taps, argument.extra, argument.times)
+        given = stacks, list(argument.maps), argument.rows, argument.columns, *rest
+        return warping(*(cast(part, dtype, device) for part in given))
     if isinstance(argument, list):
         return [cast(part, dtype, device) for part in argument]
     if isinstance(argument, tuple):
@@ -296,7 +316,7 @@ def _dtype_of(argument: Any) -> torch.dtype:
     if isinstance(argument, tuple | list):
         argument = argument[0]
     if isinstance(argument, Warping):
-        argument = argument.flow
+        argument = argument.stack0
     if isinstance(argument, Axis | Conv | Expansion | Reading):
         argument = argument.weight
     return argument.dtype if isinstance(argument, Tensor) else torch.float32

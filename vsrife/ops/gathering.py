@@ -390,11 +390,11 @@ def _gather_convolve(  # type: ignore[no-untyped-def]
                     j += pixels
 
 
-def _given(n: int, filled: int, given: Warping) -> tuple[tuple[Any, ...], Tensor]:
+def _given(n: int, filled: int, given: Warping, flow: Tensor) -> tuple[tuple[Any, ...], Tensor]:
     """What the kernels read of sample n, and what has to stay alive meanwhile."""
     extra, times = given.extra, given.times
     stacks = [stack.permute(0, 2, 3, 1).contiguous()[0].numpy() for stack in (given.stack0, given.stack1)]
-    moved = given.flow[n].permute(1, 2, 0).contiguous().numpy()
+    moved = flow[n].permute(1, 2, 0).contiguous().numpy()
     part, row, pixel = strided(extra[n % len(extra)][None])
     height, width = given.size
     (near, shares), (sides, weights) = _axis(height, part.shape[2]), _axis(width, part.shape[3])
@@ -409,9 +409,10 @@ def _given(n: int, filled: int, given: Warping) -> tuple[tuple[Any, ...], Tensor
 
 def gather(given: Warping, filled: int) -> Tensor:
     """What `reference.warp_stacks` gives, with `filled` channels."""
-    out = scratch.take((len(given.flow), *given.size, filled))
+    flow = given.flow()
+    out = scratch.take((given.count, *given.size, filled))
     for n in range(len(out)):
-        arguments, _alive = _given(n, filled, given)
+        arguments, _alive = _given(n, filled, given, flow)
         _gather_all(*arguments, out[n])
     return torch.from_numpy(out).permute(0, 3, 1, 2)
 
@@ -432,9 +433,10 @@ def gather_convolve(given: Warping, conv: Conv) -> Tensor:
         known = _packed.setdefault(
             conv, (packed(conv.weight.numpy(), shape), scaling(shape, bias, slopes_of(conv)))
         )  # fmt: skip
-    out = scratch.take((len(given.flow), height, width, outputs))
+    flow = given.flow()
+    out = scratch.take((given.count, height, width, outputs))
     for n in range(len(out)):
-        arguments, _alive = _given(n, filled, given)
+        arguments, _alive = _given(n, filled, given, flow)
         _gather_convolve(*arguments, *known, filled, shape.pixels, _tile_at(shape), out[n])
     return torch.from_numpy(out).permute(0, 3, 1, 2)
 

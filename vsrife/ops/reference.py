@@ -6,7 +6,7 @@ the dtype of the arguments; coordinates, flow and blend weights are float32 (flo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -197,7 +197,9 @@ class Warping:
     Attributes:
         stack0: (N, C, H, W), or (1, C, H, W) for any N: the earlier frame and its features.
         stack1: the later one.
-        flow: (N, 4, taps * h, taps * w) at the taps, in pixels: x and y into `stack0`, then into `stack1`.
+        maps: each (N, 4, any, any), whose sum, enlarged to H x W, is the flow in pixels: x and y into `stack0`, then
+            into `stack1`.
+        flow: gives that sum at the taps, (N, 4, taps * h, taps * w), for those who do not put it together themselves.
         rows: (taps * h, 1), the taps' rows in pixels.
         columns: (taps * w,), their columns.
         taps: samples along each axis of a cell, 1 or 2.
@@ -207,7 +209,8 @@ class Warping:
 
     stack0: Tensor
     stack1: Tensor
-    flow: Tensor
+    maps: Sequence[Tensor]
+    flow: Callable[[], Tensor]
     rows: Tensor
     columns: Tensor
     taps: int
@@ -215,10 +218,14 @@ class Warping:
     times: Tensor
 
     @property
+    def count(self) -> int:
+        """How many flows there are."""
+        return max(map(len, self.maps))
+
+    @property
     def size(self) -> tuple[int, int]:
         """Height and width of the block."""
-        height, width = self.flow.shape[-2:]
-        return height // self.taps, width // self.taps
+        return len(self.rows) // self.taps, len(self.columns) // self.taps
 
 
 def warp_stacks(given: Warping, into: Tensor) -> Tensor:
@@ -233,7 +240,7 @@ def warp_stacks(given: Warping, into: Tensor) -> Tensor:
         more channels.
     """
     height, width = given.size
-    flow, rows, columns = given.flow, given.rows, given.columns
+    flow, rows, columns = given.flow(), given.rows, given.columns
     warped0 = warp(given.stack0, columns + flow[:, 0], rows + flow[:, 1])
     warped1 = warp(given.stack1, columns + flow[:, 2], rows + flow[:, 3])
     parts = [resize(part, height, width) for part in (warped0, warped1, given.extra, flow)]

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import torch
@@ -30,7 +31,7 @@ FUSION = {"enable_fp_fusion": True}  # sums with products in one instruction; le
 # for 1, as Triton does by itself, gives the same reads and writes, but more kernels: for each picture, block and batch.
 SIZES = (
     "height", "width", "out_height", "out_width", "stack_height", "stack_width", "extra_height", "extra_width",
-    "picture_height", "picture_width", "small_height", "small_width", "pixels", "times_n", "across", "tiles_of_picture",
+    "picture_height", "picture_width", "sides", "pixels", "times_n", "across", "tiles_of_picture",
     "tiles", "programs",
 )  # fmt: skip
 SLOPE = tl.constexpr(reference.LEAKY_SLOPE)
@@ -76,7 +77,7 @@ def _strides(image: Tensor) -> tuple[int, int, int, int]:
 @triton.jit
 def _inside(position, size):
     """Clamp to 0..size - 1; not a number becomes 0, since addresses follow from it."""
-    return tl.minimum(tl.where(position > 0, position, 0.0), (size - 1).to(tl.float32))
+    return tl.minimum(tl.where(position > 0, position, 0.0), (size - 1) * 1.0)
 
 
 @triton.jit
@@ -203,39 +204,53 @@ def sample(image: Tensor, rows: Axis, columns: Axis, total: Tensor | None = None
     return out
 
 
+@triton.jit
+def _summed(maps, strides, sides, n, y, x, channel, use, MAPS: tl.constexpr):
+    """The sum of small maps at rows y and columns x of the picture, (P, C) float32; tuples as `_spread` has them."""
+    value = tl.full(use.shape, 0.0, tl.float32)
+    for i in tl.static_range(MAPS):
+        at_y = (y.to(tl.float32) + 0.5) * sides[4 * i + 2] - 0.5
+        at_x = (x.to(tl.float32) + 0.5) * sides[4 * i + 3] - 0.5
+        value += _bilinear(
+            maps[i] + n * strides[4 * i], at_x, at_y, sides[4 * i + 1], sides[4 * i],
+            strides[4 * i + 2], strides[4 * i + 3], channel * strides[4 * i + 1], use,
+        )  # fmt: skip
+    return value
+
+
+def _spread(maps: Sequence[Tensor], height: int, width: int) -> tuple[tuple[Any, ...], ...]:
+    """Maps of any sizes as a kernel takes them: their memory, four strides of each, then of each height, width, and its
+    samples for a row and for a column of the picture.
+    """
+    sides = ((h, w, h / height, w / width) for h, w in (small.shape[-2:] for small in maps))
+    return tuple(maps), tuple(chain.from_iterable(map(_strides, maps))), tuple(chain.from_iterable(sides))
+
+
 @triton.jit(do_not_specialize=SIZES)
 def _enlarge_kernel(
-    total, tn, tc, ty, tx, small, sn, sc, sy, sx, out, on, oc, oy, ox,
-    height, width, small_height, small_width, step_y, step_x, channels,
-    C: tl.constexpr, P: tl.constexpr,
+    total, tn, tc, ty, tx, maps, strides, sides, out, on, oc, oy, ox, height, width, channels,
+    ADDS: tl.constexpr, MAPS: tl.constexpr, C: tl.constexpr, P: tl.constexpr,
 ):  # fmt: skip
     pixel = tl.program_id(0) * P + tl.arange(0, P)
     n = tl.program_id(1).to(tl.int64)
     y, x, c = pixel // width, pixel % width, tl.arange(0, C)[None, :]
     use = (pixel < height * width)[:, None] & (c < channels)
-    at_y, at_x = (y.to(tl.float32) + 0.5) * step_y - 0.5, (x.to(tl.float32) + 0.5) * step_x - 0.5
-    value = _bilinear(small + n * sn, at_x, at_y, small_width, small_height, sy, sx, c * sc, use)
-    value += tl.load(total + n * tn + c * tc + (y.to(tl.int64) * ty + x * tx)[:, None], mask=use, other=0)
+    value = _summed(maps, strides, sides, n, y, x, c, use, MAPS)
+    if ADDS:
+        value += tl.load(total + n * tn + c * tc + (y.to(tl.int64) * ty + x * tx)[:, None], mask=use, other=0)
     tl.store(out + n * on + c * oc + (y.to(tl.int64) * oy + x * ox)[:, None], value, mask=use)
 
 
 def enlarge(maps: Sequence[Tensor], height: int, width: int, total: Tensor | None = None) -> Tensor:
     """Twin of `reference.enlarge`."""
-    for small in maps:
-        total = reference.resize(small, height, width) if total is None else _enlarge_add(total, small)
-    assert total is not None
-    return total
-
-
-def _enlarge_add(total: Tensor, small: Tensor) -> Tensor:
-    _, channels, height, width = total.shape
-    out = _empty(max(total, small, key=len), channels, height, width, total.dtype)
-    with _on(total):
+    like = max(maps, key=len) if total is None else max(*maps, total, key=len)
+    out = _empty(like, like.shape[1], height, width, like.dtype)
+    summand = out if total is None else total
+    with _on(out):
         _start(
             _enlarge_kernel, (_blocks(height * width, PIXELS), len(out)),
-            total, *_strides(total), small, *_strides(small), out, *out.stride(),
-            height, width, *small.shape[-2:], small.shape[-2] / height, small.shape[-1] / width, channels,
-            C=_lanes(channels), P=PIXELS,
+            summand, *_strides(summand), *_spread(maps, height, width), out, *out.stride(),
+            height, width, out.shape[1], ADDS=total is not None, MAPS=len(maps), C=_lanes(out.shape[1]), P=PIXELS,
         )  # fmt: skip
     return out
 
@@ -245,11 +260,11 @@ def _enlarge_add(total: Tensor, small: Tensor) -> Tensor:
 
 @triton.jit(do_not_specialize=SIZES)
 def _warp_stacks_kernel(
-    stack0, an, ac, ay, ax, stack1, bn, bc, by, bx, flow, fn, fc, fy, fx, rows, columns,
+    stack0, an, ac, ay, ax, stack1, bn, bc, by, bx, maps, strides, sides, rows, columns,
     extra, en, ec, ey, ex, times, times_n, tc, ty, tx, out, on, oc, oy, ox,
     height, width, stack_height, stack_width, extra_height, extra_width, step_y, step_x,
     channels, extras, moments, filled,
-    TAPS: tl.constexpr, C: tl.constexpr, E: tl.constexpr, R: tl.constexpr, P: tl.constexpr,
+    TAPS: tl.constexpr, MAPS: tl.constexpr, C: tl.constexpr, E: tl.constexpr, R: tl.constexpr, P: tl.constexpr,
 ):  # fmt: skip
     pixel = tl.program_id(0) * P + tl.arange(0, P)
     n = tl.program_id(1).to(tl.int64)
@@ -261,19 +276,20 @@ def _warp_stacks_kernel(
     k = tl.arange(0, 4)[None, :]
     from0, from1 = tl.full((P, C), 0.0, tl.float32), tl.full((P, C), 0.0, tl.float32)
     mean = tl.full((P, 4), 0.0, tl.float32)
-    for tap in tl.static_range(TAPS * TAPS):
+    for tap in range(TAPS * TAPS):
         tap_y, tap_x = y * TAPS + tap // TAPS, x * TAPS + tap % TAPS
         row, column = tl.load(rows + tap_y, mask=inside, other=0), tl.load(columns + tap_x, mask=inside, other=0)
-        at = flow + n * fn + tap_y.to(tl.int64) * fy + tap_x * fx
-        x0, y0 = tl.load(at, mask=inside, other=0), tl.load(at + fc, mask=inside, other=0)
-        x1, y1 = tl.load(at + 2 * fc, mask=inside, other=0), tl.load(at + 3 * fc, mask=inside, other=0)
+        flow = _summed(maps, strides, sides, n, row, column, k, inside[:, None] & (k < 4), MAPS)
+        along, down = tl.split(tl.reshape(flow, (P, 2, 2)))
+        x0, x1 = tl.split(along)
+        y0, y1 = tl.split(down)
         from0 += _bilinear(
             stack0 + n * an, column + x0, row + y0, stack_width, stack_height, ay, ax, c * ac, use
         )  # fmt: skip
         from1 += _bilinear(
             stack1 + n * bn, column + x1, row + y1, stack_width, stack_height, by, bx, c * bc, use
         )  # fmt: skip
-        mean += tl.load(at[:, None] + k * fc, mask=inside[:, None], other=0)
+        mean += flow
     share = 1.0 / (TAPS * TAPS)
     tl.store(place + c * oc, from0 * share, mask=use)
     tl.store(place + (channels + c) * oc, from1 * share, mask=use)
@@ -292,21 +308,21 @@ def _warp_stacks_kernel(
 
 
 def warp_stacks(given: Warping, into: Tensor) -> Tensor:
-    """Twin of `reference.warp_stacks`."""
+    """Twin of `reference.warp_stacks`: flow is put together at the taps and never written."""
     height, width = given.size
-    stack0, stack1, flow, extra = given.stack0, given.stack1, given.flow, given.extra
+    stack0, stack1, extra = given.stack0, given.stack1, given.extra
     channels, extras = stack0.shape[1], extra.shape[1]
-    out = _empty(flow, into.shape[1], height, width, into.dtype)
+    out = _empty(max(given.maps, key=len), into.shape[1], height, width, into.dtype)
     rest = into.shape[1] - 2 * channels - extras - 4
-    times = given.times.to(flow.dtype).expand(-1, -1, height, width)
-    with _on(flow):
+    times = given.times.to(extra.dtype).expand(-1, -1, height, width)
+    with _on(out):
         _start(
-            _warp_stacks_kernel, (_blocks(height * width, PIXELS), len(flow)),
-            stack0, *_strides(stack0), stack1, *_strides(stack1), flow, *_strides(flow), given.rows, given.columns,
-            extra, *_strides(extra), times, *_strides(times), out, *out.stride(),
+            _warp_stacks_kernel, (_blocks(height * width, PIXELS), len(out)),
+            stack0, *_strides(stack0), stack1, *_strides(stack1), *_spread(given.maps, *stack0.shape[-2:]),
+            given.rows, given.columns, extra, *_strides(extra), times, *_strides(times), out, *out.stride(),
             height, width, *stack0.shape[-2:], *extra.shape[-2:], extra.shape[-2] / height, extra.shape[-1] / width,
             channels, extras, times.shape[1], into.shape[1],
-            TAPS=given.taps, C=_lanes(channels), E=_lanes(extras), R=_lanes(rest), P=PIXELS,
+            TAPS=given.taps, MAPS=len(given.maps), C=_lanes(channels), E=_lanes(extras), R=_lanes(rest), P=PIXELS,
         )  # fmt: skip
     return out
 
