@@ -98,6 +98,14 @@ class Results:
         height, width = (factor * side for side in x.shape[-2:])
         return x.new_zeros(len(x), len(expansion.weight) // factor**2, height, width, dtype=torch.float32)
 
+    @staticmethod
+    def head(x: Tensor, convs: Sequence[Conv], _last: Expansion, into: Tensor) -> Tensor:
+        """As on a GPU in half precision, layer by layer. Else as on a CPU, tile by tile."""
+        if x.dtype.itemsize == 2:
+            for conv in convs:
+                x = Results.convolve(x, conv)
+        return into
+
 
 class Held(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """How much memory the tensors hold that are made inside, and the most that they ever did."""

@@ -82,6 +82,9 @@ def loads(size: Size, dtype: torch.dtype, device: torch.device) -> Iterable[Load
     yield Load("convolve", "32 to 16 at 1/2", (maps(32, 1, dtype), Conv(weights(16, 32, 3, 3), bias[:16], stride=2)))
     chain = tuple(Conv(weights(32, 32, 3, 3), bias, residual=True) for _ in range(BODY_LAYERS))
     yield Load("convolve_chain", "32 at 1/4", (maps(32, 4, dtype), chain))
+    encoder = Conv(weights(16, 3, 3, 3), bias[:16], stride=2), *(Conv(weights(16, 16, 3, 3), bias[:16]),) * 2
+    features = Expansion.of(weights(16, 4, 4, 4), bias[:4], False)
+    yield Load("head", "16 to 4 channels", (maps(3, 1, dtype), encoder, features, stacks[0][:, 3:]))
     expansion = Expansion.of(weights(32, 20, 4, 4), bias[:20], True)
     yield Load("expand", "32 to 5 at 1/1", (maps(32, 4, dtype), expansion))
 

@@ -66,8 +66,8 @@ def test_traffic_counts_every_op() -> None:
         steps = traffic("4.25", Size(64, 64), torch.device("cpu"), torch.float32)
     # RGB pictures alone are blended, and warped stacks are made where blocks work above full resolution.
     assert set(OP_NAMES) - {"blend", "warp_stacks"} <= set(steps)
-    # In 5 blocks the second layer, 3 of the head, the timestep's and the new frame's share of block 0.
-    assert steps["convolve"].calls == 5 + 3 + 1 + 1
+    # In 5 blocks the second layer, the timestep's and the new frame's share of block 0.
+    assert steps["convolve"].calls == 5 + 1 + 1
     assert steps["warp_convolve"].calls == 4  # the first layer of the others
     assert steps["convolve_chain"].calls == 5
     body = 8 * 9 * sum(width**2 for width in MODELS["4.25"].layout.widths)

@@ -164,14 +164,12 @@ def encode(net: FoldedNet, frame: Frame | Tensor) -> Source:
     net.ops.see(frame.planes, frame.reading, True, stack[:, :IMAGE_CHANNELS])
     if net.head_last is not None and net.layout.head is not None:
         if net.layout.head.clamps and net.dtype == net.exact:
-            x = stack[:, :IMAGE_CHANNELS].contiguous(memory_format=torch.channels_last)
+            x = stack[:, :IMAGE_CHANNELS]
         else:
             shape = (1, IMAGE_CHANNELS, *frame.size)
             x = torch.empty(shape, dtype=net.dtype, device=net.device, memory_format=torch.channels_last)
             x = net.ops.see(frame.planes, frame.reading, net.layout.head.clamps, x)
-        for conv in net.head:
-            x = net.ops.convolve(x, conv)
-        stack[:, IMAGE_CHANNELS:] = net.ops.expand(x, net.head_last)
+        net.ops.head(x, net.head, net.head_last, stack[:, IMAGE_CHANNELS:])
     return Source(stack, _first_parts(net, net.blocks[0], stack))
 
 

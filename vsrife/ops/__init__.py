@@ -44,6 +44,8 @@ class Ops(Protocol):
 
     def expand(self, x: Tensor, expansion: Expansion) -> Tensor: ...
 
+    def head(self, x: Tensor, convs: Sequence[Conv], last: Expansion, into: Tensor) -> Tensor: ...
+
 
 def choose(device: torch.device, dtype: torch.dtype) -> Ops:
     """The ops for convolutions of `dtype` on `device`; in a rehearsal those that are not checked yet."""
@@ -184,7 +186,7 @@ def _warn(device: torch.device, what: str) -> None:
 
 OP_NAMES = (
     "see", "sample", "enlarge", "warp_stacks", "warp_convolve", "blend", "calm", "blend_plane", "convolve",
-    "convolve_chain", "expand",
+    "convolve_chain", "expand", "head",
 )  # fmt: skip
 _checking = threading.Lock()
 _rehearsing = threading.Lock()

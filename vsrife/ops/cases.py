@@ -214,6 +214,19 @@ def _expand(inputs: int, outputs: int, shuffles: bool, count: int) -> Callable[.
     return make
 
 
+def _head(hidden: int, channels: int, inner: int) -> Callable[..., Arguments]:
+    """Of a frame that is a part of a larger tensor, as features are."""
+
+    def make(generator: torch.Generator, height: int, width: int, move: Move) -> Arguments:
+        picture = sliced(generator, 3, 2 * height, 2 * width)
+        sizes = [(3, 2), *[(hidden, 1)] * inner]
+        convs = [_convolve(n, hidden, stride=s, activated=inner > 0)(generator, 1, 1, move)[1] for n, s in sizes]
+        last = _expand(hidden, channels, False, 1)(generator, 1, 1, move)[1]
+        return picture, tuple(convs), last, sliced(generator, channels, 2 * height, 2 * width)
+
+    return make
+
+
 # Positions in float32 are off by 6e-8 of the picture's side, and values by their slope times that.
 _POSITIONS = 1e-5
 CASES = (
@@ -255,6 +268,9 @@ CASES = (
     Case("convolve_chain", "prelu", _convolve_chain(16, 2, prelu=True), 1e-6, half=True),
     Case("expand", "shuffled", _expand(24, 20, True, 2), 1e-6, half=True),
     Case("expand", "", _expand(70, 5, False, 1), 1e-6, half=True),
+    Case("head", "", _head(16, 4, 2), 1e-6, half=True),
+    Case("head", "wide", _head(32, 8, 2), 1e-6, half=True),
+    Case("head", "short", _head(16, 4, 0), 1e-6, half=True),
 )
 
 
@@ -275,8 +291,17 @@ def cast(argument: Any, dtype: torch.dtype, device: torch.device | None = None) 
     if isinstance(argument, tuple):
         return tuple(cast(part, part.dtype if isinstance(part, Tensor) else dtype, device) for part in argument)
     if isinstance(argument, Tensor):
-        return argument.to(device or argument.device, dtype if argument.dtype.is_floating_point else argument.dtype)
+        kind = dtype if argument.dtype.is_floating_point else argument.dtype
+        return _as_a_part(argument, lambda whole: whole.to(device or whole.device, kind))
     return argument
+
+
+def _as_a_part(tensor: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
+    """`change` of a tensor, which stays the part of a larger one that it is."""
+    whole = tensor._base
+    if whole is None:
+        return change(tensor)
+    return change(whole).as_strided(tensor.shape, tensor.stride(), tensor.storage_offset())
 
 
 def arguments_of(case: Case, size: tuple[int, int], move: Move, dtype: torch.dtype) -> Arguments:
@@ -284,7 +309,8 @@ def arguments_of(case: Case, size: tuple[int, int], move: Move, dtype: torch.dty
     made = case.make(torch.Generator().manual_seed(size[1]), *size, move)
     if case.op in ("warp_stacks", "warp_convolve", "see"):  # the last tells what the result is for
         return (*(cast(a, torch.float32) for a in made[:-1]), cast(made[-1], dtype))
-    return tuple(cast(a, dtype if case.half else torch.float32) for a in made)
+    given = tuple(cast(a, dtype if case.half else torch.float32) for a in made)
+    return (*given[:-1], cast(made[-1], torch.float32)) if case.op == "head" else given  # what is kept
 
 
 def run(
@@ -295,7 +321,7 @@ def run(
 ) -> Tensor:
     """The result for copies of the arguments, since sums may be overwritten; on `device`, in `dtype`."""
     given = (cast(a, dtype or _dtype_of(a), device) for a in arguments)
-    return op(*(a.clone() if isinstance(a, Tensor) else a for a in given))
+    return op(*(_as_a_part(a, torch.clone) if isinstance(a, Tensor) else a for a in given))
 
 
 def excess(twin: Callable[..., Tensor], case: Case, arguments: Arguments, device: torch.device | None = None) -> float:

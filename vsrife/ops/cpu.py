@@ -16,13 +16,11 @@ from typing import Any
 import numba
 import numpy as np
 import torch
-from llvmlite import ir
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vsrife.ops import blending, gathering, reference, seeing, vnni
-from vsrife.ops.gathering import parts_of
-from vsrife.ops.jit import I64, Writer, function
+from vsrife.ops import blending, encoding, gathering, reference, seeing, vnni
+from vsrife.ops.encoding import runs, runs_at
 from vsrife.ops.reference import STILL_RADII_PX, Axis, Conv, Expansion, Reading, Warping
 from vsrife.ops.scratch import scratch
 
@@ -241,25 +239,8 @@ def convolve_chain(x: Tensor, convs: Sequence[Conv]) -> Tensor:
     return x
 
 
-RUNS = {"source": I64, "step": I64, "target": I64, "stride": I64, "count": I64}
-
-
-def _write_runs(builder: ir.IRBuilder, arguments: Sequence[ir.Value], length: int) -> None:
-    """Copy runs of `length` numbers from steps of so many bytes to a stride of so many."""
-    source, step, target, stride, count = arguments
-    loop = Writer(builder, 1).loop(count, [source, target])
-    _, at, to = loop.values
-    for first, lanes in parts_of(length):
-        w = Writer(builder, lanes)
-        w.store(w.floats_at(at, 4 * first), to, 4 * first)
-    loop.end([builder.add(at, step), builder.add(to, stride)])
-
-
-_runs, _runs_at = function(RUNS, _write_runs)
-
-
 @numba.njit(parallel=True, cache=True)
-def _interleave(places, runs, out):  # type: ignore[no-untyped-def]
+def _interleave(places, copy, out):  # type: ignore[no-untyped-def]
     """Of (H + 1, W + 1, 2, side, 2, run), each parity where it belongs in (H, 2, side, W, 2, run)."""
     height, _, side, width, _, run = out.shape
     size = 4 * run
@@ -268,7 +249,7 @@ def _interleave(places, runs, out):  # type: ignore[no-untyped-def]
         for p in range(2):
             for r in range(side):
                 for q in range(2):
-                    _runs(runs, (
+                    runs(copy, (
                         places.ctypes.data + ((i + p) * (width + 1) + q) * step + ((p * side + r) * 2 + q) * size, step,
                         out.ctypes.data + (((i * 2 + p) * side + r) * width * 2 + q) * size, stride, width,
                     ))  # fmt: skip
@@ -289,8 +270,16 @@ def expand(x: Tensor, expansion: Expansion) -> Tensor:
     known = places.permute(0, 2, 3, 1).contiguous().reshape(count, height + 1, width + 1, 2, side, 2, -1)
     out = scratch.take((count, height, 2, side, width, 2, known.shape[-1]))
     for i in range(count):
-        _interleave(known[i].numpy(), _runs_at(known.shape[-1]), out[i])
+        _interleave(known[i].numpy(), runs_at(known.shape[-1]), out[i])
     return torch.from_numpy(out.reshape(count, height * 2 * side, width * 2 * side, -1)).permute(0, 3, 1, 2)
+
+
+def head(x: Tensor, convs: Sequence[Conv], last: Expansion, into: Tensor) -> Tensor:
+    """Twin of `reference.head`."""
+    if encoding.serves(x, convs, last, into):
+        return encoding.head(x, convs, last, into)
+    x = x.contiguous(memory_format=torch.channels_last)  # what the convolutions want
+    return into.copy_(expand(convolve_chain(x, convs), last))
 
 
 def _packed(conv: Conv | Expansion, shape: torch.Size, stride: int, groups: int) -> Tensor:

@@ -24,7 +24,7 @@ from torch import Tensor
 from vsrife.ops.jit import F32, I32, I64, Writer, function, lanes_here
 from vsrife.ops.reference import Axis, Conv, Warping
 from vsrife.ops.scratch import scratch
-from vsrife.ops.tiles import Shape, packed, scaling, slopes_of, write_sums
+from vsrife.ops.tiles import Shape, packed, scaling, slopes_of, tile, tile_at
 
 Array = NDArray[Any]
 
@@ -207,39 +207,9 @@ def _write_gather(builder: ir.IRBuilder, arguments: Sequence[ir.Value], shape: _
     loop.end([*following, add(when, time), add(target, number(4 * shape.filled))])
 
 
-TILE = {
-    "values": I64,  # address of the first tap of the first pixel, float32
-    "pixel": I64,  # bytes between pixels there
-    "row": I64,  # bytes between rows there
-    "weights": I64,  # address of (3, steps, vectors, lanes) float32
-    "steps": I64,  # numbers in a row of taps
-    "scaling": I64,  # address of two rows of vectors: bias, slope
-    "out": I64,  # address of the first pixel's first output, float32
-    "out_pixel": I64,  # bytes between pixels there
-}
-
-
-def _write_tile(builder: ir.IRBuilder, arguments: Sequence[ir.Value], shape: Shape) -> None:
-    """Outputs of a tile in float32."""
-    values, pixel, row, weights, steps, scaling, out, out_pixel = arguments
-    w, size, vectors = Writer(builder, shape.lanes), 4 * shape.lanes, shape.vectors
-
-    def add(total: ir.Value, known: ir.Value, weight: ir.Value) -> ir.Value:
-        return w.floats("fma", known, weight, total)
-
-    sums = write_sums(w, shape, F32, add, (values, pixel, row, weights, steps))
-    for v in range(vectors):
-        bias, slope = (w.floats_at(scaling, size * (v + vectors * i)) for i in range(2))
-        for p in range(shape.pixels):
-            y = builder.fadd(sums[p * vectors + v], bias)
-            y = builder.select(builder.fcmp_ordered(">", y, w.filled(0)), y, builder.fmul(y, slope))
-            w.store(y, builder.add(out, builder.mul(out_pixel, w.number(p))), size * v)
-
-
 _between, _between_at = function(BETWEEN, _write_between)
 _along, _along_at = function(ALONG, _write_along)
 _gather, _gather_at = function(GATHER, _write_gather)
-_tile, _tile_at = function(TILE, _write_tile)
 
 
 # --- whole maps -------------------------------------------------------------------------------------------------------
@@ -355,7 +325,7 @@ def _gather_all(stack0, stack1, flow, columns, rows, taps, extra, near, shares, 
 @numba.njit(parallel=True, cache=True)
 def _gather_convolve(  # type: ignore[no-untyped-def]
     stack0, stack1, flow, columns, rows, taps, extra, near, shares, offsets, weights, times, gather,
-    packed, scaling, filled, pixels, tile, out,
+    packed, scaling, filled, pixels, code, out,
 ):  # fmt: skip
     """Outputs (h, w, K) of a convolution with stride 2 and padding 1 of what is gathered."""
     high, wide, outputs = out.shape
@@ -382,7 +352,7 @@ def _gather_convolve(  # type: ignore[no-untyped-def]
                 j = 0
                 while j < wide:
                     left = min(j, wide - pixels)  # the last tile of a row may do some pixels again
-                    _tile(tile, (
+                    tile(code, (
                         ring.ctypes.data + 8 * left * filled, 8 * filled, size, weight, 3 * filled,
                         scaling.ctypes.data + group * 8 * together,
                         out.ctypes.data + 4 * ((r * wide + left) * outputs + group * together), 4 * outputs,
@@ -437,7 +407,7 @@ def gather_convolve(given: Warping, conv: Conv) -> Tensor:
     out = scratch.take((given.count, height, width, outputs))
     for n in range(len(out)):
         arguments, _alive = _given(n, filled, given, flow)
-        _gather_convolve(*arguments, *known, filled, shape.pixels, _tile_at(shape), out[n])
+        _gather_convolve(*arguments, *known, filled, shape.pixels, tile_at(shape), out[n])
     return torch.from_numpy(out).permute(0, 3, 1, 2)
 
 

@@ -396,6 +396,21 @@ def expand(x: Tensor, expansion: Expansion) -> Tensor:
     return out.reshape(count, factor * height, factor * width, channels).permute(0, 3, 1, 2)
 
 
+def head(x: Tensor, convs: Sequence[Conv], last: Expansion, into: Tensor) -> Tensor:
+    """The features of a frame.
+
+    Args:
+        x: (1, 3, H, W), dtype of the weights; H and W are even.
+        convs: the first with stride 2.
+        last: with factor 2.
+        into: (1, C, H, W) of any float dtype and memory; it is overwritten.
+
+    Returns:
+        `into`.
+    """
+    return into.copy_(expand(convolve_chain(x, convs), last))
+
+
 STILL_RADII_PX = (1, 2, 4, 8, 16, 32)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -11,7 +11,7 @@ import numpy as np
 from llvmlite import ir
 from numpy.typing import NDArray
 
-from vsrife.ops.jit import Writer
+from vsrife.ops.jit import F32, I64, Writer, function
 from vsrife.ops.reference import LEAKY_SLOPE, Conv
 
 Array = NDArray[Any]
@@ -33,11 +33,15 @@ class Shape:
     @classmethod
     @cache
     def of(cls, lanes: int, outputs: int, wide: int, taps: int, residual: bool = False) -> Shape:
-        """For rows of `wide` pixels: of the divisors of the outputs' vectors, what reads least for each sum."""
+        """For rows of `wide` pixels: of the divisors of the outputs' vectors, what reads least for each sum.
+
+        As many tiles as a row takes, of one size: the last one does few pixels again.
+        """
         registers, count = REGISTERS[lanes], outputs // lanes
         divisors = [n for n in range(1, registers + 1) if count % n == 0]
         vectors = min(divisors, key=lambda n: 1 / n + 1 / (registers // n))
-        return cls(lanes, vectors, min(registers // vectors, wide), taps, residual)
+        tiles = -(-wide // (registers // vectors))
+        return cls(lanes, vectors, -(-wide // tiles), taps, residual)
 
 
 def write_sums(
@@ -74,6 +78,38 @@ def write_sums(
     along.end([w.to.add(four, w.number(4)), weight, *sums])
     rows.end([w.to.add(at, row), weight, *sums])
     return sums
+
+
+TILE = {
+    "values": I64,  # address of the first tap of the first pixel, float32
+    "pixel": I64,  # bytes between pixels there
+    "row": I64,  # bytes between rows there
+    "weights": I64,  # address of (3, steps, vectors, lanes) float32
+    "steps": I64,  # numbers in a row of taps
+    "scaling": I64,  # address of two rows of vectors: bias, slope
+    "out": I64,  # address of the first pixel's first output, float32
+    "out_pixel": I64,  # bytes between pixels there
+}
+
+
+def _write_tile(builder: ir.IRBuilder, arguments: Sequence[ir.Value], shape: Shape) -> None:
+    """Outputs of a tile in float32."""
+    values, pixel, row, weights, steps, scaling, out, out_pixel = arguments
+    w, size, vectors = Writer(builder, shape.lanes), 4 * shape.lanes, shape.vectors
+
+    def add(total: ir.Value, known: ir.Value, weight: ir.Value) -> ir.Value:
+        return w.floats("fma", known, weight, total)
+
+    sums = write_sums(w, shape, F32, add, (values, pixel, row, weights, steps))
+    for v in range(vectors):
+        bias, slope = (w.floats_at(scaling, size * (v + vectors * i)) for i in range(2))
+        for p in range(shape.pixels):
+            y = builder.fadd(sums[p * vectors + v], bias)
+            y = builder.select(builder.fcmp_ordered(">", y, w.filled(0)), y, builder.fmul(y, slope))
+            w.store(y, builder.add(out, builder.mul(out_pixel, w.number(p))), size * v)
+
+
+tile, tile_at = function(TILE, _write_tile)
 
 
 def packed(weight: Array, shape: Shape) -> Array:

@@ -884,13 +884,24 @@ def _expand_kernel(
 
 
 def expand(x: Tensor, expansion: Expansion) -> Tensor:
-    """Twin of `reference.expand`; sums of full precision go straight to the result."""
+    """Twin of `reference.expand`."""
+    height, width = (expansion.factor * side for side in x.shape[-2:])
+    return _expand(x, expansion, _empty(x, len(expansion.weight) // expansion.factor**2, height, width, torch.float32))
+
+
+def head(x: Tensor, convs: Sequence[Conv], last: Expansion, into: Tensor) -> Tensor:
+    """Twin of `reference.head`."""
+    for conv in convs:
+        x = convolve(x, conv)
+    return _expand(x, last, into)
+
+
+def _expand(x: Tensor, expansion: Expansion, out: Tensor) -> Tensor:
+    """To `out`, (N, any, factor * H, factor * W) float32; sums of full precision go straight there."""
     if x.dtype.itemsize > 2:  # matrix units would round to fewer digits
-        return reference.expand(x, expansion)
+        return out.copy_(reference.expand(x, expansion))
     count, inputs, height, width = x.shape
-    side = expansion.factor // 2
-    channels = expansion.weight.shape[0] // expansion.factor**2
-    out = _empty(x, channels, expansion.factor * height, expansion.factor * width, torch.float32)
+    side, channels = expansion.factor // 2, out.shape[1]
     pixels = count * height * width
     sizes = TILES[0].sizes(side**2 * channels, inputs)
     weight = expansion.weight.contiguous(memory_format=torch.channels_last)
