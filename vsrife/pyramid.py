@@ -22,6 +22,8 @@ from vsrife.network import LARGE_MOTION_PX
 from vsrife.ops import Ops
 from vsrife.ops.reference import Axis, Reading, Warping, activate, resize
 
+ALIGNED = 4  # a pixel of a stack takes a multiple of so many numbers: then it never lies in two lines of a cache
+
 
 @dataclass(frozen=True, slots=True)
 class Source:
@@ -116,6 +118,13 @@ def _tap_axis(size: int, scale: float, map_size: int, device: torch.device, dtyp
     return Axis.at((taps(size, scale) + 0.5) * (map_size / size) - 0.5, map_size).to(device, dtype)
 
 
+@cache  # for recordings likewise
+def _cell_axis(size: int, scale: float, device: torch.device, dtype: torch.dtype) -> Axis:
+    """Where the samples of a block of this scale lie in an axis of `size` pixels."""
+    cells = torch.arange(int(size / scale), dtype=torch.float64)
+    return Axis.at((cells + 0.5) * scale - 0.5, size).to(device, dtype)
+
+
 @cache
 def _tap_positions(size: int, scale: float, device: torch.device, dtype: torch.dtype) -> Tensor:
     return taps(size, scale).to(device, dtype)
@@ -159,8 +168,9 @@ def encode(net: FoldedNet, frame: Frame | Tensor) -> Source:
     """
     if isinstance(frame, Tensor):
         frame = Frame.of_rgb(frame)
-    shape = (1, IMAGE_CHANNELS + net.layout.feature_channels, *frame.size)
-    stack = torch.empty(shape, dtype=net.exact, device=net.device, memory_format=torch.channels_last)
+    channels = IMAGE_CHANNELS + net.layout.feature_channels
+    shape = (1, channels + -channels % ALIGNED, *frame.size)
+    stack = torch.empty(shape, dtype=net.exact, device=net.device, memory_format=torch.channels_last)[:, :channels]
     net.ops.see(frame.planes, frame.reading, True, stack[:, :IMAGE_CHANNELS])
     if net.head_last is not None and net.layout.head is not None:
         if net.layout.head.clamps and net.dtype == net.exact:
@@ -174,9 +184,8 @@ def encode(net: FoldedNet, frame: Frame | Tensor) -> Source:
 
 
 def _first_parts(net: FoldedNet, block: FoldedBlock, stack: Tensor) -> Tensor:
-    height, width = stack.shape[-2:]
-    small = resize(stack, int(height / block.scale), int(width / block.scale))
-    return net.ops.convolve(small.to(net.dtype), block.first)
+    rows, columns = (_cell_axis(side, block.scale, net.device, net.exact) for side in stack.shape[-2:])
+    return net.ops.convolve(net.ops.sample(stack, rows, columns).to(net.dtype), block.first)
 
 
 def _never() -> None:

@@ -116,10 +116,10 @@ def warping(stacks: Sequence[Tensor], maps: Sequence[Tensor], rows: Tensor, colu
 def _warp_stacks(
     taps: int, channels: int, extras: int, times: int, filled: int, count: int = 1, maps: int = 1
 ) -> Callable[..., Arguments]:
-    """One pair of stacks, read by `count` flows, each the sum of so many `maps`."""
+    """One pair of stacks, read by `count` flows, each the sum of so many `maps`; of one, pixels touch."""
 
     def make(generator: torch.Generator, height: int, width: int, move: Move) -> Arguments:
-        stacks = [sliced(generator, channels, taps * height, taps * width) for _ in range(2)]
+        stacks = [(sliced if maps > 1 else unit)(generator, channels, taps * height, taps * width) for _ in range(2)]
         sides = [(-(-taps * height >> i), -(-taps * width >> i)) for i in range(maps)]
         moves = [move(sliced(generator, 4, *side, count)) for side in sides]
         rows = torch.arange(taps * height, dtype=torch.float64)[:, None]

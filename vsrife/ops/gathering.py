@@ -111,6 +111,9 @@ class _Reading:
     """What is constant in the code that gathers a row."""
 
     channels: int  # of a stack
+    pixel: int  # numbers between its pixels
+    room: int  # of which may be read
+    pairs: bool  # whether a pixel and its right neighbour are read at once
     extras: int
     times: int
     filled: int  # channels of the result
@@ -118,7 +121,7 @@ class _Reading:
 
 
 GATHER = {
-    "stack0": I64,  # addresses of (H, W, channels)
+    "stack0": I64,  # addresses of the first pixels
     "stack1": I64,
     "row": I64,  # bytes between rows there
     "last_x": I32,  # W - 1
@@ -137,6 +140,79 @@ GATHER = {
 }
 
 
+def _parts(shape: _Reading) -> list[tuple[int, int]]:
+    """First channel and number of the vectors in which a stack is summed."""
+    return parts_of(shape.channels + -shape.channels % 4)
+
+
+def _sums(shape: _Reading) -> list[int]:
+    """Numbers in each of its sums: those of two pixels where they are read at once."""
+    return [lanes * (1 + shape.pairs) for _, lanes in _parts(shape)]
+
+
+def _coordinates(w: Writer, whole: ir.Value, stack: int) -> tuple[ir.Value, ir.Value]:
+    """Column and row in a stack from (x0, y0, x1, y1)."""
+    x, y = (w.to.zext(w.to.extract_element(whole, ir.Constant(I32, 2 * stack + i)), I64) for i in range(2))
+    return x, y
+
+
+def _add_pixels(
+    w: Writer, place: ir.Value, limits: ir.Value, share: ir.Value, stacks: tuple[ir.Value, ir.Value], row: ir.Value,
+    shape: _Reading, sums: list[list[ir.Value]],
+) -> None:  # fmt: skip
+    """Add what lies at `place` to the sums: four corners of each stack, one after the other."""
+    builder, add, mul = w.to, w.to.add, w.to.mul
+    low = builder.fptosi(place, w.vector(I32))
+    high = w.whole("smin", add(low, ir.Constant(w.vector(I32), [1] * 4)), limits)
+    neither, only, both = _corners(w, place, low, share)
+    for s, stack in enumerate(stacks):
+        (left, top), (right, bottom) = (_coordinates(w, end, s) for end in (low, high))
+        lines = [add(stack, mul(y, row)) for y in (top, bottom)]
+        steps = [mul(x, w.number(4 * shape.pixel)) for x in (left, right)]
+        for line, step, lane, corner in (
+            (0, 0, 2 * s, neither), (0, 1, 2 * s, only), (1, 0, 2 * s + 1, only), (1, 1, 2 * s, both)
+        ):  # fmt: skip
+            address = add(lines[line], steps[step])
+            for i, (channel, lanes) in enumerate(_parts(shape)):
+                v = Writer(builder, lanes)
+                values = v.floats_at(address, 4 * channel, min(lanes, shape.room - channel))
+                sums[s][i] = v.floats("fma", values, v.spread_lane(corner, lane), sums[s][i])
+
+
+def _add_pairs(
+    w: Writer, place: ir.Value, limits: ir.Value, share: ir.Value, stacks: tuple[ir.Value, ir.Value], row: ir.Value,
+    shape: _Reading, sums: list[list[ir.Value]],
+) -> None:  # fmt: skip
+    """The same with left and right corner in one vector, which takes at least two pixels along each axis.
+
+    The last pixel of an axis is read as the second of two.
+    """
+    builder = w.to
+    before = builder.sub(limits, ir.Constant(w.vector(I32), [1] * 4))
+    low = w.whole("smin", builder.fptosi(place, w.vector(I32)), before)
+    neither, only, both = _corners(w, place, low, share)
+    v = Writer(builder, 2 * shape.pixel)
+    for s, stack in enumerate(stacks):
+        x, y = _coordinates(w, low, s)
+        address = builder.add(builder.add(stack, builder.mul(y, row)), builder.mul(x, w.number(4 * shape.pixel)))
+        for line, left, first, right, second in (
+            (address, neither, 2 * s, only, 2 * s), (builder.add(address, row), only, 2 * s + 1, both, 2 * s)
+        ):  # fmt: skip
+            weights = v.shuffled(left, right, [first] * shape.pixel + [4 + second] * shape.pixel)
+            sums[s][0] = v.floats("fma", v.floats_at(line), weights, sums[s][0])
+
+
+def _corners(w: Writer, place: ir.Value, low: ir.Value, share: ir.Value) -> list[ir.Value]:
+    """Weights of what lies neither right of nor below, on one side only, and on both, times `share`."""
+    builder = w.to
+    part = builder.fsub(place, builder.sitofp(low, w.vector(F32)))  # x0, y0, x1, y1
+    other = w.shuffled(part, part, (1, 0, 3, 2))
+    both = builder.fmul(part, other)
+    only = builder.fsub(part, both)
+    neither = builder.fsub(builder.fsub(w.filled(1), other), only)
+    return [builder.fmul(x, share) for x in (neither, only, both)]
+
+
 def _write_gather(builder: ir.IRBuilder, arguments: Sequence[ir.Value], shape: _Reading) -> None:
     """A row of what a block's first convolution reads.
 
@@ -152,8 +228,8 @@ def _write_gather(builder: ir.IRBuilder, arguments: Sequence[ir.Value], shape: _
     share = w.filled(1 / shape.taps**2)
     loop = w.loop(count, [flow, columns, offsets, weights, times, out])
     _, moved, column, near, between, when, target = loop.values
-    parts = parts_of(shape.channels + -shape.channels % 4)
-    sums = [[Writer(builder, lanes).filled(0) for _, lanes in parts] for _ in range(2)]
+    add_corners = _add_pairs if shape.pairs else _add_pixels
+    sums = [[Writer(builder, lanes).filled(0) for lanes in _sums(shape)] for _ in range(2)]
     mean = w.filled(0)
     for a in taps:
         for b in taps:
@@ -161,36 +237,14 @@ def _write_gather(builder: ir.IRBuilder, arguments: Sequence[ir.Value], shape: _
             mean = w.floats("fma", shift, share, mean)
             place = w.shuffled(w.spread(w.load(F32, column, 4 * b)), row_of[a], (0, 5, 2, 7))
             place = w.floats("minnum", w.floats("maxnum", builder.fadd(place, shift), w.filled(0)), float_limits)
-            low = builder.fptosi(place, w.vector(I32))
-            high = w.whole("smin", builder.add(low, ir.Constant(w.vector(I32), [1] * 4)), limits)
-            part = builder.fsub(place, builder.sitofp(low, w.vector(F32)))  # x0, y0, x1, y1
-            other = w.shuffled(part, part, (1, 0, 3, 2))
-            both = builder.fmul(part, other)
-            only = builder.fsub(part, both)
-            neither = builder.fsub(builder.fsub(w.filled(1), other), only)
-            corners = [builder.fmul(x, share) for x in (neither, only, both)]
-            for s, stack in enumerate((stack0, stack1)):
-                at_x, at_y = (
-                    [
-                        builder.zext(builder.extract_element(end, ir.Constant(I32, 2 * s + i)), I64)
-                        for end in (low, high)
-                    ]
-                    for i in range(2)
-                )
-                lines = [add(stack, mul(y, row)) for y in at_y]
-                steps = [mul(x, number(4 * shape.channels)) for x in at_x]
-                for line, step, lane, corner in (
-                    (0, 0, 2 * s, corners[0]), (0, 1, 2 * s, corners[1]), (1, 0, 2 * s + 1, corners[1]),
-                    (1, 1, 2 * s, corners[2]),
-                ):  # fmt: skip
-                    address = add(lines[line], steps[step])
-                    for i, (channel, lanes) in enumerate(parts):
-                        v = Writer(builder, lanes)
-                        values = v.floats_at(address, 4 * channel, min(lanes, shape.channels - channel))
-                        sums[s][i] = v.floats("fma", values, v.spread_lane(corner, lane), sums[s][i])
+            add_corners(w, place, limits, share, (stack0, stack1), row, shape, sums)
     for s in range(2):
-        for (channel, lanes), total in zip(parts, sums[s], strict=True):
-            Writer(builder, lanes).store(total, target, 4 * (s * shape.channels + channel))
+        for (channel, lanes), total in zip(_parts(shape), sums[s], strict=True):
+            v = Writer(builder, lanes)
+            if shape.pairs:
+                left, right = (list(range(first, first + lanes)) for first in (0, lanes))
+                total = builder.fadd(v.shuffled(total, total, left), v.shuffled(total, total, right))
+            v.store(total, target, 4 * (s * shape.channels + channel))
     end = 8 * shape.channels
     for channel, lanes in parts_of(shape.extras):
         v = Writer(builder, lanes)
@@ -292,10 +346,10 @@ def sample(image: Tensor, rows: Axis, columns: Axis, total: Tensor | None = None
 
 @numba.njit
 def _gather_row(  # type: ignore[no-untyped-def]
-    i, stack0, stack1, flow, columns, rows, taps, extra, near, shares, offsets, weights, times, line, gather, out
+    i, stacks, flow, columns, rows, taps, extra, near, shares, offsets, weights, times, line, gather, out
 ):  # fmt: skip
     """Row i of what is gathered, to the address `out`; `line` is room for a row of `extra`."""
-    height, width, channels = stack0.shape
+    stack0, stack1, stack_row, last_x, last_y = stacks
     start, row, pixel, count, _, between = extra
     _between(between, (
         start + near[i, 0] * row, start + near[i, 1] * row, shares[i], pixel, count, line.ctypes.data
@@ -303,7 +357,7 @@ def _gather_row(  # type: ignore[no-untyped-def]
     flow_row = 4 * flow.shape[1] * flow.shape[2]
     moments = times.shape[2]
     _gather(gather, (
-        stack0.ctypes.data, stack1.ctypes.data, 4 * width * channels, np.int32(width - 1), np.int32(height - 1),
+        stack0, stack1, stack_row, np.int32(last_x), np.int32(last_y),
         flow.ctypes.data + i * taps * flow_row, flow_row, columns.ctypes.data, rows.ctypes.data + 4 * i * taps,
         line.ctypes.data, offsets.ctypes.data, weights.ctypes.data,
         times.ctypes.data + 4 * moments * (i * times.shape[1] if times.shape[0] > 1 else 0),
@@ -312,19 +366,19 @@ def _gather_row(  # type: ignore[no-untyped-def]
 
 
 @numba.njit(parallel=True, cache=True)
-def _gather_all(stack0, stack1, flow, columns, rows, taps, extra, near, shares, offsets, weights, times, gather, out):  # type: ignore[no-untyped-def]
+def _gather_all(stacks, flow, columns, rows, taps, extra, near, shares, offsets, weights, times, gather, out):  # type: ignore[no-untyped-def]
     height, width, filled = out.shape
     for i in numba.prange(height):
         line = np.empty(extra[3] * extra[4], np.float32)
         _gather_row(
-            i, stack0, stack1, flow, columns, rows, taps, extra, near, shares, offsets, weights, times, line, gather,
+            i, stacks, flow, columns, rows, taps, extra, near, shares, offsets, weights, times, line, gather,
             out.ctypes.data + 4 * i * width * filled,
         )  # fmt: skip
 
 
 @numba.njit(parallel=True, cache=True)
 def _gather_convolve(  # type: ignore[no-untyped-def]
-    stack0, stack1, flow, columns, rows, taps, extra, near, shares, offsets, weights, times, gather,
+    stacks, flow, columns, rows, taps, extra, near, shares, offsets, weights, times, gather,
     packed, scaling, filled, pixels, code, out,
 ):  # fmt: skip
     """Outputs (h, w, K) of a convolution with stride 2 and padding 1 of what is gathered."""
@@ -344,7 +398,7 @@ def _gather_convolve(  # type: ignore[no-untyped-def]
                     ring[k] = np.float32(0)
                     continue
                 _gather_row(
-                    i, stack0, stack1, flow, columns, rows, taps, extra, near, shares, offsets, weights, times, line,
+                    i, stacks, flow, columns, rows, taps, extra, near, shares, offsets, weights, times, line,
                     gather, ring.ctypes.data + k * size + 4 * filled,
                 )  # fmt: skip
             for group in range(outputs // together):
@@ -360,21 +414,35 @@ def _gather_convolve(  # type: ignore[no-untyped-def]
                     j += pixels
 
 
-def _given(n: int, filled: int, given: Warping, flow: Tensor) -> tuple[tuple[Any, ...], Tensor]:
+def _given(n: int, filled: int, given: Warping, flow: Tensor) -> tuple[tuple[Any, ...], list[Tensor]]:
     """What the kernels read of sample n, and what has to stay alive meanwhile."""
     extra, times = given.extra, given.times
-    stacks = [stack.permute(0, 2, 3, 1).contiguous()[0].numpy() for stack in (given.stack0, given.stack1)]
+    stacks = [given.stack0, given.stack1]
+    if any(stack.stride(1) != 1 or stack.stride() != stacks[0].stride() for stack in stacks):
+        stacks = [stack.contiguous(memory_format=torch.channels_last) for stack in stacks]
+    channels, high, wide = stacks[0].shape[1:]
+    row, pixel = stacks[0].stride()[2:]
+    room = min(pixel, *map(_room, stacks))
+    pairs = room == pixel and pixel in (4, 8) and channels > pixel // 2 and high > 1 and wide > 1
     moved = flow[n].permute(1, 2, 0).contiguous().numpy()
-    part, row, pixel = strided(extra[n % len(extra)][None])
+    part, extra_row, extra_pixel = strided(extra[n % len(extra)][None])
     height, width = given.size
     (near, shares), (sides, weights) = _axis(height, part.shape[2]), _axis(width, part.shape[3])
     extras, moments = part.shape[1], times[n % len(times)].permute(1, 2, 0).contiguous().float().numpy()
-    reading = _Reading(given.stack0.shape[1], extras, moments.shape[2], filled, given.taps)
+    reading = _Reading(channels, pixel, room, pairs, extras, moments.shape[2], filled, given.taps)
     return (
-        *stacks, moved, given.columns.numpy(), given.rows.flatten().numpy(), given.taps,
-        np.array([part.data_ptr(), row, pixel, part.shape[3], extras, _between_at(extras)]), near, shares,
+        np.array([*(stack.data_ptr() for stack in stacks), 4 * row, wide - 1, high - 1]),
+        moved, given.columns.numpy(), given.rows.flatten().numpy(), given.taps,
+        np.array([part.data_ptr(), extra_row, extra_pixel, part.shape[3], extras, _between_at(extras)]), near, shares,
         (4 * extras * sides).astype(np.int32), weights, moments, _gather_at(reading),
-    ), part  # fmt: skip
+    ), [part, *stacks]  # fmt: skip
+
+
+def _room(stack: Tensor) -> int:
+    """How many numbers there are from the start of its last pixel on."""
+    _, _, height, width = stack.shape
+    last = stack.storage_offset() + (height - 1) * stack.stride(2) + (width - 1) * stack.stride(3)
+    return int(stack.untyped_storage().nbytes() // stack.element_size() - last)
 
 
 def gather(given: Warping, filled: int) -> Tensor:
