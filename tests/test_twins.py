@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -13,7 +14,7 @@ import torch
 
 from vsrife.engine import Engine, NetworkOptions, Picture, network
 from vsrife.ops import blending, choose, cpu, gathering, reference, seeing
-from vsrife.ops.cases import CASES, FLOWS, Case, arguments_of, excess, unit
+from vsrife.ops.cases import CASES, FLOWS, Case, arguments_of, excess, unit, warping
 from vsrife.ops.reference import Conv
 from vsrife.planes import Colorimetry, PictureFormat
 
@@ -105,6 +106,30 @@ def test_not_a_number_reads_inside_the_picture() -> None:
     flow[..., ::2] = float("inf")
     share = torch.full((1, 1, 8, 8), 0.5)
     assert torch.equal(cpu.blend(picture, picture, flow, share), picture)
+
+
+@pytest.mark.parametrize("channels", [3, 7])
+@pytest.mark.parametrize("size", [(1, 9), (2, 2), (23, 41)], ids=lambda s: f"{s[1]}x{s[0]}")
+def test_gaps_between_pixels_change_no_bit(channels: int, size: tuple[int, int]) -> None:
+    """Both ends of a corner are read at once where a pixel's memory allows it, else one after the other."""
+    generator = torch.Generator().manual_seed(4)
+    height, width = size
+    roomy = [
+        torch.full((1, channels + 1, height, width), math.nan).contiguous(memory_format=torch.channels_last)
+        for _ in range(2)
+    ]
+    stacks = [unit(generator, 1, channels, height, width).float() for _ in range(2)]
+    for room, stack in zip(roomy, stacks, strict=True):
+        room[:, :channels] = stack
+    flow = 3 * unit(generator, 1, 4, height, width).float()
+    grid = torch.arange(height).float()[:, None], torch.arange(width).float()
+    extra, time = unit(generator, 1, 2, height, width).float(), torch.full((1, 1, 1, 1), 0.5)
+    given = warping(stacks, [flow], *grid, 1, extra, time)
+    into = torch.empty(1, 2 * channels + 2 + 4 + 1, 3, 3)
+    expected = cpu.warp_stacks(given, into)
+    first, second = (room[:, :channels] for room in roomy)
+    assert torch.equal(cpu.warp_stacks(replace(given, stack0=first, stack1=second), into), expected)
+    assert expected.isfinite().all()
 
 
 def test_choice_of_twins() -> None:

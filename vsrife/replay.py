@@ -93,9 +93,9 @@ class Recording:
         self, function: Callable[..., Tensors], inputs: Sequence[Tensor], graph: Graph, other: Recording | None = None
     ) -> None:
         known = other.inputs if other else inputs
-        # A clone keeps the order in memory.
         self.inputs: list[Tensor] = [
-            own if other and own.shape == new.shape else new.clone() for own, new in zip(known, inputs, strict=True)
+            own if other and own.shape == new.shape else _placed_alike(new)
+            for own, new in zip(known, inputs, strict=True)
         ]
         self.graph = graph
         self.results = graph.record(lambda: function(*self.inputs))
@@ -106,6 +106,11 @@ class Recording:
             own.copy_(new)
         self.graph.replay()
         return self.results
+
+
+def _placed_alike(tensor: Tensor) -> Tensor:
+    """A copy with the same gaps in memory, which a clone would close: kernels like pixels where they are."""
+    return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=tensor.device).copy_(tensor)
 
 
 def recorded(

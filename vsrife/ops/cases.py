@@ -116,12 +116,15 @@ def warping(stacks: Sequence[Tensor], maps: Sequence[Tensor], rows: Tensor, colu
 def _warp_stacks(
     taps: int, channels: int, extras: int, times: int, filled: int, count: int = 1, maps: int = 1
 ) -> Callable[..., Arguments]:
-    """One pair of stacks, read by `count` flows, each the sum of so many `maps`; of one, pixels touch."""
+    """One pair of stacks, read by `count` flows, each the sum of so many `maps`; of one, stacks lie without gaps."""
 
     def make(generator: torch.Generator, height: int, width: int, move: Move) -> Arguments:
-        stacks = [(sliced if maps > 1 else unit)(generator, channels, taps * height, taps * width) for _ in range(2)]
-        sides = [(-(-taps * height >> i), -(-taps * width >> i)) for i in range(maps)]
-        moves = [move(sliced(generator, 4, *side, count)) for side in sides]
+        high, wide = taps * height, taps * width
+        stacks = [
+            unit(generator, 1, channels, high, wide) if maps == 1 else sliced(generator, channels, high, wide)
+            for _ in range(2)
+        ]
+        moves = [move(sliced(generator, 4, -(-high >> i), -(-wide >> i), count)) for i in range(maps)]
         rows = torch.arange(taps * height, dtype=torch.float64)[:, None]
         columns = torch.arange(taps * width, dtype=torch.float64)
         extra = sliced(generator, extras, max(1, height // 2), max(1, width // 2), count)

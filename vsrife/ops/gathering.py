@@ -140,14 +140,50 @@ GATHER = {
 }
 
 
+# Of the upper and the lower row, of left and right: the vector that holds the weight, and its lane of a stack's two.
+Corners = tuple[tuple[tuple[ir.Value, int], tuple[ir.Value, int]], ...]
+Addresses = tuple[ir.Value, ir.Value]
+
+
 def _parts(shape: _Reading) -> list[tuple[int, int]]:
-    """First channel and number of the vectors in which a stack is summed."""
+    """First channel and number of the vectors in which a stack is read."""
     return parts_of(shape.channels + -shape.channels % 4)
 
 
-def _sums(shape: _Reading) -> list[int]:
-    """Numbers in each of its sums: those of two pixels where they are read at once."""
-    return [lanes * (1 + shape.pairs) for _, lanes in _parts(shape)]
+def _add_pixels(
+    w: Writer, low: ir.Value, corners: Corners, limits: ir.Value, stacks: Addresses, row: ir.Value, shape: _Reading,
+    sums: list[list[ir.Value]],
+) -> None:  # fmt: skip
+    """Add four corners of each stack to its sums: of each part, one of the left and one of the right corners."""
+    builder = w.to
+    high = w.whole("smin", builder.add(low, ir.Constant(w.vector(I32), [1] * 4)), limits)
+    for s, stack in enumerate(stacks):
+        (left, top), (right, bottom) = (_coordinates(w, end, s) for end in (low, high))
+        lines = [builder.add(stack, builder.mul(y, row)) for y in (top, bottom)]
+        steps = [builder.mul(x, w.number(4 * shape.pixel)) for x in (left, right)]
+        for line, weights in zip(lines, corners, strict=True):
+            for side, (step, (weight, lane)) in enumerate(zip(steps, weights, strict=True)):
+                address = builder.add(line, step)
+                for i, (channel, lanes) in enumerate(_parts(shape)):
+                    v = Writer(builder, lanes)
+                    values = v.floats_at(address, 4 * channel, min(lanes, shape.room - channel))
+                    weighted = v.spread_lane(weight, 2 * s + lane)
+                    sums[s][2 * i + side] = v.floats("fma", values, weighted, sums[s][2 * i + side])
+
+
+def _add_pairs(
+    w: Writer, low: ir.Value, corners: Corners, _limits: ir.Value, stacks: Addresses, row: ir.Value, shape: _Reading,
+    sums: list[list[ir.Value]],
+) -> None:  # fmt: skip
+    """The same, bit by bit, with left and right corner in one vector."""
+    builder, v = w.to, Writer(w.to, 2 * shape.pixel)
+    for s, stack in enumerate(stacks):
+        x, y = _coordinates(w, low, s)
+        line = builder.add(builder.add(stack, builder.mul(y, row)), builder.mul(x, w.number(4 * shape.pixel)))
+        for (left, first), (right, second) in corners:
+            lanes = [2 * s + first] * shape.pixel + [4 + 2 * s + second] * shape.pixel
+            sums[s][0] = v.floats("fma", v.floats_at(line), v.shuffled(left, right, lanes), sums[s][0])
+            line = builder.add(line, row)
 
 
 def _coordinates(w: Writer, whole: ir.Value, stack: int) -> tuple[ir.Value, ir.Value]:
@@ -156,61 +192,16 @@ def _coordinates(w: Writer, whole: ir.Value, stack: int) -> tuple[ir.Value, ir.V
     return x, y
 
 
-def _add_pixels(
-    w: Writer, place: ir.Value, limits: ir.Value, share: ir.Value, stacks: tuple[ir.Value, ir.Value], row: ir.Value,
-    shape: _Reading, sums: list[list[ir.Value]],
-) -> None:  # fmt: skip
-    """Add what lies at `place` to the sums: four corners of each stack, one after the other."""
-    builder, add, mul = w.to, w.to.add, w.to.mul
-    low = builder.fptosi(place, w.vector(I32))
-    high = w.whole("smin", add(low, ir.Constant(w.vector(I32), [1] * 4)), limits)
-    neither, only, both = _corners(w, place, low, share)
-    for s, stack in enumerate(stacks):
-        (left, top), (right, bottom) = (_coordinates(w, end, s) for end in (low, high))
-        lines = [add(stack, mul(y, row)) for y in (top, bottom)]
-        steps = [mul(x, w.number(4 * shape.pixel)) for x in (left, right)]
-        for line, step, lane, corner in (
-            (0, 0, 2 * s, neither), (0, 1, 2 * s, only), (1, 0, 2 * s + 1, only), (1, 1, 2 * s, both)
-        ):  # fmt: skip
-            address = add(lines[line], steps[step])
-            for i, (channel, lanes) in enumerate(_parts(shape)):
-                v = Writer(builder, lanes)
-                values = v.floats_at(address, 4 * channel, min(lanes, shape.room - channel))
-                sums[s][i] = v.floats("fma", values, v.spread_lane(corner, lane), sums[s][i])
-
-
-def _add_pairs(
-    w: Writer, place: ir.Value, limits: ir.Value, share: ir.Value, stacks: tuple[ir.Value, ir.Value], row: ir.Value,
-    shape: _Reading, sums: list[list[ir.Value]],
-) -> None:  # fmt: skip
-    """The same with left and right corner in one vector, which takes at least two pixels along each axis.
-
-    The last pixel of an axis is read as the second of two.
-    """
-    builder = w.to
-    before = builder.sub(limits, ir.Constant(w.vector(I32), [1] * 4))
-    low = w.whole("smin", builder.fptosi(place, w.vector(I32)), before)
-    neither, only, both = _corners(w, place, low, share)
-    v = Writer(builder, 2 * shape.pixel)
-    for s, stack in enumerate(stacks):
-        x, y = _coordinates(w, low, s)
-        address = builder.add(builder.add(stack, builder.mul(y, row)), builder.mul(x, w.number(4 * shape.pixel)))
-        for line, left, first, right, second in (
-            (address, neither, 2 * s, only, 2 * s), (builder.add(address, row), only, 2 * s + 1, both, 2 * s)
-        ):  # fmt: skip
-            weights = v.shuffled(left, right, [first] * shape.pixel + [4 + second] * shape.pixel)
-            sums[s][0] = v.floats("fma", v.floats_at(line), weights, sums[s][0])
-
-
-def _corners(w: Writer, place: ir.Value, low: ir.Value, share: ir.Value) -> list[ir.Value]:
-    """Weights of what lies neither right of nor below, on one side only, and on both, times `share`."""
+def _corners(w: Writer, place: ir.Value, low: ir.Value, share: ir.Value) -> Corners:
+    """Weights of the corners around `place`, times `share`."""
     builder = w.to
     part = builder.fsub(place, builder.sitofp(low, w.vector(F32)))  # x0, y0, x1, y1
     other = w.shuffled(part, part, (1, 0, 3, 2))
     both = builder.fmul(part, other)
     only = builder.fsub(part, both)
     neither = builder.fsub(builder.fsub(w.filled(1), other), only)
-    return [builder.fmul(x, share) for x in (neither, only, both)]
+    neither, only, both = (builder.fmul(x, share) for x in (neither, only, both))
+    return ((neither, 0), (only, 0)), ((only, 1), (both, 0))
 
 
 def _write_gather(builder: ir.IRBuilder, arguments: Sequence[ir.Value], shape: _Reading) -> None:
@@ -228,8 +219,9 @@ def _write_gather(builder: ir.IRBuilder, arguments: Sequence[ir.Value], shape: _
     share = w.filled(1 / shape.taps**2)
     loop = w.loop(count, [flow, columns, offsets, weights, times, out])
     _, moved, column, near, between, when, target = loop.values
-    add_corners = _add_pairs if shape.pairs else _add_pixels
-    sums = [[Writer(builder, lanes).filled(0) for lanes in _sums(shape)] for _ in range(2)]
+    before = w.whole("smax", builder.sub(limits, ir.Constant(w.vector(I32), [1] * 4)), ir.Constant(w.vector(I32), None))
+    parts, joined = _parts(shape), 2 if shape.pairs else 1
+    sums = [[Writer(builder, joined * n).filled(0) for _, n in parts for _ in range(2 // joined)] for _ in range(2)]
     mean = w.filled(0)
     for a in taps:
         for b in taps:
@@ -237,14 +229,17 @@ def _write_gather(builder: ir.IRBuilder, arguments: Sequence[ir.Value], shape: _
             mean = w.floats("fma", shift, share, mean)
             place = w.shuffled(w.spread(w.load(F32, column, 4 * b)), row_of[a], (0, 5, 2, 7))
             place = w.floats("minnum", w.floats("maxnum", builder.fadd(place, shift), w.filled(0)), float_limits)
-            add_corners(w, place, limits, share, (stack0, stack1), row, shape, sums)
+            low = w.whole("smin", builder.fptosi(place, w.vector(I32)), before)  # the last is read as the second of two
+            corners = _corners(w, place, low, share)
+            add_corners = _add_pairs if shape.pairs else _add_pixels
+            add_corners(w, low, corners, limits, (stack0, stack1), row, shape, sums)
     for s in range(2):
-        for (channel, lanes), total in zip(_parts(shape), sums[s], strict=True):
+        for i, (channel, lanes) in enumerate(parts):
             v = Writer(builder, lanes)
+            left, right = sums[s] * 2 if shape.pairs else sums[s][2 * i : 2 * i + 2]
             if shape.pairs:
-                left, right = (list(range(first, first + lanes)) for first in (0, lanes))
-                total = builder.fadd(v.shuffled(total, total, left), v.shuffled(total, total, right))
-            v.store(total, target, 4 * (s * shape.channels + channel))
+                left, right = (v.shuffled(left, left, range(first, first + lanes)) for first in (0, lanes))
+            v.store(builder.fadd(left, right), target, 4 * (s * shape.channels + channel))
     end = 8 * shape.channels
     for channel, lanes in parts_of(shape.extras):
         v = Writer(builder, lanes)
@@ -421,7 +416,7 @@ def _given(n: int, filled: int, given: Warping, flow: Tensor) -> tuple[tuple[Any
     if any(stack.stride(1) != 1 or stack.stride() != stacks[0].stride() for stack in stacks):
         stacks = [stack.contiguous(memory_format=torch.channels_last) for stack in stacks]
     channels, high, wide = stacks[0].shape[1:]
-    row, pixel = stacks[0].stride()[2:]
+    row, pixel = stacks[0].stride(2), stacks[0].stride(3) if wide > 1 else channels
     room = min(pixel, *map(_room, stacks))
     pairs = room == pixel and pixel in (4, 8) and channels > pixel // 2 and high > 1 and wide > 1
     moved = flow[n].permute(1, 2, 0).contiguous().numpy()
