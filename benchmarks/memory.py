@@ -129,7 +129,8 @@ class Held(TorchDispatchMode):  # type: ignore[no-untyped-call]
 def peak_bytes(work: Callable[[], object], device: torch.device) -> int:
     """The most memory held at one moment of `work`, beyond what was held before."""
     if device.type != "cuda":
-        with patch("vsrife.fold.choose", lambda *_given: Results), Held() as held:
+        results, anew = patch("vsrife.fold.choose", lambda *_given: Results), patch("vsrife.pyramid.room_for", _anew)
+        with results, anew, Held() as held:
             work()
         most: int = held.most
         return most
@@ -138,6 +139,11 @@ def peak_bytes(work: Callable[[], object], device: torch.device) -> int:
     before = torch.cuda.memory_allocated(device)
     work()
     return torch.cuda.max_memory_allocated(device) - before
+
+
+def _anew(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """In place of `room_for`, whose memory PyTorch knows nothing of."""
+    return torch.empty(tuple(shape), dtype=dtype, device=device, memory_format=torch.channels_last)
 
 
 def pair_bytes(net: FoldedNet, size: Size, parts: int) -> int | None:

@@ -21,6 +21,7 @@ from vsrife.fold import FoldedBlock, FoldedNet
 from vsrife.network import LARGE_MOTION_PX
 from vsrife.ops import Ops
 from vsrife.ops.reference import Axis, Reading, Warping, activate, resize
+from vsrife.ops.scratch import room_for
 
 ALIGNED = 4  # a pixel of a stack takes a multiple of so many numbers: then it never lies in two lines of a cache
 
@@ -170,7 +171,7 @@ def encode(net: FoldedNet, frame: Frame | Tensor) -> Source:
         frame = Frame.of_rgb(frame)
     channels = IMAGE_CHANNELS + net.layout.feature_channels
     shape = (1, channels + -channels % ALIGNED, *frame.size)
-    stack = torch.empty(shape, dtype=net.exact, device=net.device, memory_format=torch.channels_last)[:, :channels]
+    stack = room_for(shape, net.exact, net.device)[:, :channels]
     net.ops.see(frame.planes, frame.reading, True, stack[:, :IMAGE_CHANNELS])
     if net.head_last is not None and net.layout.head is not None:
         if net.layout.head.clamps and net.dtype == net.exact:

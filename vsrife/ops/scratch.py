@@ -12,10 +12,12 @@ import threading
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 LEAST_BYTES = 1 << 20  # what is smaller comes from the heap, which reuses it anyway
-KEPT = 8  # pieces; as many as are alive at once in a pair
+KEPT = 12  # pieces; as many as are alive at once in a pair, with the frames that are kept prepared
 _UNUSED = 3  # references to a piece that is in no result: the list's, the loop's and that of asking
 
 
@@ -46,6 +48,14 @@ class Scratch:
         """Give back what nobody uses; results that are still held keep their memory."""
         with self._lock:
             self._pieces.clear()
+
+
+def room_for(shape: tuple[int, int, int, int], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """A map (N, C, H, W) of any content, in channels-last memory; float32 on a CPU lies in `scratch`."""
+    count, channels, height, width = shape
+    if device.type == "cpu" and dtype == torch.float32:
+        return torch.from_numpy(scratch.take((count, height, width, channels))).permute(0, 3, 1, 2)
+    return torch.empty(shape, dtype=dtype, device=device, memory_format=torch.channels_last)
 
 
 scratch = Scratch()  # of the process, emptied whenever an engine of the CPU ends
