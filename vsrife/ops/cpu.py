@@ -28,17 +28,6 @@ from vsrife.ops.scratch import scratch
 logging.getLogger("numba").setLevel(logging.WARNING)
 
 Array = NDArray[Any]
-Float = np.float32
-
-
-def _pixels(image: Tensor) -> Array:
-    """(1, C, H, W) as an array of (H, W, C), without a copy where the memory is channels-last."""
-    return image.detach().permute(0, 2, 3, 1).contiguous()[0].numpy()
-
-
-def _tensor(pixels: Array) -> Tensor:
-    """(H, W, C) as (1, C, H, W) in channels-last memory, without a copy."""
-    return torch.from_numpy(pixels)[None].permute(0, 3, 1, 2)
 
 
 def _each[**P](batched: int) -> Callable[[Callable[P, Tensor]], Callable[P, Tensor]]:
@@ -62,14 +51,6 @@ def _each[**P](batched: int) -> Callable[[Callable[P, Tensor]], Callable[P, Tens
     return decorate
 
 
-@numba.njit(inline="always")
-def _inside(position, last):  # type: ignore[no-untyped-def]
-    """Clamp to 0..last; not a number becomes 0, since indices follow from it."""
-    if not position > Float(0):
-        return Float(0)
-    return min(position, last)
-
-
 def enlarge(maps: Sequence[Tensor], height: int, width: int, total: Tensor | None = None) -> Tensor:
     """Twin of `reference.enlarge`."""
     return gathering.enlarge(maps, height, width, total)
@@ -91,27 +72,6 @@ def see(planes: Sequence[Tensor], reading: Reading, clamps: bool, into: Tensor) 
     return into.copy_(seeing.see(known, reading, clamps, exact))
 
 
-@numba.njit(inline="always")
-def _gather(image, x, y, channels, weight, out):  # type: ignore[no-untyped-def]
-    """Add `weight` times the bilinear sample of `image` at (x, y) to `out`. The length of tuple `channels` unrolls."""
-    height, width = image.shape[0], image.shape[1]
-    x = _inside(x, Float(width - 1))
-    y = _inside(y, Float(height - 1))
-    left, top = int(x), int(y)
-    right, low = min(left + 1, width - 1), min(top + 1, height - 1)
-    weight_x, weight_y = x - Float(left), y - Float(top)
-    both = weight_x * weight_y * weight
-    only_x, only_y = weight_x * weight - both, weight_y * weight - both
-    neither = weight - both - only_x - only_y
-    for c in range(len(channels)):
-        out[c] += (
-            neither * image[top, left, c]
-            + only_x * image[top, right, c]
-            + only_y * image[low, left, c]
-            + both * image[low, right, c]
-        )
-
-
 def warp_stacks(given: Warping, into: Tensor) -> Tensor:
     """Twin of `reference.warp_stacks`."""
     return gathering.gather(given, into.shape[1]).to(into.dtype)
@@ -125,28 +85,10 @@ def warp_convolve(given: Warping, conv: Conv) -> Tensor:
     return convolve(warp_stacks(given, conv.weight), conv)
 
 
-@numba.njit(parallel=True, fastmath={"contract", "nsz"}, cache=True)
-def _blend(a, b, flow, share, channels, out):  # type: ignore[no-untyped-def]
-    height, width = out.shape[0], out.shape[1]
-    for y in numba.prange(height):
-        for x in range(width):
-            weight = share[y, x, 0]
-            pixel = out[y, x]
-            pixel[:] = Float(0)
-            at_x, at_y = Float(x), Float(y)
-            _gather(a, at_x + flow[y, x, 0], at_y + flow[y, x, 1], channels, weight, pixel)
-            _gather(b, at_x + flow[y, x, 2], at_y + flow[y, x, 3], channels, Float(1) - weight, pixel)
-
-
 @_each(2)
 def blend(a: Tensor, b: Tensor, flow: Tensor, share: Tensor) -> Tensor:
     """Twin of `reference.blend`."""
-    if a.dtype == torch.float16:  # which numba does not know
-        a, b = a.float(), b.float()
-    channels = a.shape[1]
-    out = np.empty((*flow.shape[-2:], channels), np.float32)
-    _blend(_pixels(a), _pixels(b), _pixels(flow), _pixels(share), (0,) * channels, out)
-    return _tensor(out)
+    return gathering.blend(a.float(), b.float(), flow, share)
 
 
 @_each(2)

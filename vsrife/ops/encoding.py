@@ -27,8 +27,6 @@ from vsrife.ops.tiles import Shape, packed, scaling, slopes_of, tile, tile_at
 Array = NDArray[Any]
 
 ROWS, COLUMNS = 32, 112  # of a tile at most, at half the frame's size: 1 MB between 16 channels, half of a core's cache
-
-
 RUNS = {"source": I64, "step": I64, "target": I64, "stride": I64, "count": I64}
 
 
@@ -168,10 +166,8 @@ def serves(x: Tensor, convs: Sequence[Conv], last: Expansion, into: Tensor) -> b
     plain = all(c.scales is None and c.groups == 1 and not c.residual for c in convs) and last.scales is None
     strides = first.stride == 2 and all(conv.stride == 1 for conv in inner) and last.factor == 2
     fits = all(lanes_for(len(layer.weight)) for layer in _all(convs, last)) and len(x) == 1
-    known = (
-        all(t.dtype == torch.float32 and t.stride(1) == 1 for t in (x, into)) and first.weight.dtype == torch.float32
-    )
-    return plain and strides and fits and known
+    exact = all(tensor.dtype == torch.float32 for tensor in (x, into, first.weight))
+    return plain and strides and fits and exact and x.stride(1) == into.stride(1) == 1
 
 
 def head(x: Tensor, convs: Sequence[Conv], last: Expansion, into: Tensor) -> Tensor:

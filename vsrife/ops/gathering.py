@@ -1,7 +1,7 @@
 """What a block reads, on a CPU: small maps enlarged and summed, both frames read where flow points, row by row.
 
-Twins of `reference.enlarge`, `warp_stacks` and `warp_convolve`. A block's first convolution reads three rows of what is
-gathered while they are in the caches; at full resolution it would be 110 MB for a picture of 1280x720.
+Twins of `reference.enlarge`, `warp_stacks`, `warp_convolve` and `blend`. A block's first convolution reads three rows
+of what is gathered while they are in the caches; at full resolution it would be 110 MB for a picture of 1280x720.
 
 Maps may be channels of larger tensors in channels-last memory. Arithmetic is float32.
 """
@@ -142,66 +142,94 @@ GATHER = {
 
 # Of the upper and the lower row, of left and right: the vector that holds the weight, and its lane of a stack's two.
 Corners = tuple[tuple[tuple[ir.Value, int], tuple[ir.Value, int]], ...]
-Addresses = tuple[ir.Value, ir.Value]
 
 
-def _parts(shape: _Reading) -> list[tuple[int, int]]:
-    """First channel and number of the vectors in which a stack is read."""
-    return parts_of(shape.channels + -shape.channels % 4)
+class _Sums:
+    """Writes what adds up weighted samples of two pictures, those of left corners apart from those of right ones."""
 
+    def __init__(
+        self, w: Writer, shape: _Reading, stacks: Sequence[ir.Value], row: ir.Value, last_x: ir.Value, last_y: ir.Value
+    ) -> None:
+        self.w, self.shape, self.stacks, self.row = w, shape, stacks, row
+        self.limits = w.shuffled(w.spread(last_x), w.spread(last_y), (0, 5, 2, 7))
+        one, none = (ir.Constant(w.vector(I32), [value] * 4) for value in (1, 0))
+        self.before = w.whole("smax", w.to.sub(self.limits, one), none)
+        self.parts = parts_of(shape.channels + -shape.channels % 4)
+        joined = 2 if shape.pairs else 1  # left and right in one vector
+        self.sums = [
+            [Writer(w.to, joined * n).filled(0) for _, n in self.parts for _ in range(2 // joined)] for _ in stacks
+        ]
 
-def _add_pixels(
-    w: Writer, low: ir.Value, corners: Corners, limits: ir.Value, stacks: Addresses, row: ir.Value, shape: _Reading,
-    sums: list[list[ir.Value]],
-) -> None:  # fmt: skip
-    """Add four corners of each stack to its sums: of each part, one of the left and one of the right corners."""
-    builder = w.to
-    high = w.whole("smin", builder.add(low, ir.Constant(w.vector(I32), [1] * 4)), limits)
-    for s, stack in enumerate(stacks):
-        (left, top), (right, bottom) = (_coordinates(w, end, s) for end in (low, high))
-        lines = [builder.add(stack, builder.mul(y, row)) for y in (top, bottom)]
-        steps = [builder.mul(x, w.number(4 * shape.pixel)) for x in (left, right)]
-        for line, weights in zip(lines, corners, strict=True):
-            for side, (step, (weight, lane)) in enumerate(zip(steps, weights, strict=True)):
-                address = builder.add(line, step)
-                for i, (channel, lanes) in enumerate(_parts(shape)):
-                    v = Writer(builder, lanes)
-                    values = v.floats_at(address, 4 * channel, min(lanes, shape.room - channel))
-                    weighted = v.spread_lane(weight, 2 * s + lane)
-                    sums[s][2 * i + side] = v.floats("fma", values, weighted, sums[s][2 * i + side])
+    def add(self, place: ir.Value, share: ir.Value) -> None:
+        """Add what lies at (x0, y0, x1, y1), times `share`. Outside the pictures the nearest border sample counts."""
+        w = self.w
+        place = w.floats("maxnum", place, w.filled(0))
+        place = w.floats("minnum", place, w.to.sitofp(self.limits, w.vector(F32)))
+        # The last sample of an axis is read as the second of two.
+        low = w.whole("smin", w.to.fptosi(place, w.vector(I32)), self.before)
+        corners = self._corners(place, low, share)
+        if self.shape.pairs:
+            self._add_pairs(low, corners)
+        else:
+            self._add_pixels(low, corners)
 
+    def of(self, stack: int) -> list[tuple[int, ir.Value]]:
+        """The sums of a picture by their first channel; there may be lanes beyond its last channel."""
+        result = []
+        for i, (channel, lanes) in enumerate(self.parts):
+            v = Writer(self.w.to, lanes)
+            if self.shape.pairs:
+                both = self.sums[stack][0]
+                left, right = (v.shuffled(both, both, range(first, first + lanes)) for first in (0, lanes))
+            else:
+                left, right = self.sums[stack][2 * i : 2 * i + 2]
+            result.append((channel, self.w.to.fadd(left, right)))
+        return result
 
-def _add_pairs(
-    w: Writer, low: ir.Value, corners: Corners, _limits: ir.Value, stacks: Addresses, row: ir.Value, shape: _Reading,
-    sums: list[list[ir.Value]],
-) -> None:  # fmt: skip
-    """The same, bit by bit, with left and right corner in one vector."""
-    builder, v = w.to, Writer(w.to, 2 * shape.pixel)
-    for s, stack in enumerate(stacks):
-        x, y = _coordinates(w, low, s)
-        line = builder.add(builder.add(stack, builder.mul(y, row)), builder.mul(x, w.number(4 * shape.pixel)))
-        for (left, first), (right, second) in corners:
-            lanes = [2 * s + first] * shape.pixel + [4 + 2 * s + second] * shape.pixel
-            sums[s][0] = v.floats("fma", v.floats_at(line), v.shuffled(left, right, lanes), sums[s][0])
-            line = builder.add(line, row)
+    def _corners(self, place: ir.Value, low: ir.Value, share: ir.Value) -> Corners:
+        """The weights of the four samples around."""
+        w, builder = self.w, self.w.to
+        part = builder.fsub(place, builder.sitofp(low, w.vector(F32)))  # x0, y0, x1, y1
+        other = w.shuffled(part, part, (1, 0, 3, 2))
+        both = builder.fmul(part, other)
+        only = builder.fsub(part, both)
+        neither = builder.fsub(builder.fsub(w.filled(1), other), only)
+        neither, only, both = (builder.fmul(x, share) for x in (neither, only, both))
+        return ((neither, 0), (only, 0)), ((only, 1), (both, 0))
 
+    def _add_pixels(self, low: ir.Value, corners: Corners) -> None:
+        w, builder, shape = self.w, self.w.to, self.shape
+        high = w.whole("smin", builder.add(low, ir.Constant(w.vector(I32), [1] * 4)), self.limits)
+        for s, stack in enumerate(self.stacks):
+            (left, top), (right, bottom) = (self._coordinates(end, s) for end in (low, high))
+            lines = [builder.add(stack, builder.mul(y, self.row)) for y in (top, bottom)]
+            steps = [builder.mul(x, w.number(4 * shape.pixel)) for x in (left, right)]
+            for line, weights in zip(lines, corners, strict=True):
+                for side, (step, (weight, lane)) in enumerate(zip(steps, weights, strict=True)):
+                    address = builder.add(line, step)
+                    for i, (channel, lanes) in enumerate(self.parts):
+                        v, k = Writer(builder, lanes), 2 * i + side
+                        values = v.floats_at(address, 4 * channel, min(lanes, shape.room - channel))
+                        self.sums[s][k] = v.floats("fma", values, v.spread_lane(weight, 2 * s + lane), self.sums[s][k])
 
-def _coordinates(w: Writer, whole: ir.Value, stack: int) -> tuple[ir.Value, ir.Value]:
-    """Column and row in a stack from (x0, y0, x1, y1)."""
-    x, y = (w.to.zext(w.to.extract_element(whole, ir.Constant(I32, 2 * stack + i)), I64) for i in range(2))
-    return x, y
+    def _add_pairs(self, low: ir.Value, corners: Corners) -> None:
+        """The same, bit by bit, with left and right corner in one vector."""
+        builder, size = self.w.to, self.shape.pixel
+        v = Writer(builder, 2 * size)
+        for s, stack in enumerate(self.stacks):
+            x, y = self._coordinates(low, s)
+            line = builder.add(stack, builder.mul(y, self.row))
+            line = builder.add(line, builder.mul(x, self.w.number(4 * size)))
+            for (left, first), (right, second) in corners:
+                weights = v.shuffled(left, right, [2 * s + first] * size + [4 + 2 * s + second] * size)
+                self.sums[s][0] = v.floats("fma", v.floats_at(line), weights, self.sums[s][0])
+                line = builder.add(line, self.row)
 
-
-def _corners(w: Writer, place: ir.Value, low: ir.Value, share: ir.Value) -> Corners:
-    """Weights of the corners around `place`, times `share`."""
-    builder = w.to
-    part = builder.fsub(place, builder.sitofp(low, w.vector(F32)))  # x0, y0, x1, y1
-    other = w.shuffled(part, part, (1, 0, 3, 2))
-    both = builder.fmul(part, other)
-    only = builder.fsub(part, both)
-    neither = builder.fsub(builder.fsub(w.filled(1), other), only)
-    neither, only, both = (builder.fmul(x, share) for x in (neither, only, both))
-    return ((neither, 0), (only, 0)), ((only, 1), (both, 0))
+    def _coordinates(self, whole: ir.Value, stack: int) -> tuple[ir.Value, ir.Value]:
+        """Column and row in a picture from (x0, y0, x1, y1)."""
+        builder = self.w.to
+        x, y = (builder.zext(builder.extract_element(whole, ir.Constant(I32, 2 * stack + i)), I64) for i in range(2))
+        return x, y
 
 
 def _write_gather(builder: ir.IRBuilder, arguments: Sequence[ir.Value], shape: _Reading) -> None:
@@ -213,33 +241,21 @@ def _write_gather(builder: ir.IRBuilder, arguments: Sequence[ir.Value], shape: _
     extra, offsets, weights, times, time, out, count = more
     w, taps = Writer(builder, 4), range(shape.taps)
     add, mul, number = builder.add, builder.mul, w.number
-    limits = w.shuffled(w.spread(last_x), w.spread(last_y), (0, 5, 2, 7))
-    float_limits = builder.sitofp(limits, w.vector(F32))
     row_of = [w.spread(w.load(F32, rows, 4 * a)) for a in taps]
     share = w.filled(1 / shape.taps**2)
     loop = w.loop(count, [flow, columns, offsets, weights, times, out])
     _, moved, column, near, between, when, target = loop.values
-    before = w.whole("smax", builder.sub(limits, ir.Constant(w.vector(I32), [1] * 4)), ir.Constant(w.vector(I32), None))
-    parts, joined = _parts(shape), 2 if shape.pairs else 1
-    sums = [[Writer(builder, joined * n).filled(0) for _, n in parts for _ in range(2 // joined)] for _ in range(2)]
+    sums = _Sums(w, shape, (stack0, stack1), row, last_x, last_y)
     mean = w.filled(0)
     for a in taps:
         for b in taps:
             shift = w.floats_at(add(moved, mul(flow_row, number(a))), 4 * FLOWS * b)
             mean = w.floats("fma", shift, share, mean)
             place = w.shuffled(w.spread(w.load(F32, column, 4 * b)), row_of[a], (0, 5, 2, 7))
-            place = w.floats("minnum", w.floats("maxnum", builder.fadd(place, shift), w.filled(0)), float_limits)
-            low = w.whole("smin", builder.fptosi(place, w.vector(I32)), before)  # the last is read as the second of two
-            corners = _corners(w, place, low, share)
-            add_corners = _add_pairs if shape.pairs else _add_pixels
-            add_corners(w, low, corners, limits, (stack0, stack1), row, shape, sums)
+            sums.add(builder.fadd(place, shift), share)
     for s in range(2):
-        for i, (channel, lanes) in enumerate(parts):
-            v = Writer(builder, lanes)
-            left, right = sums[s] * 2 if shape.pairs else sums[s][2 * i : 2 * i + 2]
-            if shape.pairs:
-                left, right = (v.shuffled(left, left, range(first, first + lanes)) for first in (0, lanes))
-            v.store(builder.fadd(left, right), target, 4 * (s * shape.channels + channel))
+        for channel, total in sums.of(s):
+            Writer(builder, total.type.count).store(total, target, 4 * (s * shape.channels + channel))
     end = 8 * shape.channels
     for channel, lanes in parts_of(shape.extras):
         v = Writer(builder, lanes)
@@ -256,9 +272,44 @@ def _write_gather(builder: ir.IRBuilder, arguments: Sequence[ir.Value], shape: _
     loop.end([*following, add(when, time), add(target, number(4 * shape.filled))])
 
 
+BLEND = {
+    "stack0": I64,  # as in `GATHER`
+    "stack1": I64,
+    "row": I64,
+    "last_x": I32,
+    "last_y": I32,
+    "y": I32,  # of the row that is made
+    "flow": I64,  # address of its first flow
+    "pixel": I64,  # bytes between pixels there
+    "share": I64,  # address of (count,) float32, the weight of the first picture
+    "out": I64,  # address of (count, channels, which are made a multiple of four)
+    "count": I64,
+}
+
+
+def _write_blend(builder: ir.IRBuilder, arguments: Sequence[ir.Value], shape: _Reading) -> None:
+    """A row between two pictures."""
+    stack0, stack1, row, last_x, last_y, y, flow, pixel, share, out, count = arguments
+    w = Writer(builder, 4)
+    line = w.spread(builder.sitofp(y, F32))
+    loop = w.loop(count, [flow, share, out])
+    x, moved, weight, target = loop.values
+    column = w.spread(builder.sitofp(builder.trunc(x, I32), F32))
+    own = w.shuffled(column, line, (0, 5, 2, 7))
+    first = w.spread(w.load(F32, weight))
+    second = builder.fsub(w.filled(1), first)
+    sums = _Sums(w, shape, (stack0, stack1), row, last_x, last_y)
+    sums.add(builder.fadd(own, w.floats_at(moved)), w.shuffled(first, second, (0, 1, 4, 5)))
+    for (channel, earlier), (_, later) in zip(sums.of(0), sums.of(1), strict=True):
+        w.store(builder.fadd(earlier, later), target, 4 * channel)
+    size = 4 * (shape.channels + -shape.channels % 4)
+    loop.end([builder.add(moved, pixel), builder.add(weight, w.number(4)), builder.add(target, w.number(size))])
+
+
 _between, _between_at = function(BETWEEN, _write_between)
 _along, _along_at = function(ALONG, _write_along)
 _gather, _gather_at = function(GATHER, _write_gather)
+_blend, _blend_at = function(BLEND, _write_blend)
 
 
 # --- whole maps -------------------------------------------------------------------------------------------------------
@@ -412,25 +463,33 @@ def _gather_convolve(  # type: ignore[no-untyped-def]
 def _given(n: int, filled: int, given: Warping, flow: Tensor) -> tuple[tuple[Any, ...], list[Tensor]]:
     """What the kernels read of sample n, and what has to stay alive meanwhile."""
     extra, times = given.extra, given.times
-    stacks = [given.stack0, given.stack1]
-    if any(stack.stride(1) != 1 or stack.stride() != stacks[0].stride() for stack in stacks):
-        stacks = [stack.contiguous(memory_format=torch.channels_last) for stack in stacks]
-    channels, high, wide = stacks[0].shape[1:]
-    row, pixel = stacks[0].stride(2), stacks[0].stride(3) if wide > 1 else channels
-    room = min(pixel, *map(_room, stacks))
-    pairs = room == pixel and pixel in (4, 8) and channels > pixel // 2 and high > 1 and wide > 1
+    stacks, where, layout = _pair(given.stack0, given.stack1)
     moved = flow[n].permute(1, 2, 0).contiguous().numpy()
     part, extra_row, extra_pixel = strided(extra[n % len(extra)][None])
     height, width = given.size
     (near, shares), (sides, weights) = _axis(height, part.shape[2]), _axis(width, part.shape[3])
     extras, moments = part.shape[1], times[n % len(times)].permute(1, 2, 0).contiguous().float().numpy()
-    reading = _Reading(channels, pixel, room, pairs, extras, moments.shape[2], filled, given.taps)
+    reading = _Reading(*layout, extras, moments.shape[2], filled, given.taps)
     return (
-        np.array([*(stack.data_ptr() for stack in stacks), 4 * row, wide - 1, high - 1]),
-        moved, given.columns.numpy(), given.rows.flatten().numpy(), given.taps,
+        where, moved, given.columns.numpy(), given.rows.flatten().numpy(), given.taps,
         np.array([part.data_ptr(), extra_row, extra_pixel, part.shape[3], extras, _between_at(extras)]), near, shares,
         (4 * extras * sides).astype(np.int32), weights, moments, _gather_at(reading),
     ), [part, *stacks]  # fmt: skip
+
+
+def _pair(first: Tensor, second: Tensor) -> tuple[list[Tensor], Array, tuple[int, int, int, bool]]:
+    """Two pictures of one layout in memory; their addresses, bytes between rows, last column and row; and their
+    channels, numbers between pixels and to read there, and whether pixels are read in pairs.
+    """
+    stacks = [first, second]
+    if any(stack.stride(1) != 1 or stack.stride() != first.stride() for stack in stacks):
+        stacks = [stack.contiguous(memory_format=torch.channels_last) for stack in stacks]
+    channels, high, wide = stacks[0].shape[1:]
+    row, pixel = stacks[0].stride(2), stacks[0].stride(3) if wide > 1 else channels
+    room = min(pixel, *map(_room, stacks))
+    pairs = room == pixel and pixel in (4, 8) and channels > pixel // 2 and high > 1 and wide > 1
+    where = np.array([*(stack.data_ptr() for stack in stacks), 4 * row, wide - 1, high - 1])
+    return stacks, where, (channels, pixel, room, pairs)
 
 
 def _room(stack: Tensor) -> int:
@@ -448,6 +507,29 @@ def gather(given: Warping, filled: int) -> Tensor:
         arguments, _alive = _given(n, filled, given, flow)
         _gather_all(*arguments, out[n])
     return torch.from_numpy(out).permute(0, 3, 1, 2)
+
+
+@numba.njit(parallel=True, cache=True)
+def _blend_all(pictures, flow, share, blend, out):  # type: ignore[no-untyped-def]
+    """`flow` has the address, bytes between rows and between pixels."""
+    first, second, row, last_x, last_y = pictures
+    height, width, channels = out.shape
+    for y in numba.prange(height):
+        _blend(blend, (
+            first, second, row, np.int32(last_x), np.int32(last_y), np.int32(y), flow[0] + y * flow[1], flow[2],
+            share.ctypes.data + 4 * y * width, out.ctypes.data + 4 * y * width * channels, width,
+        ))  # fmt: skip
+
+
+def blend(a: Tensor, b: Tensor, flow: Tensor, share: Tensor) -> Tensor:
+    """What `reference.blend` gives, for float32 and one flow."""
+    _alive, where, layout = _pair(a, b)
+    moved, *steps = strided(flow)
+    channels, height, width = a.shape[1], *flow.shape[-2:]
+    out = scratch.take((height, width, channels + -channels % 4))
+    reading = _Reading(*layout, extras=0, times=0, filled=0, taps=1)
+    _blend_all(where, np.array([moved.data_ptr(), *steps]), share[0, 0].contiguous().numpy(), _blend_at(reading), out)
+    return torch.from_numpy(out)[None].permute(0, 3, 1, 2)[:, :channels]
 
 
 def lanes_for(outputs: int) -> int:
