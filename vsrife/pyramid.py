@@ -122,8 +122,7 @@ def _tap_axis(size: int, scale: float, map_size: int, device: torch.device, dtyp
 @cache  # for recordings likewise
 def _cell_axis(size: int, scale: float, device: torch.device, dtype: torch.dtype) -> Axis:
     """Where the samples of a block of this scale lie in an axis of `size` pixels."""
-    cells = torch.arange(int(size / scale), dtype=torch.float64)
-    return Axis.at((cells + 0.5) * scale - 0.5, size).to(device, dtype)
+    return Axis.resizing(int(size / scale), size).to(device, dtype)
 
 
 @cache
@@ -177,9 +176,8 @@ def encode(net: FoldedNet, frame: Frame | Tensor) -> Source:
         if net.layout.head.clamps and net.dtype == net.exact:
             x = stack[:, :IMAGE_CHANNELS]
         else:
-            shape = (1, IMAGE_CHANNELS, *frame.size)
-            x = torch.empty(shape, dtype=net.dtype, device=net.device, memory_format=torch.channels_last)
-            x = net.ops.see(frame.planes, frame.reading, net.layout.head.clamps, x)
+            x = room_for((1, IMAGE_CHANNELS, *frame.size), net.dtype, net.device)
+            net.ops.see(frame.planes, frame.reading, net.layout.head.clamps, x)
         net.ops.head(x, net.head, net.head_last, stack[:, IMAGE_CHANNELS:])
     return Source(stack, _first_parts(net, net.blocks[0], stack))
 

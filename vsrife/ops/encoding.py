@@ -6,9 +6,7 @@ Arithmetic is float32.
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numba
@@ -18,11 +16,11 @@ from llvmlite import ir
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vsrife.ops.gathering import lanes_for, parts_of
+from vsrife.ops.gathering import lanes_for, parts_of, strided
 from vsrife.ops.jit import I64, Writer, function
 from vsrife.ops.reference import Conv, Expansion
 from vsrife.ops.scratch import scratch
-from vsrife.ops.tiles import Shape, packed, scaling, slopes_of, tile, tile_at
+from vsrife.ops.tiles import Shape, prepared, tile, tile_at
 
 Array = NDArray[Any]
 
@@ -44,31 +42,13 @@ def _write_runs(builder: ir.IRBuilder, arguments: Sequence[ir.Value], length: in
 runs, runs_at = function(RUNS, _write_runs)
 
 
-@dataclass(frozen=True, slots=True)
-class _Layer:
-    """What the kernel has to know of one."""
-
-    weights: Array
-    scaling: Array
-    outputs: int
-    stride: int
-    shape: Shape
-
-    @classmethod
-    def of(cls, conv: Conv | Expansion, wide: int) -> _Layer:
-        """For rows of `wide` pixels."""
-        outputs, taps = len(conv.weight), conv.weight.shape[-1]
-        shape = Shape.of(lanes_for(outputs), outputs, wide, taps)
-        bias = np.zeros(outputs, np.float32) if conv.bias is None else conv.bias.numpy()
-        slopes = np.ones(outputs, np.float32) if isinstance(conv, Expansion) else slopes_of(conv)
-        stride = 1 if isinstance(conv, Expansion) else conv.stride
-        return cls(packed(conv.weight.numpy(), shape), scaling(shape, bias, slopes), outputs, stride, shape)
-
-    @property
-    def numbers(self) -> tuple[int, ...]:
-        together = self.shape.vectors * self.shape.lanes
-        memory = self.weights.ctypes.data, self.scaling.ctypes.data
-        return *memory, self.outputs, together, self.shape.pixels, tile_at(self.shape), self.shape.taps, self.stride
+def _numbers(layer: Conv | Expansion, wide: int) -> tuple[int, ...]:
+    """What the kernel has to know of a layer for rows of `wide` pixels; its weights live as long as it does."""
+    outputs, taps = len(layer.weight), layer.weight.shape[-1]
+    shape = Shape.of(lanes_for(outputs), outputs, wide, taps)
+    memory = (array.ctypes.data for array in prepared(layer, shape))
+    stride = 1 if isinstance(layer, Expansion) else layer.stride
+    return *memory, outputs, shape.vectors * shape.lanes, shape.pixels, tile_at(shape), taps, stride
 
 
 @numba.njit
@@ -97,7 +77,7 @@ def _head(frame, picture, layers, copy, place, into, memory):  # type: ignore[no
     Args:
         frame: address, bytes between rows, between pixels.
         picture: its height and width, channels, rows and columns of a tile, and how many tiles there are along both.
-        layers: for each, what `_Layer.numbers` has.
+        layers: for each, what `_numbers` has.
         copy: code that copies pixels.
         place: code that puts features in their place.
         into: address, bytes between rows, between pixels.
@@ -175,21 +155,17 @@ def head(x: Tensor, convs: Sequence[Conv], last: Expansion, into: Tensor) -> Ten
     channels, height, width = x.shape[1:]
     (high, down), (wide, across) = _parts(height // 2 + 1, ROWS), _parts(width // 2 + 1, COLUMNS)
     around = len(convs) - 1
-    known = _packed.setdefault(last, {})
-    if wide not in known:
-        sides = [wide + 1 + 2 * (around - i) for i in range(around + 1)]
-        known.clear()
-        known[wide] = [_Layer.of(conv, side) for conv, side in zip(_all(convs, last), (*sides, wide), strict=True)]
-    layers = known[wide]
+    sides = [*(wide + 1 + 2 * i for i in range(around, -1, -1)), wide]
+    layers = np.array([_numbers(layer, side) for layer, side in zip(_all(convs, last), sides, strict=True)])
     rows, columns = high + 1 + 2 * around, wide + 1 + 2 * around
     largest = max(
-        (2 * rows + 1) * (2 * columns + 1) * channels, high * wide * layers[-1].outputs,
-        *(rows * columns * layer.outputs for layer in layers[:-1]),
+        (2 * rows + 1) * (2 * columns + 1) * channels, high * wide * len(last.weight),
+        rows * columns * max(len(conv.weight) for conv in convs),
     )  # fmt: skip
     workers = min(numba.get_num_threads(), down * across)
     _head(
-        _places(x), np.array([height, width, channels, high, wide, down, across]),
-        np.array([layer.numbers for layer in layers]), runs_at(channels), runs_at(into.shape[1]), _places(into),
+        _places(x), np.array([height, width, channels, high, wide, down, across]), layers, runs_at(channels),
+        runs_at(into.shape[1]), _places(into),
         scratch.take((workers, 3, largest)),
     )  # fmt: skip
     return into
@@ -207,8 +183,5 @@ def _parts(size: int, most: int) -> tuple[int, int]:
 
 def _places(pixels: Tensor) -> Array:
     """Address, bytes between rows and between pixels."""
-    return np.array([pixels.data_ptr(), 4 * pixels.stride(2), 4 * pixels.stride(3)])
-
-
-# Lives as long as the network. Engines take turns on the CPU, so that two threads never meet here.
-_packed: weakref.WeakKeyDictionary[Expansion, dict[int, list[_Layer]]] = weakref.WeakKeyDictionary()
+    pixels, *steps = strided(pixels)
+    return np.array([pixels.data_ptr(), *steps])

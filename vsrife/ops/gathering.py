@@ -8,7 +8,6 @@ Maps may be channels of larger tensors in channels-last memory. Arithmetic is fl
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -24,7 +23,7 @@ from torch import Tensor
 from vsrife.ops.jit import F32, I32, I64, Writer, function, lanes_here
 from vsrife.ops.reference import Axis, Conv, Warping
 from vsrife.ops.scratch import scratch
-from vsrife.ops.tiles import Shape, packed, scaling, slopes_of, tile, tile_at
+from vsrife.ops.tiles import Shape, prepared, tile, tile_at
 
 Array = NDArray[Any]
 
@@ -107,13 +106,20 @@ def _between_neighbours(
 
 
 @dataclass(frozen=True, slots=True)
+class _Pixels:
+    """How two pictures lie in memory, as far as it is constant in code that reads them."""
+
+    channels: int
+    pixel: int  # numbers between pixels
+    room: int  # of which may be read
+    pairs: bool  # whether a pixel and its right neighbour are read at once
+
+
+@dataclass(frozen=True, slots=True)
 class _Reading:
     """What is constant in the code that gathers a row."""
 
-    channels: int  # of a stack
-    pixel: int  # numbers between its pixels
-    room: int  # of which may be read
-    pairs: bool  # whether a pixel and its right neighbour are read at once
+    stacks: _Pixels
     extras: int
     times: int
     filled: int  # channels of the result
@@ -148,7 +154,7 @@ class _Sums:
     """Writes what adds up weighted samples of two pictures, those of left corners apart from those of right ones."""
 
     def __init__(
-        self, w: Writer, shape: _Reading, stacks: Sequence[ir.Value], row: ir.Value, last_x: ir.Value, last_y: ir.Value
+        self, w: Writer, shape: _Pixels, stacks: Sequence[ir.Value], row: ir.Value, last_x: ir.Value, last_y: ir.Value
     ) -> None:
         self.w, self.shape, self.stacks, self.row = w, shape, stacks, row
         self.limits = w.shuffled(w.spread(last_x), w.spread(last_y), (0, 5, 2, 7))
@@ -245,7 +251,7 @@ def _write_gather(builder: ir.IRBuilder, arguments: Sequence[ir.Value], shape: _
     share = w.filled(1 / shape.taps**2)
     loop = w.loop(count, [flow, columns, offsets, weights, times, out])
     _, moved, column, near, between, when, target = loop.values
-    sums = _Sums(w, shape, (stack0, stack1), row, last_x, last_y)
+    sums = _Sums(w, shape.stacks, (stack0, stack1), row, last_x, last_y)
     mean = w.filled(0)
     for a in taps:
         for b in taps:
@@ -255,8 +261,8 @@ def _write_gather(builder: ir.IRBuilder, arguments: Sequence[ir.Value], shape: _
             sums.add(builder.fadd(place, shift), share)
     for s in range(2):
         for channel, total in sums.of(s):
-            Writer(builder, total.type.count).store(total, target, 4 * (s * shape.channels + channel))
-    end = 8 * shape.channels
+            Writer(builder, total.type.count).store(total, target, 4 * (s * shape.stacks.channels + channel))
+    end = 8 * shape.stacks.channels
     for channel, lanes in parts_of(shape.extras):
         v = Writer(builder, lanes)
         v.store(_between_neighbours(v, extra, near, between, number(0), channel), target, end + 4 * channel)
@@ -287,7 +293,7 @@ BLEND = {
 }
 
 
-def _write_blend(builder: ir.IRBuilder, arguments: Sequence[ir.Value], shape: _Reading) -> None:
+def _write_blend(builder: ir.IRBuilder, arguments: Sequence[ir.Value], shape: _Pixels) -> None:
     """A row between two pictures."""
     stack0, stack1, row, last_x, last_y, y, flow, pixel, share, out, count = arguments
     w = Writer(builder, 4)
@@ -334,8 +340,7 @@ def neighbours_of(axis: Axis) -> Neighbours:
 @cache
 def _axis(count: int, small: int) -> Neighbours:
     """Where the samples of an enlarged axis lie."""
-    positions = (torch.arange(count, dtype=torch.float64) + 0.5) * (small / count) - 0.5
-    return neighbours_of(Axis.at(positions, small))
+    return neighbours_of(Axis.resizing(count, small))
 
 
 @numba.njit(parallel=True, cache=True)
@@ -469,7 +474,7 @@ def _given(n: int, filled: int, given: Warping, flow: Tensor) -> tuple[tuple[Any
     height, width = given.size
     (near, shares), (sides, weights) = _axis(height, part.shape[2]), _axis(width, part.shape[3])
     extras, moments = part.shape[1], times[n % len(times)].permute(1, 2, 0).contiguous().float().numpy()
-    reading = _Reading(*layout, extras, moments.shape[2], filled, given.taps)
+    reading = _Reading(layout, extras, moments.shape[2], filled, given.taps)
     return (
         where, moved, given.columns.numpy(), given.rows.flatten().numpy(), given.taps,
         np.array([part.data_ptr(), extra_row, extra_pixel, part.shape[3], extras, _between_at(extras)]), near, shares,
@@ -477,10 +482,8 @@ def _given(n: int, filled: int, given: Warping, flow: Tensor) -> tuple[tuple[Any
     ), [part, *stacks]  # fmt: skip
 
 
-def _pair(first: Tensor, second: Tensor) -> tuple[list[Tensor], Array, tuple[int, int, int, bool]]:
-    """Two pictures of one layout in memory; their addresses, bytes between rows, last column and row; and their
-    channels, numbers between pixels and to read there, and whether pixels are read in pairs.
-    """
+def _pair(first: Tensor, second: Tensor) -> tuple[list[Tensor], Array, _Pixels]:
+    """Two pictures of one layout in memory; their addresses, bytes between rows, last column and row; the layout."""
     stacks = [first, second]
     if any(stack.stride(1) != 1 or stack.stride() != first.stride() for stack in stacks):
         stacks = [stack.contiguous(memory_format=torch.channels_last) for stack in stacks]
@@ -489,7 +492,7 @@ def _pair(first: Tensor, second: Tensor) -> tuple[list[Tensor], Array, tuple[int
     room = min(pixel, *map(_room, stacks))
     pairs = room == pixel and pixel in (4, 8) and channels > pixel // 2 and high > 1 and wide > 1
     where = np.array([*(stack.data_ptr() for stack in stacks), 4 * row, wide - 1, high - 1])
-    return stacks, where, (channels, pixel, room, pairs)
+    return stacks, where, _Pixels(channels, pixel, room, pairs)
 
 
 def _room(stack: Tensor) -> int:
@@ -527,8 +530,7 @@ def blend(a: Tensor, b: Tensor, flow: Tensor, share: Tensor) -> Tensor:
     moved, *steps = strided(flow)
     channels, height, width = a.shape[1], *flow.shape[-2:]
     out = scratch.take((height, width, channels + -channels % 4))
-    reading = _Reading(*layout, extras=0, times=0, filled=0, taps=1)
-    _blend_all(where, np.array([moved.data_ptr(), *steps]), share[0, 0].contiguous().numpy(), _blend_at(reading), out)
+    _blend_all(where, np.array([moved.data_ptr(), *steps]), share[0, 0].contiguous().numpy(), _blend_at(layout), out)
     return torch.from_numpy(out)[None].permute(0, 3, 1, 2)[:, :channels]
 
 
@@ -542,19 +544,9 @@ def gather_convolve(given: Warping, conv: Conv) -> Tensor:
     outputs, filled = conv.weight.shape[:2]
     height, width = (-(-side // 2) for side in given.size)
     shape = Shape.of(lanes_for(outputs), outputs, width, 3)
-    known = _packed.get(conv)
-    if known is None:
-        bias = np.zeros(outputs, np.float32) if conv.bias is None else conv.bias.numpy()
-        known = _packed.setdefault(
-            conv, (packed(conv.weight.numpy(), shape), scaling(shape, bias, slopes_of(conv)))
-        )  # fmt: skip
     flow = given.flow()
     out = scratch.take((given.count, height, width, outputs))
     for n in range(len(out)):
         arguments, _alive = _given(n, filled, given, flow)
-        _gather_convolve(*arguments, *known, filled, shape.pixels, tile_at(shape), out[n])
+        _gather_convolve(*arguments, *prepared(conv, shape), filled, shape.pixels, tile_at(shape), out[n])
     return torch.from_numpy(out).permute(0, 3, 1, 2)
-
-
-# Lives as long as the network. Engines take turns on the CPU, so that two threads never meet here.
-_packed: weakref.WeakKeyDictionary[Conv, tuple[Array, Array]] = weakref.WeakKeyDictionary()

@@ -83,6 +83,11 @@ class Axis:
             weight=(clamped - low),
         )
 
+    @classmethod
+    def resizing(cls, count: int, size: int) -> Axis:
+        """Where the samples of an axis of `size` lie that is resized to `count` samples, as `resize` does it."""
+        return cls.at((torch.arange(count, dtype=torch.float64) + 0.5) * (size / count) - 0.5, size)
+
     def to(self, device: torch.device, dtype: torch.dtype) -> Axis:
         return Axis(self.low.to(device), self.high.to(device), self.weight.to(device, dtype))
 

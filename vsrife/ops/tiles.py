@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -12,7 +13,7 @@ from llvmlite import ir
 from numpy.typing import NDArray
 
 from vsrife.ops.jit import F32, I64, Writer, function
-from vsrife.ops.reference import LEAKY_SLOPE, Conv
+from vsrife.ops.reference import LEAKY_SLOPE, Conv, Expansion
 
 Array = NDArray[Any]
 
@@ -84,7 +85,7 @@ TILE = {
     "values": I64,  # address of the first tap of the first pixel, float32
     "pixel": I64,  # bytes between pixels there
     "row": I64,  # bytes between rows there
-    "weights": I64,  # address of (3, steps, vectors, lanes) float32
+    "weights": I64,  # address of (rows of taps, steps, vectors, lanes) float32
     "steps": I64,  # numbers in a row of taps
     "scaling": I64,  # address of two rows of vectors: bias, slope
     "out": I64,  # address of the first pixel's first output, float32
@@ -131,8 +132,28 @@ def scaling(shape: Shape, *rows: Array) -> Array:
     return np.ascontiguousarray(parts.transpose(1, 0, 2))
 
 
-def slopes_of(conv: Conv) -> Array:
+def bias_of(conv: Conv | Expansion) -> Array:
+    """For each output."""
+    return np.zeros(len(conv.weight), np.float32) if conv.bias is None else np.asarray(conv.bias.numpy())
+
+
+def slopes_of(conv: Conv | Expansion) -> Array:
     """Of the activation below 0, for each output."""
+    if isinstance(conv, Expansion):
+        return np.ones(len(conv.weight), np.float32)
     if conv.slopes is not None and conv.activated:
         return np.asarray(conv.slopes.numpy())
     return np.full(len(conv.weight), LEAKY_SLOPE if conv.activated else 1, np.float32)
+
+
+def prepared(conv: Conv | Expansion, shape: Shape) -> tuple[Array, Array]:
+    """Weights and scaling of a layer in float32 as `tile` reads them, which is the same for rows of any length."""
+    known = _prepared.get(conv)
+    if known is None:
+        parts = packed(conv.weight.numpy(), shape), scaling(shape, bias_of(conv), slopes_of(conv))
+        known = _prepared.setdefault(conv, parts)
+    return known
+
+
+# Lives as long as the network. Engines take turns on the CPU, so that two threads never meet here.
+_prepared: weakref.WeakKeyDictionary[Conv | Expansion, tuple[Array, Array]] = weakref.WeakKeyDictionary()

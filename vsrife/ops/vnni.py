@@ -22,7 +22,7 @@ from torch import Tensor
 from vsrife.ops.jit import F32, I8, I32, I64, Writer, features, function
 from vsrife.ops.reference import Conv, Expansion
 from vsrife.ops.scratch import scratch
-from vsrife.ops.tiles import Shape, packed, scaling, slopes_of, write_sums
+from vsrife.ops.tiles import Shape, bias_of, packed, scaling, slopes_of, write_sums
 
 Array = NDArray[Any]
 Span = tuple[np.float32, np.float32]  # the least and the largest value of a map, and 0
@@ -159,11 +159,8 @@ def _convolve(  # type: ignore[no-untyped-def]
 def _rows(conv: Conv | Expansion, shape: Shape) -> Array:
     """Scale, bias, slope and sum of weights of each output."""
     assert conv.scales is not None
-    outputs = len(conv.weight)
-    bias = np.zeros(outputs, np.float32) if conv.bias is None else conv.bias.numpy()
-    slopes = np.ones(outputs, np.float32) if isinstance(conv, Expansion) else slopes_of(conv)
     sums = conv.weight.numpy().sum((1, 2, 3), dtype=np.int32).view(np.float32)
-    return scaling(shape, conv.scales.numpy(), bias, slopes, sums)
+    return scaling(shape, conv.scales.numpy(), bias_of(conv), slopes_of(conv), sums)
 
 
 def serves(x: Tensor, conv: Conv | Expansion) -> bool:
