@@ -70,6 +70,64 @@ def _convolve(source, columns, channels, layer, target, high, wide):  # type: ig
                 j += pixels
 
 
+@numba.njit
+def _tile_of_head(number, frame, picture, layers, copy, place, into, memory):  # type: ignore[no-untyped-def]
+    """All layers of one tile; apart from the loop over tiles, whose compilation takes longer the more stands in it."""
+    height, width, channels, high, wide, _, across = picture
+    half_height, half_width = height // 2, width // 2
+    around = len(layers) - 2  # layers between the first and the last
+    features = layers[-1, 2] // 4
+    # A place lies between four pixels at half size, its own being the lower right one.
+    top = min(number // across * high, half_height + 1 - high)
+    left = min(number % across * wide, half_width + 1 - wide)
+    y, x = top - 1 - around, left - 1 - around
+    rows, columns = high + 1 + 2 * around, wide + 1 + 2 * around
+    given, given_columns = memory[0], 2 * columns + 1
+    for i in range((2 * rows + 1) * given_columns * channels):
+        given[i] = np.float32(0)
+    first, end = max(0, 1 - 2 * x), min(given_columns, width - 2 * x + 1)
+    for r in range(2 * rows + 1):
+        at = 2 * y - 1 + r
+        if 0 <= at < height:
+            runs(copy, (
+                frame[0] + at * frame[1] + (2 * x - 1 + first) * frame[2], frame[2],
+                given.ctypes.data + 4 * (r * given_columns + first) * channels, 4 * channels, end - first,
+            ))  # fmt: skip
+    source, source_columns, inputs = given.ctypes.data, given_columns, channels
+    for i in range(around + 1):
+        between, outputs = memory[1 + i % 2], layers[i, 2]
+        _convolve(source, source_columns, inputs, layers[i], between.ctypes.data, rows, columns)
+        # Beyond the picture the next layer reads zeros.
+        for r in range(rows):
+            start = r * columns * outputs
+            if 0 <= y + r < half_height:
+                for c in range(-x * outputs):
+                    between[start + c] = np.float32(0)
+                for c in range(max(0, half_width - x) * outputs, columns * outputs):
+                    between[start + c] = np.float32(0)
+            else:
+                for c in range(columns * outputs):
+                    between[start + c] = np.float32(0)
+        source, source_columns, inputs = between.ctypes.data, columns, outputs
+        y, x, rows, columns = y + 1, x + 1, rows - 2, columns - 2
+    places = memory[0].ctypes.data
+    _convolve(source, source_columns, inputs, layers[-1], places, high, wide)
+    size = 4 * features
+    for r in range(high):
+        for p in range(2):
+            at = 2 * (top + r) - p
+            if at < 0 or at >= height:
+                continue
+            for q in range(2):
+                first = max(left, q)
+                end = min(left + wide, half_width + q)
+                if end > first:
+                    runs(place, (
+                        places + ((r * wide + first - left) * 4 + p * 2 + q) * size, 4 * size,
+                        into[0] + at * into[1] + (2 * first - q) * into[2], 2 * into[2], end - first,
+                    ))  # fmt: skip
+
+
 @numba.njit(parallel=True, cache=True)
 def _head(frame, picture, layers, copy, place, into, memory):  # type: ignore[no-untyped-def]
     """All layers, tile by tile.
@@ -83,61 +141,10 @@ def _head(frame, picture, layers, copy, place, into, memory):  # type: ignore[no
         into: address, bytes between rows, between pixels.
         memory: for each worker, one for what a tile reads and two for what lies between layers.
     """
-    height, width, channels, high, wide, down, across = picture
-    half_height, half_width = height // 2, width // 2
-    around = len(layers) - 2  # layers between the first and the last
-    features = layers[-1, 2] // 4
+    tiles = picture[5] * picture[6]
     for worker in numba.prange(len(memory)):
-        for number in range(worker, down * across, len(memory)):
-            # A place lies between four pixels at half size, its own being the lower right one.
-            top = min(number // across * high, half_height + 1 - high)
-            left = min(number % across * wide, half_width + 1 - wide)
-            y, x = top - 1 - around, left - 1 - around
-            rows, columns = high + 1 + 2 * around, wide + 1 + 2 * around
-            given, given_columns = memory[worker, 0], 2 * columns + 1
-            for i in range((2 * rows + 1) * given_columns * channels):
-                given[i] = np.float32(0)
-            first, end = max(0, 1 - 2 * x), min(given_columns, width - 2 * x + 1)
-            for r in range(2 * rows + 1):
-                at = 2 * y - 1 + r
-                if 0 <= at < height:
-                    runs(copy, (
-                        frame[0] + at * frame[1] + (2 * x - 1 + first) * frame[2], frame[2],
-                        given.ctypes.data + 4 * (r * given_columns + first) * channels, 4 * channels, end - first,
-                    ))  # fmt: skip
-            source, source_columns, inputs = given.ctypes.data, given_columns, channels
-            for i in range(around + 1):
-                between, outputs = memory[worker, 1 + i % 2], layers[i, 2]
-                _convolve(source, source_columns, inputs, layers[i], between.ctypes.data, rows, columns)
-                # Beyond the picture the next layer reads zeros.
-                for r in range(rows):
-                    start = r * columns * outputs
-                    if 0 <= y + r < half_height:
-                        for c in range(-x * outputs):
-                            between[start + c] = np.float32(0)
-                        for c in range(max(0, half_width - x) * outputs, columns * outputs):
-                            between[start + c] = np.float32(0)
-                    else:
-                        for c in range(columns * outputs):
-                            between[start + c] = np.float32(0)
-                source, source_columns, inputs = between.ctypes.data, columns, outputs
-                y, x, rows, columns = y + 1, x + 1, rows - 2, columns - 2
-            places = memory[worker, 0].ctypes.data
-            _convolve(source, source_columns, inputs, layers[-1], places, high, wide)
-            size = 4 * features
-            for r in range(high):
-                for p in range(2):
-                    at = 2 * (top + r) - p
-                    if at < 0 or at >= height:
-                        continue
-                    for q in range(2):
-                        first = max(left, q)
-                        end = min(left + wide, half_width + q)
-                        if end > first:
-                            runs(place, (
-                                places + ((r * wide + first - left) * 4 + p * 2 + q) * size, 4 * size,
-                                into[0] + at * into[1] + (2 * first - q) * into[2], 2 * into[2], end - first,
-                            ))  # fmt: skip
+        for number in range(worker, tiles, len(memory)):
+            _tile_of_head(number, frame, picture, layers, copy, place, into, memory[worker])
 
 
 def serves(x: Tensor, convs: Sequence[Conv], last: Expansion, into: Tensor) -> bool:
