@@ -22,11 +22,12 @@ from torch import Tensor
 
 from benchmarks.inputs import GOLDEN, golden, made_weights
 from benchmarks.measure import LEAST_PSNR_DB, Report, Row, arguments, begin
-from vsrife.catalogue import MODELS
-from vsrife.engine import Engine, Picture
-from vsrife.fold import fold
-from vsrife.ops import Ops, cases, choose
-from vsrife.planes import Colorimetry, PictureFormat
+from vsrife.engine.color import Colorimetry, PictureFormat
+from vsrife.engine.engine import Engine, Picture
+from vsrife.networks.catalogue import MODELS
+from vsrife.networks.fold import fold
+from vsrife.ops import cases
+from vsrife.ops.dispatch import Ops, choose
 
 VERSIONS = ("4.6", "4.22.lite", "4.25", "4.25.lite", "4.26.heavy")
 LARGEST_ERROR = 2e-4  # of float32 against the authors' code

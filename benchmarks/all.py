@@ -29,7 +29,7 @@ if __name__ == "__main__":
 import torch
 
 from benchmarks.measure import ROOT, Report, facts, heading, line, number, parser
-from vsrife.devices import parse_device, parse_precision
+from vsrife.engine.devices import parse_device, parse_precision
 
 GRACE_S = 20.0  # for a part to end by itself, once its time is over
 LEAST_S = 5.0  # no part begins with less

@@ -45,9 +45,9 @@ from benchmarks.measure import (
 )
 from benchmarks.network import work
 from benchmarks.ops import nbytes
-from vsrife.engine import Engine, Picture
-from vsrife.fold import FoldedNet
-from vsrife.ops import OP_NAMES, Ops
+from vsrife.engine.engine import Engine, Picture
+from vsrife.networks.fold import FoldedNet
+from vsrife.ops.dispatch import OP_NAMES, Ops
 
 HEAD = (
     "model", "size", "ms per new frame", "with transfers, ms", "output frames/s at 2x", "after a seek, ms",
@@ -62,7 +62,7 @@ sys.path.insert(0, {root!r})
 import torch
 from benchmarks.inputs import folded, format_of, pictures, weights_of
 from benchmarks.measure import Size
-from vsrife.engine import Engine
+from vsrife.engine.engine import Engine
 device = torch.device({device!r})
 torch.zeros(1, device=device)
 size = Size({width}, {height})

@@ -33,12 +33,12 @@ from benchmarks.accuracy import RGB, psnr
 from benchmarks.engine import with_ops
 from benchmarks.inputs import BUNDLED, folded
 from benchmarks.measure import FULL_HD, SAMPLE, Report, Row, Size, begin, milliseconds, number, parser
-from vsrife.devices import parse_device, parse_precision
-from vsrife.engine import Engine, Picture
-from vsrife.fold import FoldedNet
-from vsrife.ops import Ops
+from vsrife.engine.color import PictureFormat
+from vsrife.engine.devices import parse_device, parse_precision
+from vsrife.engine.engine import Engine, Picture
+from vsrife.networks.fold import FoldedNet
+from vsrife.ops.dispatch import Ops
 from vsrife.ops.reference import Conv, activate
-from vsrife.planes import PictureFormat
 
 FP8 = torch.float8_e4m3fn
 LARGEST = torch.finfo(FP8).max

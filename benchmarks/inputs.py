@@ -13,12 +13,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.measure import ROOT, Size
-from vsrife.catalogue import MODELS, Layout
-from vsrife.engine import Picture
-from vsrife.fold import FoldedNet, fold
-from vsrife.network import IFNet
-from vsrife.planes import Colorimetry, PictureFormat
-from vsrife.weights import load_weights
+from vsrife.checkpoints.weights import load_weights
+from vsrife.engine.color import Colorimetry, PictureFormat
+from vsrife.engine.engine import Picture
+from vsrife.networks.catalogue import MODELS, Layout
+from vsrife.networks.fold import FoldedNet, fold
+from vsrife.networks.ifnet import IFNet
 
 GOLDEN = ROOT / "tests" / "golden"
 BT709 = Colorimetry(matrix=1, full_range=False, chroma_location=0)

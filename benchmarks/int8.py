@@ -31,12 +31,12 @@ from benchmarks.accuracy import RGB, psnr
 from benchmarks.engine import with_ops
 from benchmarks.inputs import format_of, pictures
 from benchmarks.measure import HD, SAMPLE, Report, Row, Size, facts, number
-from vsrife.engine import Engine, Picture
-from vsrife.fold import FoldedNet, fold
-from vsrife.ops import Ops
+from vsrife.checkpoints.weights import load_weights
+from vsrife.engine.color import PictureFormat
+from vsrife.engine.engine import Engine, Picture
+from vsrife.networks.fold import FoldedNet, fold
+from vsrife.ops.dispatch import Ops
 from vsrife.ops.reference import Conv
-from vsrife.planes import PictureFormat
-from vsrife.weights import load_weights
 
 CPU = torch.device("cpu")
 FIRST = 20  # frame of each pair

@@ -18,8 +18,8 @@ from typing import Any, Self, get_args
 import torch
 
 import vsrife
-from vsrife.catalogue import Precision
-from vsrife.devices import parse_device, parse_precision
+from vsrife.engine.devices import parse_device, parse_precision
+from vsrife.networks.catalogue import Precision
 
 ROOT = Path(__file__).parents[1]
 SAMPLE = ROOT / "examples" / "sample.mp4"

@@ -35,8 +35,8 @@ from torch.utils._pytree import tree_leaves
 
 from benchmarks.inputs import folded, format_of, pictures
 from benchmarks.measure import Row, Size, arguments, begin, number
-from vsrife.engine import Engine
-from vsrife.fold import FoldedNet
+from vsrife.engine.engine import Engine
+from vsrife.networks.fold import FoldedNet
 from vsrife.ops.reference import Axis, Conv, Expansion, Warping
 
 PARTS = (1, 2, 4, 8, 16)
@@ -129,7 +129,10 @@ class Held(TorchDispatchMode):  # type: ignore[no-untyped-call]
 def peak_bytes(work: Callable[[], object], device: torch.device) -> int:
     """The most memory held at one moment of `work`, beyond what was held before."""
     if device.type != "cuda":
-        results, anew = patch("vsrife.fold.choose", lambda *_given: Results), patch("vsrife.pyramid.room_for", _anew)
+        results, anew = (
+            patch("vsrife.networks.fold.choose", lambda *_given: Results),
+            patch("vsrife.networks.pyramid.room_for", _anew),
+        )
         with results, anew, Held() as held:
             work()
         most: int = held.most

@@ -25,8 +25,8 @@ from torch import Tensor
 
 from benchmarks.inputs import folded, published, weights_of
 from benchmarks.measure import FULL_HD, HD, Benchmark, Row, Size, arguments, milliseconds, number
-from vsrife import pyramid
-from vsrife.catalogue import BODY_LAYERS, IMAGE_CHANNELS, Layout
+from vsrife.networks import pyramid
+from vsrife.networks.catalogue import BODY_LAYERS, IMAGE_CHANNELS, Layout
 
 HEAD = ("model", "size", "ms per pair", "published, ms", "ratio", "floor moved once, ms", "floor layers, ms")
 COMPILED_HEAD = ("model", "size", "ms per pair", "published, ms", "ratio", "torch.compile of it, ms", "ratio")

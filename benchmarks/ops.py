@@ -25,10 +25,11 @@ from torch import Tensor
 from benchmarks.accuracy import wrong_ops
 from benchmarks.inputs import BT709
 from benchmarks.measure import Benchmark, Row, Size, arguments, milliseconds, number
-from vsrife.catalogue import BODY_LAYERS
-from vsrife.ops import choose, reference
+from vsrife.engine.color import PictureFormat, reading
+from vsrife.networks.catalogue import BODY_LAYERS
+from vsrife.ops import reference
+from vsrife.ops.dispatch import choose
 from vsrife.ops.reference import Axis, Conv, Expansion, Reading, Warping
-from vsrife.planes import PictureFormat, reading
 
 HEAD = ("op", "size", "ms", "plain PyTorch, ms", "ratio", "MB", "GB/s", "share of copying")
 

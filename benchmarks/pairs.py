@@ -36,9 +36,9 @@ from benchmarks.accuracy import psnr
 from benchmarks.inputs import BUNDLED, published, weights_of
 from benchmarks.measure import HD, LEAST_PSNR_DB, QUICK, SAMPLE, Rates, Report, Row, Size, begin, number, parser
 from benchmarks.network import work
-from vsrife.catalogue import MODELS
-from vsrife.devices import parse_precision
-from vsrife.ops.vnni import vectors_here
+from vsrife.engine.devices import parse_precision
+from vsrife.networks.catalogue import MODELS
+from vsrife.ops.cpu.int8 import vectors_here
 
 PRECISIONS = ("fp32", "bf16", "int8")
 LEAST_RATIOS: Mapping[str, float] = {"4.6": 3.5, "4.25": 6.0}  # at 1280x720, on 2 cores with AVX512-bf16

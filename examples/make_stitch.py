@@ -15,8 +15,8 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from vsrife.media.pictures import Picture, write_picture
-from vsrife.stitching import find_offset, stitch
+from vsrife.images.files import Picture, write_picture
+from vsrife.images.stitching import find_offset, stitch
 
 SAMPLE = Path(__file__).with_name("sample.mp4")
 FRAMES = 2, 8

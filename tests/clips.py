@@ -15,13 +15,13 @@ import torch
 import vapoursynth as vs
 from numpy.typing import NDArray
 
-import vsrife.filter
-from vsrife import pyramid
-from vsrife.engine import Picture
-from vsrife.fold import FoldedNet
-from vsrife.planes import PictureFormat
-from vsrife.staging import Arrived, Download
-from vsrife.tta import Averaging
+import vsrife.filters.rife
+from vsrife.engine.color import PictureFormat
+from vsrife.engine.engine import Picture
+from vsrife.engine.transfer import Arrived, Download
+from vsrife.networks import pyramid
+from vsrife.networks.fold import FoldedNet
+from vsrife.networks.tta import Averaging
 
 core = vs.core
 RGBPicture = NDArray[np.float32]
@@ -249,7 +249,7 @@ class LinearEngine:
 def linear_engine() -> Iterator[None]:
     """Filters made inside mix frames linearly instead of running the network."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(vsrife.filter, "Engine", LinearEngine)
+        patch.setattr(vsrife.filters.rife, "Engine", LinearEngine)
         yield
 
 

@@ -12,14 +12,14 @@ import torch
 from numpy.typing import NDArray
 
 import vsrife
-from vsrife import pyramid
-from vsrife.catalogue import DEFAULT_WEIGHTS
-from vsrife.engine import Engine, NetworkOptions, Picture, network
+from vsrife.checkpoints.weights import load_weights
+from vsrife.engine.color import Colorimetry, PictureFormat
+from vsrife.engine.engine import Engine, NetworkOptions, Picture, network
 from vsrife.errors import DeviceError, OptionError
-from vsrife.fold import FoldedNet
-from vsrife.network import IFNet
-from vsrife.planes import Colorimetry, PictureFormat
-from vsrife.weights import load_weights
+from vsrife.networks import pyramid
+from vsrife.networks.catalogue import DEFAULT_WEIGHTS
+from vsrife.networks.fold import FoldedNet
+from vsrife.networks.ifnet import IFNet
 
 HEIGHT, WIDTH = 61, 83
 DTYPES = {"uint8": 255.0, "uint16": 65535.0, "float16": 1.0, "float32": 1.0}

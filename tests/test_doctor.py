@@ -13,10 +13,11 @@ import torch
 import vapoursynth as vs
 
 import vsrife
-from vsrife import diagnosis, weights
-from vsrife.catalogue import DEFAULT_WEIGHTS
+from vsrife import doctor
+from vsrife.checkpoints import weights
 from vsrife.cli import main
-from vsrife.ops import vnni
+from vsrife.networks.catalogue import DEFAULT_WEIGHTS
+from vsrife.ops.cpu import int8
 
 
 @pytest.fixture(autouse=True)
@@ -24,8 +25,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A home of the test's own, and a benchmark of a second."""
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("VSRIFE_MODEL_DIR", str(tmp_path / "home" / "models"))
-    monkeypatch.setattr(diagnosis, "BENCHMARK_SIZES", ((64, 48), (80, 64)))
-    monkeypatch.setattr(diagnosis, "BENCHMARK_SECONDS", 1.0)
+    monkeypatch.setattr(doctor, "BENCHMARK_SIZES", ((64, 48), (80, 64)))
+    monkeypatch.setattr(doctor, "BENCHMARK_SECONDS", 1.0)
     (tmp_path / "home" / "models").mkdir(parents=True)
     return tmp_path / "home"
 
@@ -117,7 +118,7 @@ def test_precisions_of_the_cpu_are_told(monkeypatch: pytest.MonkeyPatch, capsys:
         ((), True, "units for bf16"),
         ((), False, "no units"),
     ):
-        monkeypatch.setattr(vnni, "vectors_here", lambda lanes=lanes: lanes)
+        monkeypatch.setattr(int8, "vectors_here", lambda lanes=lanes: lanes)
         monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda bf16=bf16: bf16)
         monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
         assert words in report(capsys, "--no-benchmark")["sections"]["devices"]["cpu"]
@@ -126,9 +127,9 @@ def test_precisions_of_the_cpu_are_told(monkeypatch: pytest.MonkeyPatch, capsys:
 def test_what_is_missing_is_told_with_its_remedy(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    version = diagnosis._version
-    monkeypatch.setattr(diagnosis, "_version", lambda name: None if name in ("numba", "av") else version(name))
-    monkeypatch.setattr(diagnosis, "PLUGINS", {"absent": ("it reads files", "pip install vapoursynth-absent")})
+    version = doctor._version
+    monkeypatch.setattr(doctor, "_version", lambda name: None if name in ("numba", "av") else version(name))
+    monkeypatch.setattr(doctor, "PLUGINS", {"absent": ("it reads files", "pip install vapoursynth-absent")})
     found = report(capsys, "--no-benchmark")
     assert found["sections"]["packages"]["numba"] == "not installed"
     text = problems(found)

@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 import vapoursynth as vs
-from clips import core, equal, pan, planes_of, without_rate
-from conftest import VSPipe
+
+from tests.clips import core, equal, pan, planes_of, without_rate
+from tests.conftest import VSPipe
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples"

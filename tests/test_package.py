@@ -17,8 +17,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import vsrife
-from vsrife.catalogue import DEFAULT_WEIGHTS
 from vsrife.cli import main
+from vsrife.networks.catalogue import DEFAULT_WEIGHTS
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

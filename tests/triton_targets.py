@@ -18,8 +18,10 @@ from triton.backends.nvidia.compiler import CUDABackend
 
 from benchmarks.inputs import folded, format_of, pictures
 from benchmarks.measure import Size
-from vsrife.engine import Engine
-from vsrife.ops import OP_NAMES, cases, rehearsal, triton_ops
+from vsrife.engine.engine import Engine
+from vsrife.ops import cases
+from vsrife.ops.cuda import kernels, rehearsal
+from vsrife.ops.dispatch import OP_NAMES
 
 THREADS_OF_A_WARP = 32
 CPU = torch.device("cpu")
@@ -42,19 +44,19 @@ class Absent:
 
 
 def compile_only(kernel: Any, grid: tuple[int, ...], *arguments: Any, **constants: Any) -> None:
-    """In place of `triton_ops._start`."""
-    kernel.warmup(*arguments, grid=grid, **constants, **triton_ops.FUSION)
+    """In place of `kernels._start`."""
+    kernel.warmup(*arguments, grid=grid, **constants, **kernels.FUSION)
 
 
 def check() -> None:
     """What a device has to pass, and every way of a residual convolution."""
     for op in OP_NAMES:
-        cases.run_all(triton_ops, op, torch.float16, CPU)
+        cases.run_all(kernels, op, torch.float16, CPU)
     for case, arguments in (*cases.checked("convolve", torch.float16), *cases.checked("convolve_chain", torch.float16)):
         if case.label == "residual":
-            ways = triton_ops.CONVOLVE_WAYS if case.op == "convolve" else triton_ops.CHAIN_WAYS
+            ways = kernels.CONVOLVE_WAYS if case.op == "convolve" else kernels.CHAIN_WAYS
             for name, way in ways.items():
-                if name not in triton_ops.CUDNN_WAYS:
+                if name not in kernels.CUDNN_WAYS:
                     way(*arguments)
 
 
@@ -69,15 +71,15 @@ def rehearse(compiled: list[str]) -> list[int]:
     def engine(width: int, height: int) -> Engine:
         return Engine(net, format_of(Size(width, height)))
 
-    with patch("vsrife.fold.choose", lambda *_given: triton_ops):
+    with patch("vsrife.networks.fold.choose", lambda *_given: kernels):
         first, second = pictures(Size(128, 64), CPU, 2)
         prepared = engine(128, 64)._prepare(first)
-        rehearsal.compile_ahead(*(partial(cases.run_all, triton_ops, op, torch.float16, CPU) for op in OP_NAMES))
+        rehearsal.compile_ahead(*(partial(cases.run_all, kernels, op, torch.float16, CPU) for op in OP_NAMES))
         rehearsal.compile_ahead(partial(prepared._rehearsal, net))
         assert (prepared._sources, prepared._calm[1]) == ((), ())  # nothing without values is kept
         counted()
         for op in OP_NAMES:
-            cases.run_all(triton_ops, op, torch.float16, CPU)
+            cases.run_all(kernels, op, torch.float16, CPU)
         counted()
         engine(128, 64).compute(first, second, 0.5)
         counted()
@@ -94,7 +96,7 @@ def rehearse(compiled: list[str]) -> list[int]:
 def broken() -> list[str]:
     """What is told of a kernel that an assembler refuses: in a rehearsal, and when it is started later."""
     told = []
-    works = [partial(cases.run_all, triton_ops, "calm", torch.float16, CPU)]
+    works = [partial(cases.run_all, kernels, "calm", torch.float16, CPU)]
     with patch.object(CUDABackend, "make_cubin", side_effect=RuntimeError("ptxas does not know this chip")):
         for run in (partial(rehearsal.compile_ahead, *works), *works, *works):
             try:
@@ -110,7 +112,7 @@ def main(what: str, capability: int) -> None:
     compiled = list[str]()
     triton.runtime.driver.set_active(Absent(capability))
     triton.knobs.compilation.listener = lambda *, src, **_rest: compiled.append(src.name)
-    with patch.object(triton_ops, "_start", compile_only), torch.inference_mode():
+    with patch.object(kernels, "_start", compile_only), torch.inference_mode():
         if what == "check":
             check()
             print(json.dumps(compiled))

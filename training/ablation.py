@@ -31,7 +31,7 @@ from training.prepare import Preparation
 from training.samples import Batch, Mix, Sampler
 from training.synthetic import Motion
 from training.trainer import Plan, Ranks, Schedule, Trainer, run
-from vsrife.network import IFNet
+from vsrife.networks.ifnet import IFNet
 from vsrife.ops.reference import resize
 
 HELD_OUT_EVERY = 8  # every so manyth clip is for the score

@@ -29,7 +29,7 @@ from training.evalsets import (
     natural,
     read_triplet,
 )
-from vsrife.metrics import Image8
+from vsrife.evaluation.metrics import Image8
 
 MIDDLEBURY = (
     "Beanbags", "Dimetrodon", "DogDance", "Grove2", "Grove3", "Hydrangea", "MiniCooper", "RubberWhale", "Urban2",

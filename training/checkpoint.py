@@ -71,7 +71,7 @@ def read_initial_weights(path: Path) -> dict[str, Tensor]:
     """
     if path.name in (CHECKPOINT_FILE, CARRIED_FILE):
         return {name: tensor.float() for name, tensor in load_checkpoint(path)["ema"].items()}
-    from vsrife.weights import read_weights
+    from vsrife.checkpoints.weights import read_weights
 
     return dict(read_weights(path).tensors)
 

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from vsrife.errors import RifeError
-from vsrife.metrics import Image8
+from vsrife.evaluation.metrics import Image8
 
 IMAGE_SUFFIXES = (".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".jpg", ".jpeg")
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".webm", ".mov", ".avi", ".y4m")

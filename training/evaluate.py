@@ -31,18 +31,18 @@ import vsrife
 from training.authors import AUTHORS_SETS
 from training.console import exit_code
 from training.evalsets import EvalSet, Item, find_sets
-from vsrife import legacy
-from vsrife.baselines import BASELINES, Interpolator
-from vsrife.bisection import reachable
-from vsrife.devices import parse_device
+from vsrife.checkpoints.loading import LegacyWeights, load_model
+from vsrife.checkpoints.weights import Weights
+from vsrife.engine.devices import parse_device
+from vsrife.engine.midpoint import reachable
 from vsrife.errors import OptionError
-from vsrife.generations import LegacyWeights, load_model
-from vsrife.metrics import METRICS, Image8
-from vsrife.network import IFNet
-from vsrife.report.pictures import Panel, method_row, save_png, strip
-from vsrife.report.plots import plot_sets
-from vsrife.report.tables import MEASURES, model_labels, number, score_table, write_csv
-from vsrife.weights import Weights
+from vsrife.evaluation.baselines import BASELINES, Interpolator
+from vsrife.evaluation.metrics import METRICS, Image8
+from vsrife.evaluation.plots import plot_sets
+from vsrife.evaluation.strips import Panel, method_row, save_png, strip
+from vsrife.evaluation.tables import MEASURES, model_labels, number, score_table, write_csv
+from vsrife.networks import legacy
+from vsrife.networks.ifnet import IFNet
 
 RANKING = ("psnr_db", "luma_psnr_db")  # what tells the worst cases
 

@@ -1,7 +1,7 @@
 """The forward that training differentiates: the published one, evaluated only where something reads it.
 
-The reference network (`vsrife.network`) keeps every map at full resolution. A block at 1/s of the frame reads two by
-two pixels of each s x s cell, so its flow, its warped frames and its losses are computed at those pixels alone.
+The reference network (`vsrife.networks.ifnet`) keeps every map at full resolution. A block at 1/s of the frame reads
+two by two pixels of each s x s cell, so its flow, its warped frames and its losses are computed at those pixels alone.
 Parameters stay in an `IFNet`; the result equals its forward within float rounding.
 """
 
@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vsrife.catalogue import FLOW_CHANNELS, IMAGE_CHANNELS, Layout
-from vsrife.network import IFBlock, IFNet, ResidualConv
+from vsrife.networks.catalogue import FLOW_CHANNELS, IMAGE_CHANNELS, Layout
+from vsrife.networks.ifnet import IFBlock, IFNet, ResidualConv
 from vsrife.ops.reference import LEAKY_SLOPE, resize
 
 MASK_CHANNEL = FLOW_CHANNELS

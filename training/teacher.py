@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from training.forward import Estimate, TrainingForward, warp
 from training.start import initialise
-from vsrife.catalogue import FLOW_CHANNELS, IMAGE_CHANNELS
-from vsrife.network import ResidualConv, leaky
+from vsrife.networks.catalogue import FLOW_CHANNELS, IMAGE_CHANNELS
+from vsrife.networks.ifnet import ResidualConv, leaky
 from vsrife.ops.reference import resize
 
 TEACHER_SCALE = 2  # side of the frame / side the privileged block works at

@@ -24,10 +24,10 @@ from training.prepare import Preparation
 from training.samples import Mix, Sampler
 from training.synthetic import Motion
 from training.trainer import find_layout
-from vsrife.catalogue import BODY_LAYERS, Layout
+from vsrife.checkpoints.weights import recognise_layout
 from vsrife.errors import OptionError
-from vsrife.network import IFNet
-from vsrife.weights import recognise_layout
+from vsrife.networks.catalogue import BODY_LAYERS, Layout
+from vsrife.networks.ifnet import IFNet
 
 STEPS, CROPS, CROP_PX = 3, 8, 256
 CPU = torch.device("cpu")

@@ -26,9 +26,9 @@ from training.samples import WIDE_CROPS, Batch, Draws, Mix, Sampler
 from training.start import initialise
 from training.synthetic import Motion
 from training.teacher import Class
-from vsrife.catalogue import LAYOUTS, MODELS, Layout
 from vsrife.errors import OptionError
-from vsrife.network import IFNet
+from vsrife.networks.catalogue import LAYOUTS, MODELS, Layout
+from vsrife.networks.ifnet import IFNet
 
 GRADIENT_LIMIT = 1.0
 WINDOW_SPREAD_PX = (3.0, 8.0)  # standard deviation of the moving window's shift, first and last

@@ -12,9 +12,9 @@ from vsrife.errors import ClipError, DeviceError, MediaError, OptionError, RifeE
 
 if TYPE_CHECKING:
     from vsrife.arrays import flow, interpolate
-    from vsrife.filter import RIFE, rife
-    from vsrife.merging import merge
-    from vsrife.motion import Flow
+    from vsrife.filters.flow import Flow
+    from vsrife.filters.merge import merge
+    from vsrife.filters.rife import RIFE, rife
 
 __version__ = "0.1.0"
 
@@ -35,12 +35,12 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Flow": "vsrife.motion",
-    "RIFE": "vsrife.filter",
+    "Flow": "vsrife.filters.flow",
+    "RIFE": "vsrife.filters.rife",
     "flow": "vsrife.arrays",
     "interpolate": "vsrife.arrays",
-    "merge": "vsrife.merging",
-    "rife": "vsrife.filter",
+    "merge": "vsrife.filters.merge",
+    "rife": "vsrife.filters.rife",
 }
 
 

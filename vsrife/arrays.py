@@ -13,11 +13,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vsrife.devices import parse_device, parse_precision, parse_scale
-from vsrife.engine import Engine, NetworkOptions, Picture, network
+from vsrife.engine.color import Colorimetry, PictureFormat, to_samples
+from vsrife.engine.devices import parse_device, parse_precision, parse_scale
+from vsrife.engine.engine import Engine, NetworkOptions, Picture, network
 from vsrife.errors import OptionError
-from vsrife.network import warp_by_flow
-from vsrife.planes import Colorimetry, PictureFormat, to_samples
+from vsrife.networks.ifnet import warp_by_flow
 
 Timestep = float | NDArray[Any] | Tensor
 

@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from golden.make_inputs import frames, weights
-from vsrife.catalogue import LAYOUTS, MODELS, Layout
+from tests.golden.make_inputs import frames, weights
+from vsrife.networks.catalogue import LAYOUTS, MODELS, Layout
 
 FOLDER = Path(__file__).parent
 

@@ -20,9 +20,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from golden import frame_pair
-from vsrife.catalogue import LEGACY_LAYOUTS, LEGACY_MODELS, LegacyLayout, Shape
-from vsrife.legacy import tensor_shapes
+from tests.golden import frame_pair
+from vsrife.networks.catalogue import LEGACY_LAYOUTS, LEGACY_MODELS, LegacyLayout, Shape
+from vsrife.networks.legacy import tensor_shapes
 
 OWN = Path(__file__).parent / "legacy_outputs.npz"
 _MODES = ("uhd", "tta", "temporal", "flip")  # of other programs

@@ -28,11 +28,11 @@ from vsrife.errors import ClipError, MediaError, OptionError, RifeError
 if TYPE_CHECKING:
     import vapoursynth as vs
 
-    from vsrife.comparison import Result
-    from vsrife.media.source import Source
-    from vsrife.media.timeline import Timeline
+    from vsrife.evaluation.comparison import Result
+    from vsrife.timing.timeline import Timeline
+    from vsrife.video.source import Source
 
-_BASELINES = ("repeat", "blend", "dis")  # as in `vsrife.baselines`, which is slow to import
+_BASELINES = ("repeat", "blend", "dis")  # as in `vsrife.evaluation.baselines`, which is slow to import
 _MEASURES = ("psnr_db", "ssim", "ssimulacra2")
 _CUTS_SHOWN = 5
 
@@ -129,9 +129,9 @@ def _run(
     start: str | None, end: str | None, frames: int | None, deinterlace: bool, sc_threshold: float, worst: int,
 ) -> tuple[Result, Seconds]:  # fmt: skip
     """Gives the result, and the time of each of its frames."""
-    from vsrife.comparison import compare as compare_clip
-    from vsrife.comparison import plan_dropping
-    from vsrife.media.source import explained, open_source
+    from vsrife.evaluation.comparison import compare as compare_clip
+    from vsrife.evaluation.comparison import plan_dropping
+    from vsrife.video.source import explained, open_source
 
     for package in ("cv2", "matplotlib.figure", "PIL.Image"):
         import_module(package)  # one that is missing is missed now, not when the work is done
@@ -149,7 +149,7 @@ def _run(
 
 def _models(network: Sequence[NetworkArguments]) -> dict[str, dict[str, Any]]:
     """A short name and the filter's keywords of each model."""
-    from vsrife.report.tables import model_labels
+    from vsrife.evaluation.tables import model_labels
 
     chosen = list({arguments.model: arguments for arguments in network}.values())
     names = model_labels([arguments.model for arguments in chosen])
@@ -157,7 +157,7 @@ def _models(network: Sequence[NetworkArguments]) -> dict[str, dict[str, Any]]:
 
 
 def _part(source: Source, start: str | None, end: str | None, frames: int | None, deinterlace: bool) -> _Part:
-    from vsrife.media.plan import VideoOptions, make_plan, parse_mark, prepare
+    from vsrife.video.plan import VideoOptions, make_plan, parse_mark, prepare
 
     options = VideoOptions(
         start=parse_mark("--start", start) if start else None,
@@ -198,7 +198,7 @@ def _output_folder(folder: Path, overwrite: bool) -> Iterator[Path]:
 
 
 def _say(console: Console, means: Mapping[str, Mapping[str, float]], result: Result) -> None:
-    from vsrife.report.tables import score_table
+    from vsrife.evaluation.tables import score_table
 
     for method, values in means.items():
         console.event("score", method=method, frames=len(result.numbers), **values)
@@ -226,10 +226,10 @@ def _ordinal(n: int) -> str:
 
 
 def _write(folder: Path, title: str, seconds: Seconds, result: Result, *, html: bool) -> None:
-    from vsrife.report.pages import Page, write_page
-    from vsrife.report.pictures import method_row, save_png, strip
-    from vsrife.report.plots import plot_time
-    from vsrife.report.tables import number, write_csv
+    from vsrife.evaluation.page import Page, write_page
+    from vsrife.evaluation.plots import plot_time
+    from vsrife.evaluation.strips import method_row, save_png, strip
+    from vsrife.evaluation.tables import number, write_csv
 
     scores, gaps = result.scores, _stretches(result.left_out())
     rows = zip(

@@ -8,8 +8,8 @@ from typing import get_args
 import click
 from click.shell_completion import CompletionItem, get_completion_class
 
-from vsrife.catalogue import LEGACY_MODELS, MODELS, Precision
-from vsrife.weights import installed_names
+from vsrife.checkpoints.weights import installed_names
+from vsrife.networks.catalogue import LEGACY_MODELS, MODELS, Precision
 
 
 @click.command(
@@ -50,7 +50,7 @@ def complete_precision(ctx: click.Context, param: click.Parameter, incomplete: s
 
 def complete_codec(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:  # noqa: ARG001
     try:
-        from vsrife.media.codecs import CODECS
+        from vsrife.video.codecs import CODECS
     except ImportError:  # without the extra `cli`
         return []
     return _matching((row.name for row in CODECS), incomplete)

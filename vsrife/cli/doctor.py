@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from vsrife.diagnosis import Diagnosis
+    from vsrife.doctor import Diagnosis
 
 
 @click.command(epilog="Example:  vsrife doctor > report.txt")
@@ -21,7 +21,7 @@ def doctor(benchmark: bool, as_json: bool) -> int:
     Versions, devices, plugins, encoders, models and folders, a small test and a benchmark; problems and what to do
     about them come first. Nothing private is printed. The exit code is 1 if no frame can be made here.
     """
-    from vsrife.diagnosis import diagnose
+    from vsrife.doctor import diagnose
 
     diagnosis = diagnose(benchmark=benchmark)
     if as_json:

@@ -15,7 +15,7 @@ from vsrife.errors import OptionError
 
 if TYPE_CHECKING:
     from vsrife.arrays import Flow
-    from vsrife.media.pictures import Picture
+    from vsrife.images.files import Picture
 
 _FILES = (
     "to_a.flo", "to_b.flo", "to_a.png", "to_b.png", "mask.png", "warp_a.png", "warp_b.png", "between.png",
@@ -56,7 +56,7 @@ def flow(
     A to B as Middlebury defines it; with --timestep 1 to_a.flo is that from B to A.
     """
     from vsrife.arrays import Pair
-    from vsrife.media.pictures import Picture, alike, read_picture
+    from vsrife.images.files import Picture, alike, read_picture
 
     a, b = alike(read_picture(first), read_picture(second), (str(first), str(second)))
     folder = first.with_name("flow") if output is None else output
@@ -75,8 +75,8 @@ def flow(
 
 
 def _write(path: Path, seen: Flow[Any], between: Picture | None, largest: float | None, icc: bytes | None) -> None:
-    from vsrife.media.flow_files import flow_colours, write_flo
-    from vsrife.media.pictures import Picture, write_picture
+    from vsrife.images.files import Picture, write_picture
+    from vsrife.images.flow_files import flow_colours, write_flo
 
     if path.name == "between.png":
         assert between is not None

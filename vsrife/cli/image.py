@@ -14,7 +14,7 @@ from vsrife.cli.options import NetworkArguments, SectionedCommand, console_optio
 from vsrife.errors import OptionError
 
 if TYPE_CHECKING:
-    from vsrife.media.pictures import Picture
+    from vsrife.images.files import Picture
 
 _DEFAULT_RATE = "24"
 _times, _stitch, _output = (partial(option, section=section) for section in ("Times", "Stitching", "Output"))
@@ -59,9 +59,9 @@ def image(
     PNG and TIFF of 8 and 16 bits, JPEG and WebP; alpha and the ICC profile are kept. Animations and videos begin with A
     and end with B.
     """
-    from vsrife.media.animation import MOVING_SUFFIXES, check_animation, write_animation
-    from vsrife.media.pictures import check_writable, write_picture
-    from vsrife.options import parse_fps
+    from vsrife.filters.arguments import parse_fps
+    from vsrife.images.animation import MOVING_SUFFIXES, check_animation, write_animation
+    from vsrife.images.files import check_writable, write_picture
 
     if multi and timesteps:
         raise OptionError("--multi and --timestep both say which times; give one of them")
@@ -101,8 +101,8 @@ def _stitch_pictures(
     first: Path, second: Path, offset: str | None, output: Path | None, quality: int | None, overwrite: bool,
     network: NetworkArguments, console: Console,
 ) -> None:  # fmt: skip
-    from vsrife.media.pictures import Picture, check_writable, write_picture
-    from vsrife.stitching import find_offset, stitch
+    from vsrife.images.files import Picture, check_writable, write_picture
+    from vsrife.images.stitching import find_offset, stitch
 
     a, b = _read_alike(first, second, console, same_size=False)
     (path,) = name_outputs(output, first, second, a, 1)
@@ -123,7 +123,7 @@ def _parse_offset(text: str) -> tuple[int, int]:
 
 
 def _read_alike(first: Path, second: Path, console: Console, *, same_size: bool = True) -> tuple[Picture, Picture]:
-    from vsrife.media.pictures import alike, read_picture
+    from vsrife.images.files import alike, read_picture
 
     a, b = alike(read_picture(first), read_picture(second), (str(first), str(second)), same_size=same_size)
     if a.icc != b.icc:
@@ -135,7 +135,7 @@ def _between(
     a: Picture, b: Picture, times: list[float], network: NetworkArguments, advance: Advance
 ) -> Iterator[Picture]:
     from vsrife.arrays import Pair
-    from vsrife.media.pictures import Picture
+    from vsrife.images.files import Picture
 
     pair: Pair[Any] = Pair(a.pixels, b.pixels, **network.keywords())
     for number, time in enumerate(times, 1):
@@ -158,7 +158,7 @@ def name_outputs(output: Path | None, first: Path, second: Path, picture: Pictur
         picture: what the results are like; their suffix is that of A where it can hold them.
         count: of results.
     """
-    from vsrife.media.pictures import PICTURE_SUFFIXES, numbered
+    from vsrife.images.files import PICTURE_SUFFIXES, numbered
 
     deep = picture.bits > 8 or picture.has_alpha
     kept = first.suffix.lower() in PICTURE_SUFFIXES and not (deep and first.suffix.lower() in (".jpg", ".jpeg"))

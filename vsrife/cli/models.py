@@ -10,12 +10,12 @@ from typing import Any, cast
 
 import click
 
-from vsrife.catalogue import FLOW_SCALES, MODELS, ModelSpec
+from vsrife.checkpoints.download import UnreachableError, download
+from vsrife.checkpoints.installed import StoredModel, import_model, remove, stored_model, stored_models, verify
+from vsrife.checkpoints.weights import download_command, model_directory, named_version, split_legacy
 from vsrife.cli.completion import complete_model, complete_version
-from vsrife.download import UnreachableError, download
 from vsrife.errors import OptionError, WeightsError
-from vsrife.store import StoredModel, import_model, remove, stored_model, stored_models, verify
-from vsrife.weights import download_command, model_directory, named_version, split_legacy
+from vsrife.networks.catalogue import FLOW_SCALES, MODELS, ModelSpec
 
 _COLUMNS = ("model", "layout", "parameters", "size", "licence", "where")
 _RIGHT = ("parameters", "size")
@@ -144,9 +144,9 @@ def export_models(name: str, target: Path, precision: str, scale: float | None, 
         raise OptionError(f"--scale is 0.25, 0.5, 1, 2 or 4 and for .onnx, got {scale:g} for {target.name}; correct it")
     if target.exists() and not overwrite:
         raise WeightsError(f"{target} exists already; replace it with --overwrite, or give another name")
-    from vsrife.export import Half, export_onnx, export_safetensors
-    from vsrife.generations import load_model
-    from vsrife.weights import Weights
+    from vsrife.checkpoints.export import Half, export_onnx, export_safetensors
+    from vsrife.checkpoints.loading import load_model
+    from vsrife.checkpoints.weights import Weights
 
     weights = load_model(name)
     if suffix == ".onnx":

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from vsrife.catalogue import FLOW_SCALES
 from vsrife.cli.completion import complete_device, complete_model, complete_precision
 from vsrife.cli.console import Console
 from vsrife.errors import OptionError
+from vsrife.networks.catalogue import FLOW_SCALES
 
 if TYPE_CHECKING:
-    from vsrife.media.plan import VideoOptions
+    from vsrife.video.plan import VideoOptions
 
 
 class SectionedOption(click.Option):
@@ -90,8 +90,8 @@ class ClipArguments:
         Raises:
             OptionError: one of them is none, or two contradict each other.
         """
-        from vsrife.media.plan import VideoOptions, parse_mark
-        from vsrife.options import parse_fps, parse_multi
+        from vsrife.filters.arguments import parse_fps, parse_multi
+        from vsrife.video.plan import VideoOptions, parse_mark
 
         if sum(value is not None for value in (self.multi, self.exp, self.fps)) > 1:
             raise OptionError("--multi, --exp and --fps say the same in different ways; give one of them")

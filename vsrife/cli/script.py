@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from vsrife.catalogue import MODELS
+from vsrife.checkpoints.weights import named_version
 from vsrife.cli.options import (
     ClipArguments,
     NetworkArguments,
@@ -19,10 +19,10 @@ from vsrife.cli.options import (
     option,
 )
 from vsrife.errors import OptionError
-from vsrife.weights import named_version
+from vsrife.networks.catalogue import MODELS
 
 if TYPE_CHECKING:
-    from vsrife.media.plan import VideoOptions
+    from vsrife.video.plan import VideoOptions
 
 
 @click.command(
@@ -48,9 +48,9 @@ def script(source: Path | None, clip: ClipArguments, network: NetworkArguments, 
         return
     if source is None:
         raise OptionError("IN is missing; name a video file, or use --mpv for a script that any file plays through")
-    from vsrife.media.plan import make_plan
-    from vsrife.media.script import vapoursynth_script
-    from vsrife.media.source import open_source
+    from vsrife.video.plan import make_plan
+    from vsrife.video.script import vapoursynth_script
+    from vsrife.video.source import open_source
 
     opened = open_source(source, upright=True)
     plan = make_plan(options, opened.timeline, opened.field_based, opened.keywords)
@@ -58,7 +58,7 @@ def script(source: Path | None, clip: ClipArguments, network: NetworkArguments, 
 
 
 def _print_mpv(source: Path | None, options: VideoOptions) -> None:
-    from vsrife.media.script import MPV_LINE, mpv_script
+    from vsrife.video.script import MPV_LINE, mpv_script
 
     if source is not None:
         raise OptionError(f"--mpv plays any file, got {source}; leave IN out")

@@ -30,9 +30,9 @@ from vsrife.cli.options import (
 from vsrife.errors import OptionError, RifeError
 
 if TYPE_CHECKING:
-    from vsrife.media.inputs import Input
-    from vsrife.media.job import Outcome, Reporter, VideoJob
-    from vsrife.media.source import Source
+    from vsrife.video.inputs import Input
+    from vsrife.video.job import Outcome, Reporter, VideoJob
+    from vsrife.video.source import Source
 
 _DONE, _FAILED, _INTERRUPTED = 0, 1, 130
 _KEPT_SUFFIXES = frozenset({".mp4", ".mkv", ".mov", ".m4v", ".webm"})  # others become .mkv
@@ -114,10 +114,10 @@ def _tasks(
     output_dir: str | None, container: str | None, images: str | None, png: str | None, y4m: str | None,
     montage: bool, overwrite: bool, skip_existing: bool, resume: bool, segment: str, **encode: Any,
 ) -> list[_Task]:  # fmt: skip
-    from vsrife.media import segments
-    from vsrife.media.inputs import find_inputs
-    from vsrife.media.job import VideoJob
-    from vsrife.media.muxer import EncodeOptions
+    from vsrife.video.inputs import find_inputs
+    from vsrife.video.job import VideoJob
+    from vsrife.video.muxer import EncodeOptions
+    from vsrife.video.resume import folder_of
 
     kind = _kind(images, png, y4m)
     elsewhere = kind.place or output_dir
@@ -134,7 +134,7 @@ def _tasks(
             encode=EncodeOptions(**encode), montage=montage, resume=resume, overwrite=overwrite,
             piece_seconds=_above_zero("--segment", segment),
         )  # fmt: skip
-        complete = output.exists() and not segments.folder_of(output).exists()
+        complete = output.exists() and not folder_of(output).exists()
         tasks.append(_Task(each.name, job, kind.make, skip_existing and complete))
     return tasks
 
@@ -156,8 +156,8 @@ class _Kind:
 
 def _kind(images: str | None, png: str | None, y4m: str | None) -> _Kind:
     """What the options ask for; a video file without any of them."""
-    from vsrife.media.job import run
-    from vsrife.media.sequence import pattern_of, write_pictures
+    from vsrife.video.image_sequence import pattern_of, write_pictures
+    from vsrife.video.job import run
 
     given = [name for name, value in (("--images", images), ("--png", png), ("--y4m", y4m)) if value is not None]
     if len(given) > 1:
@@ -172,9 +172,9 @@ def _kind(images: str | None, png: str | None, y4m: str | None) -> _Kind:
 
 
 def _write_y4m(job: VideoJob, report: Reporter) -> Outcome:
-    from vsrife.media.job import check_output
-    from vsrife.media.pictures import written
-    from vsrife.media.y4m import write_y4m
+    from vsrife.images.files import written
+    from vsrife.video.job import check_output
+    from vsrife.video.y4m import write_y4m
 
     if str(job.output) == "-":
         return write_y4m(job, sys.stdout.buffer, report)
@@ -185,9 +185,9 @@ def _write_y4m(job: VideoJob, report: Reporter) -> Outcome:
 
 def _opener(each: Input, rate: str | None, *, upright: bool) -> Callable[[Path | None], Source]:
     """Opens an input; is given a folder for the index."""
-    from vsrife.media.sequence import DEFAULT_RATE, open_pictures
-    from vsrife.media.source import open_source
-    from vsrife.options import parse_fps
+    from vsrife.filters.arguments import parse_fps
+    from vsrife.video.image_sequence import DEFAULT_RATE, open_pictures
+    from vsrife.video.source import open_source
 
     given = None if rate is None else parse_fps(rate)
     if not each.sequence:
@@ -276,7 +276,7 @@ def _run_all(tasks: Sequence[_Task], console: Console, stop: threading.Event) ->
 
 
 def _run(task: _Task, console: Console, stop: threading.Event) -> Outcome:
-    from vsrife.media.job import Reporter
+    from vsrife.video.job import Reporter
 
     with console.progress(Path(task.name).name, None) as advance:
 

@@ -1,0 +1,1 @@
+"""Weights files: find, read, recognise, download, import and export."""

@@ -1,0 +1,461 @@
+"""Reads models of rife-ncnn-vulkan: `flownet.param` with `flownet.bin`, and what HD v1 to v3 have beside them.
+
+A `.param` file is the graph as text, a `.bin` file the layers' data in the graph's order, without names. The graph is
+not run: its layers with data must be, one by one, those of a known layout in the order of evaluation, and what decides
+the function beside them (activations, resizing factors) must be as there. A changed graph is refused.
+
+Source: the format is that of ncnn (Tencent, BSD 3-Clause), see its wiki on the param and model file structure.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vsrife.checkpoints.weights import StoredFile, read_bytes
+from vsrife.errors import WeightsError
+from vsrife.networks.catalogue import LAYOUTS, LEGACY_LAYOUTS, MODELS, Layout, LegacyLayout, Shape
+
+if TYPE_CHECKING:
+    from torch import nn
+
+SUFFIX = ".param"
+NET_FILES = {"contextnet": "contextnet", "unet": "fusionnet"}  # the name in PyTorch, and that of the files here
+
+_MAGIC = "7767517"
+_FLOAT32, _FLOAT32_RAW, _FLOAT16 = 0, 0x0002C056, 0x01306B47  # flags before a layer's weight
+_LEAKY, _SIGMOID, _LEAKY_SLOPE = 2, 4, 0.2  # fused activations, and the only slope there is
+_WITH_DATA = ("Convolution", "ConvolutionDepthWise", "Deconvolution", "InnerProduct", "PReLU", "MemoryData")
+_EXPORTED = ("E01", "E02", "E03", "E04", "E06")  # the older generations that exist as graphs
+_LAST = "unet.conv"  # the layer that a sigmoid may be part of
+_BATCH_NORM_EPS = 1e-5
+_ADVICE = "get the original files; of graphs with the ensemble or refinement built in take the one without"
+
+Keys = Mapping[int, tuple[float, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class GraphLayer:
+    """One line of a graph."""
+
+    kind: str
+    name: str
+    keys: Keys  # of a number: one value; of an array: all
+
+    def key(self, key: int, default: float = 0) -> float:
+        return self.keys.get(key, (default,))[0]
+
+    @property
+    def weights(self) -> int:
+        """How many values the weight has."""
+        if self.kind == "PReLU":
+            return int(self.key(0))
+        if self.kind == "MemoryData":
+            return math.prod(int(self.key(k)) or 1 for k in range(3))
+        return int(self.key(2 if self.kind == "InnerProduct" else 6))
+
+    @property
+    def has_bias(self) -> bool:
+        return self.kind not in ("PReLU", "MemoryData") and bool(self.key(1 if self.kind == "InnerProduct" else 5))
+
+    @property
+    def leaks(self) -> bool:
+        """Whether it ends in, or is, the network's LeakyReLU."""
+        if self.kind == "ReLU":
+            return True
+        return self.kind in _WITH_DATA and self.key(9) == _LEAKY and self.kind != "InnerProduct"
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """Where the data of one layer belong.
+
+    Attributes:
+        kind: of the layer.
+        name: of the PyTorch layer, or of the parameter for "MemoryData".
+        shape: of the weight as PyTorch has it.
+        stride: of a convolution.
+        groups: of a convolution.
+        bias: whether it has one.
+        norm: name of the batch normalisation that is folded into it, or "".
+        slope: name of the single PReLU slope that the graph holds as text, or "".
+        copy: the same layer once more, for the other frame.
+    """
+
+    kind: str
+    name: str
+    shape: Shape
+    stride: int = 1
+    groups: int = 1
+    bias: bool = False
+    norm: str = ""
+    slope: str = ""
+    copy: bool = False
+
+
+def companions(param: Path) -> list[Path]:
+    """The other files that belong to a graph and lie beside it: its data, and the further pairs of HD v1 to v3."""
+    pairs = [param.with_name(f"{name}{SUFFIX}") for name in NET_FILES.values()]
+    files = [path for graph in (param, *pairs) for path in (graph, graph.with_suffix(".bin"))]
+    return [path for path in files[1:] if path.is_file()]
+
+
+def read(param: Path) -> tuple[StoredFile, Layout | LegacyLayout]:
+    """Read the model that a `flownet.param` is the graph of.
+
+    Args:
+        param: the graph; the other files lie beside it.
+
+    Returns:
+        Tensors under the names that a .pkl file has, exact as stored, and their layout.
+
+    Raises:
+        WeightsError: a file is missing, cut short, no such file, or its graph is not that of a known model.
+    """
+    digest = hashlib.sha256()
+    graph = _read_graph(param)
+    layout = _recognise(graph, param)
+    _check_factors(graph, layout, param)
+    tensors = _read_data(graph, _slots(layout, "flownet"), param, digest.update)
+    if isinstance(layout, LegacyLayout) and layout.refiner:
+        for net, file in NET_FILES.items():
+            path = param.with_name(f"{file}{SUFFIX}")
+            graph, slots = _read_graph(path), _slots(layout, net)
+            different = _first_difference(graph, slots)
+            if different is not None:
+                raise WeightsError(
+                    f"{path} is not that of {layout.id}, {_expected(graph, slots, different)}; {_ADVICE}"
+                )
+            tensors |= _read_data(graph, slots, path, digest.update)
+    import torch
+
+    stored = {name: torch.from_numpy(np.array(array)) for name, array in tensors.items()}
+    return StoredFile(param, stored, digest.hexdigest()), layout
+
+
+# --- the graph --------------------------------------------------------------------------------------------------------
+
+
+def _read_graph(path: Path) -> list[GraphLayer]:
+    """The layers of a graph, in their order."""
+    if not path.is_file():
+        raise WeightsError(f"{path} does not exist; put all files of the model into one folder")
+    magic, *lines = read_bytes(path).decode("utf-8", errors="replace").splitlines()
+    if magic.strip() != _MAGIC:
+        raise WeightsError(f"{path} is no ncnn graph as text, got {magic[:24]!r} where {_MAGIC} stands; get it again")
+    counts, *lines = lines or [""]
+    layers = [_parse_line(line, path) for line in lines if line.strip()]
+    count = counts.split()[0] if counts.split() else "nothing"
+    if count != str(len(layers)):
+        raise WeightsError(
+            f"{path} is cut short or changed, got {len(layers)} layers where it says {count}; get it again"
+        )
+    return layers
+
+
+def _parse_line(line: str, path: Path) -> GraphLayer:
+    try:
+        kind, name, inputs, outputs, *rest = line.split()
+        keys = [word.split("=", 1) for word in rest[int(inputs) + int(outputs) :]]
+        return GraphLayer(kind, name, {_key(key): _values(key, value) for key, value in keys})
+    except ValueError as error:
+        raise WeightsError(f"{path} is damaged, got the line {line[:60]!r}; get it again") from error
+
+
+def _key(text: str) -> int:
+    key = int(text)
+    return key if key >= 0 else -key - 23300
+
+
+def _values(key: str, text: str) -> tuple[float, ...]:
+    values = tuple(map(float, text.split(",")))
+    return values[1:] if int(key) < 0 else values  # arrays begin with their length
+
+
+def _with_data(graph: Sequence[GraphLayer]) -> list[GraphLayer]:
+    return [layer for layer in graph if layer.kind in _WITH_DATA]
+
+
+# --- the layouts ------------------------------------------------------------------------------------------------------
+
+
+def _candidates() -> list[Layout | LegacyLayout]:
+    return [*LAYOUTS.values(), *(LEGACY_LAYOUTS[name] for name in _EXPORTED)]
+
+
+def _recognise(graph: Sequence[GraphLayer], path: Path) -> Layout | LegacyLayout:
+    """The layout with exactly these layers. Where two have them, that of the version which the folder is named for."""
+    found = [layout for layout in _candidates() if _first_difference(graph, _slots(layout, "flownet")) is None]
+    if found:
+        version = re.search(r"v?(\d+\.\d+)", path.absolute().parent.name)
+        spec = MODELS.get(version[1]) if version else None
+        return spec.layout if spec and spec.layout in found else found[-1]
+
+    nearest = max(_candidates(), key=lambda layout: _likeness(graph, _slots(layout, "flownet")))
+    slots = _slots(nearest, "flownet")
+    index = _first_difference(graph, slots)
+    assert index is not None
+    difference = _expected(graph, slots, index)
+    raise WeightsError(f"{path} is the graph of no known model, nearest is {nearest.id}, but {difference}; {_ADVICE}")
+
+
+def _likeness(graph: Sequence[GraphLayer], slots: Sequence[Slot]) -> int:
+    """How many layers with data are as they should be, counted from both ends."""
+    layers = _with_data(graph)
+    pairs = list(zip(layers, slots, strict=False)) + list(zip(layers[::-1], slots[::-1], strict=False))
+    return sum(_fits(layer, slot) for layer, slot in pairs)
+
+
+def _first_difference(graph: Sequence[GraphLayer], slots: Sequence[Slot]) -> int | None:
+    """The index of the first layer with data that is not the slot's; None if all are, and all activations."""
+    layers = _with_data(graph)
+    slots = _suited(layers, slots)
+    for i, (layer, slot) in enumerate(zip(layers, slots, strict=False)):
+        if not _fits(layer, slot):
+            return i
+    return min(len(layers), len(slots)) if len(layers) != len(slots) else None
+
+
+def _suited(layers: Sequence[GraphLayer], slots: Sequence[Slot]) -> Sequence[Slot]:
+    """Some exports have beta multiplied into the convolutions."""
+    if any(layer.kind == "MemoryData" for layer in layers):
+        return slots
+    return [slot for slot in slots if slot.kind != "MemoryData"]
+
+
+def _fits(layer: GraphLayer, slot: Slot) -> bool:
+    if (layer.kind, layer.weights, layer.has_bias) != (slot.kind, math.prod(slot.shape), slot.bias):
+        return False
+    if slot.kind in ("PReLU", "MemoryData"):
+        return True
+    if slot.kind == "InnerProduct":
+        return layer.key(9) == (_LEAKY if slot.slope else _SIGMOID) and layer.key(0) == slot.shape[0]
+    kernel = slot.shape[-1]
+    outputs = slot.shape[1 if slot.kind == "Deconvolution" else 0]
+    padding = 1 if slot.kind == "Deconvolution" else kernel // 2
+    got = (layer.key(0), layer.key(1), layer.key(2, 1), layer.key(3, 1), layer.key(4), layer.key(7, 1))
+    return got == (outputs, kernel, 1, slot.stride, padding, slot.groups) and _fused_fits(layer, slot)
+
+
+def _fused_fits(layer: GraphLayer, slot: Slot) -> bool:
+    """Whether the activation that is part of a convolution, if any, is one that the network may have there."""
+    if layer.key(9) == _LEAKY:
+        return math.isclose(layer.key(10), _LEAKY_SLOPE, rel_tol=1e-6)
+    return layer.key(9) == 0 or (layer.key(9) == _SIGMOID and slot.name == _LAST)
+
+
+def _expected(graph: Sequence[GraphLayer], slots: Sequence[Slot], index: int) -> str:
+    """What stands at an index of the layers with data, and what should."""
+    layers = _with_data(graph)
+    slots = _suited(layers, slots)
+    got = f"{layers[index].kind} {layers[index].name}" if index < len(layers) else "no further layer"
+    slot = slots[index] if index < len(slots) else None
+    wanted = f"{slot.name} ({slot.kind} {'×'.join(map(str, slot.shape))}, stride {slot.stride})" if slot else "the end"
+    return f"got {got} where {wanted} belongs"
+
+
+def _check_factors(graph: Sequence[GraphLayer], layout: Layout | LegacyLayout, path: Path) -> None:
+    """Whether blocks work at the sizes that they should, and as many activations are there as should be.
+
+    Raises:
+        WeightsError: no.
+    """
+    resizes = [layer for layer in graph if layer.kind == "Interp"]
+    bad = [layer.name for layer in resizes if not _resizes_plainly(layer)]
+    factors = {layer.key(1, 1) for layer in resizes if layer.key(1, 1) < 1}
+    wanted = [set(map(_reduced, scales)) - {1.0} for scales in _scale_lists(layout)]
+    if bad or factors not in wanted:
+        got = f"{bad[0]} of another kind" if bad else ", ".join(f"{f:g}" for f in sorted(factors))
+        raise WeightsError(
+            f"{path} resizes in another way than {layout.id}, got {got} where "
+            f"{', '.join(f'{f:g}' for f in sorted(wanted[0]))} belong; {_ADVICE}"
+        )
+    leaks, slopes = [layer for layer in graph if layer.leaks], {layer.key(0) for layer in graph if layer.kind == "ReLU"}
+    if len(leaks) != _activations(layout) or any(not math.isclose(s, _LEAKY_SLOPE, rel_tol=1e-6) for s in slopes):
+        raise WeightsError(
+            f"{path} has other activations than {layout.id}, got {len(leaks)} LeakyReLU of slopes "
+            f"{', '.join(f'{s:g}' for s in sorted(slopes | {_LEAKY_SLOPE}))} where {_activations(layout)} of "
+            f"{_LEAKY_SLOPE} belong; {_ADVICE}"
+        )
+
+
+def _resizes_plainly(layer: GraphLayer) -> bool:
+    """Bilinear, by one factor, with half-pixel centres, and not to a fixed size."""
+    return layer.key(0) == 2 and layer.key(1, 1) == layer.key(2, 1) and not any(map(layer.key, (3, 4, 6)))
+
+
+def _reduced(scale: float) -> float:
+    return 1 / scale
+
+
+def _scale_lists(layout: Layout | LegacyLayout) -> list[tuple[float, ...]]:
+    """The scales that a graph of this layout may have."""
+    if isinstance(layout, LegacyLayout):
+        return [(2, *layout.scales) if layout.family == "attention" else layout.scales]
+    # The published graph of 4.25.lite has 16, 8, 4, 2, 1; it is run as its authors' release does.
+    return [layout.scales, (16, 8, 4, 2, 1)] if layout.id == "L15" else [layout.scales]
+
+
+def _activations(layout: Layout | LegacyLayout) -> int:
+    """How many LeakyReLU the network has."""
+    if isinstance(layout, LegacyLayout) or layout.body == "prelu":
+        return 0
+    head = 2 * len(layout.head.names[:-1]) if layout.head and layout.head.activated else 0
+    return head + layout.blocks * 10
+
+
+@lru_cache(maxsize=64)
+def _slots(layout: Layout | LegacyLayout, net: str) -> tuple[Slot, ...]:
+    """The layers with data of a graph, in its order.
+
+    Args:
+        layout: the row of the catalogue.
+        net: "flownet", or "contextnet" or "unet" of layouts that have them.
+    """
+    import torch
+
+    from vsrife.networks.ifnet import IFNet
+    from vsrife.networks.legacy import LegacyNet
+
+    with torch.device("meta"):
+        whole = LegacyNet(layout) if isinstance(layout, LegacyLayout) else IFNet(layout)
+    if net != "flownet":
+        return tuple(_walk(whole.get_submodule(net), f"{net}."))
+    blocks = [slot for name, child in whole.named_children() if "block" in name for slot in _walk(child, f"{name}.")]
+    head = list(_walk(whole.get_submodule("encode"), "encode.")) if isinstance(layout, Layout) and layout.head else []
+    betas = [Slot("MemoryData", n, tuple(p.shape)) for n, p in whole.named_parameters() if n.endswith(".beta")]
+    copies = [Slot(s.kind, s.name, s.shape, s.stride, s.groups, s.bias, copy=True) for s in head]
+    return (*betas, *head, *copies, *blocks)
+
+
+def _walk(module: nn.Module, prefix: str) -> Iterator[Slot]:
+    """The layers of a network in the order of their evaluation, batch normalisation folded into the one before."""
+    from torch import nn
+
+    layers = [(f"{prefix}{name}", layer) for name, layer in module.named_modules()]
+    layers = [(name, layer) for name, layer in layers if isinstance(layer, _layer_types())]
+    for (name, layer), (next_name, following) in zip(layers, [*layers[1:], ("", nn.Identity())], strict=True):
+        if isinstance(layer, nn.BatchNorm2d) or (isinstance(layer, nn.PReLU) and layer.num_parameters == 1):
+            continue
+        if isinstance(layer, nn.PReLU):
+            yield Slot("PReLU", name, tuple(layer.weight.shape))
+            continue
+        assert isinstance(layer, nn.Conv2d | nn.ConvTranspose2d)
+        norm = next_name if isinstance(following, nn.BatchNorm2d) else ""
+        slope = next_name if isinstance(following, nn.PReLU) and following.num_parameters == 1 else ""
+        bias = layer.bias is not None or bool(norm)
+        yield Slot(_kind(layer), name, tuple(layer.weight.shape), layer.stride[0], layer.groups, bias, norm, slope)
+
+
+def _layer_types() -> tuple[type[nn.Module], ...]:
+    from torch import nn
+
+    return nn.Conv2d, nn.ConvTranspose2d, nn.BatchNorm2d, nn.PReLU
+
+
+def _kind(layer: nn.Conv2d | nn.ConvTranspose2d) -> str:
+    from torch import nn
+
+    if isinstance(layer, nn.ConvTranspose2d):
+        return "Deconvolution"
+    if layer.kernel_size == (1, 1):
+        return "InnerProduct"
+    return "Convolution" if layer.groups == 1 else "ConvolutionDepthWise"
+
+
+# --- the data ---------------------------------------------------------------------------------------------------------
+
+
+class _Data:
+    """Reads a `.bin` file from its beginning to its end."""
+
+    def __init__(self, path: Path, data: bytes) -> None:
+        self.path, self.data, self.offset = path, data, 0
+
+    def take(self, count: int, dtype: str, layer: GraphLayer) -> NDArray[np.float32]:
+        size = count * np.dtype(dtype).itemsize
+        if self.offset + size > len(self.data):
+            raise WeightsError(
+                f"{self.path} is cut short, got {len(self.data)} bytes where layer {layer.name} ends at "
+                f"{self.offset + size}; get it again"
+            )
+        values = np.frombuffer(self.data, dtype, count, self.offset)
+        self.offset += size + -size % 4
+        return values.astype(np.float32)
+
+    def weight(self, layer: GraphLayer) -> NDArray[np.float32]:
+        """A weight behind its flag word."""
+        flag = int(np.frombuffer(self.data, "<u4", 1, self.offset)[0]) if self.offset + 4 <= len(self.data) else 0
+        self.offset += 4
+        if flag not in (_FLOAT32, _FLOAT32_RAW, _FLOAT16):
+            raise WeightsError(
+                f"{self.path} has a weight that is not read, got flag {flag:#010x} at layer {layer.name}; get the "
+                "original files, in float32 or float16"
+            )
+        return self.take(layer.weights, "<f2" if flag == _FLOAT16 else "<f4", layer)
+
+    def close(self) -> None:
+        if self.offset != len(self.data):
+            raise WeightsError(
+                f"{self.path} does not belong to its graph, got {len(self.data)} bytes where {self.offset} belong; get "
+                "both files again"
+            )
+
+
+def _read_data(
+    graph: Sequence[GraphLayer], slots: Sequence[Slot], param: Path, update: Callable[[bytes], None]
+) -> dict[str, NDArray[np.float32]]:
+    """The tensors of one pair of files under their names in PyTorch."""
+    path = param.with_suffix(".bin")
+    if not path.is_file():
+        raise WeightsError(f"{path} does not exist; put all files of the model into one folder")
+    raw = read_bytes(path)
+    update(read_bytes(param) + raw)
+    data = _Data(path, raw)
+    layers = _with_data(graph)
+    tensors = {slot.name: np.ones(slot.shape, np.float32) for slot in slots if slot.kind == "MemoryData"}
+    for layer, slot in zip(layers, _suited(layers, slots), strict=True):
+        found = _tensors_of(layer, slot, data)
+        if slot.copy and any(not np.array_equal(tensors[name], array) for name, array in found.items()):
+            raise WeightsError(f"{path} is not that of a known model, got another {slot.name} for frame 1; {_ADVICE}")
+        tensors |= found
+    data.close()
+    return tensors
+
+
+def _tensors_of(layer: GraphLayer, slot: Slot, data: _Data) -> dict[str, NDArray[np.float32]]:
+    if slot.kind == "MemoryData":
+        return {slot.name: data.take(layer.weights, "<f4", layer).reshape(slot.shape)}
+    if slot.kind == "PReLU":
+        return {f"{slot.name}.weight": data.take(layer.weights, "<f4", layer)}
+    weight = data.weight(layer)
+    if slot.kind == "Deconvolution":  # stored with outputs first
+        inputs, outputs, *kernel = slot.shape
+        weight = weight.reshape(outputs, inputs, *kernel).swapaxes(0, 1)
+    tensors = {f"{slot.name}.weight": weight.reshape(slot.shape)}
+    if slot.slope:
+        tensors[f"{slot.slope}.weight"] = np.array([layer.key(10)], np.float32)
+    if slot.bias:
+        bias = data.take(slot.shape[1 if slot.kind == "Deconvolution" else 0], "<f4", layer)
+        tensors |= _as_norm(slot.norm, bias) if slot.norm else {f"{slot.name}.bias": bias}
+    return tensors
+
+
+def _as_norm(name: str, bias: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+    """A batch normalisation that adds a bias and does nothing else: the true one is folded into the convolution."""
+    one = np.ones_like(bias)
+    return {
+        f"{name}.weight": one,
+        f"{name}.bias": bias,
+        f"{name}.running_mean": np.zeros_like(bias),
+        f"{name}.running_var": one * (1 - _BATCH_NORM_EPS),
+    }

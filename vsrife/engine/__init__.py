@@ -1,0 +1,1 @@
+"""Runs a pair of frames on one device; knows no VapourSynth."""

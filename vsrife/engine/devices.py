@@ -1,0 +1,155 @@
+"""Checks of what to run on, and how: device, precision, flow scale."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from numbers import Real
+from typing import get_args
+
+import torch
+
+from vsrife.errors import DeviceError, OptionError
+from vsrife.networks.catalogue import FLOW_SCALES, Precision
+
+_DTYPES: dict[str, torch.dtype] = {
+    "fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16, "int8": torch.int8
+}  # fmt: skip
+_BEST_PRECISION: dict[str, Precision] = {"cuda": "fp16", "xpu": "fp16"}  # of devices that are all alike; else "fp32"
+
+
+def parse_device(device: str | torch.device | None) -> torch.device:
+    """The torch device to run on; None is the best present.
+
+    Raises:
+        DeviceError: no such device here.
+    """
+    if device is None:
+        if torch.cuda.is_available():
+            return torch.device("cuda", torch.cuda.current_device())
+        if torch.xpu.is_available():
+            return torch.device("xpu", torch.xpu.current_device())
+        if torch.backends.mps.is_available():
+            return torch.device("mps")
+        return torch.device("cpu")
+    if isinstance(device, str) and "," in device:
+        raise DeviceError(f"device must be one here, got {device!r}; several share the frames of a clip, in RIFE alone")
+    try:
+        held = torch.zeros(1, device=torch.device(device))
+        held.cpu()  # a device that holds no data fails here
+    except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
+        reason = str(error).partition("\n")[0]
+        raise DeviceError(f"device cannot be used, got {str(device)!r} ({reason}); try device='cpu'") from error
+    return held.device  # with its number: "cuda" and "cuda:0" are one
+
+
+def parse_devices(device: str | torch.device | None) -> tuple[torch.device, ...]:
+    """The torch devices that share a clip: one as for `parse_device`, or several as in "cuda:0,1".
+
+    Raises:
+        DeviceError: no such device here, or one that is named twice; only "cpu" may be.
+    """
+    if not isinstance(device, str) or "," not in device:
+        return (parse_device(device),)
+    chosen: list[torch.device] = []
+    for name in map(str.strip, device.split(",")):
+        if name.isdecimal() and chosen:  # a number alone is one more of the same kind
+            name = f"{chosen[-1].type}:{name}"
+        one = parse_device(name)
+        if one in chosen and one.type != "cpu":
+            raise DeviceError(f"device must name each device once, got {str(one)!r} again in {device!r}; leave it out")
+        chosen.append(one)
+    return tuple(chosen)
+
+
+def best_precision(device: torch.device) -> Precision:
+    """Half precision where there are units for it; it was seen to stay far above 48 dB of float32."""
+    if device.type == "cpu":
+        # They double the rate of convolutions. Without them bf16 is computed in float32, which is slower.
+        return "bf16" if any(_cpu_has(units) for units in ("avx512_bf16", "amx_tile")) else "fp32"
+    return _BEST_PRECISION.get(device.type, "fp32")
+
+
+def _cpu_has(units: str) -> bool:
+    """Whether PyTorch knows that this CPU has units of a kind; older and other builds of it do not say."""
+    return bool(getattr(torch.cpu, f"_is_{units}_supported", bool)())
+
+
+def parse_precision(precision: str | None, *devices: torch.device) -> torch.dtype:
+    """The dtype of the convolutions; None is the best that is safe on the device.
+
+    Several devices compute frames of one clip: where their best differs, it is float32.
+
+    Raises:
+        OptionError: no such precision.
+        DeviceError: int8, where a device does not compute in bytes.
+    """
+    if precision is None:
+        best = {best_precision(device) for device in devices}
+        return _DTYPES[best.pop() if len(best) == 1 else "fp32"]
+    if not isinstance(precision, str) or precision not in _DTYPES:
+        known = ", ".join(get_args(Precision))
+        raise OptionError(f"precision must be one of {known} or None, got {precision!r}; leave it out for the best")
+    if precision == "int8":
+        _check_bytes(devices)
+    return _DTYPES[precision]
+
+
+def _check_bytes(devices: Iterable[torch.device]) -> None:
+    for device in devices:
+        if device.type != "cpu":
+            raise DeviceError(f"precision 'int8' is for CPUs, got device {str(device)!r}; leave precision out")
+    try:
+        from vsrife.ops.cpu import int8
+    except ImportError as error:
+        raise DeviceError("precision 'int8' needs numba, which is not installed; pip install numba") from error
+    if not int8.vectors_here():
+        raise DeviceError("precision 'int8' needs a CPU with AVX-512 VNNI or AVX-VNNI, got one without; leave it out")
+
+
+class _FullPrecision:
+    """Counts who needs cuDNN as `full_precision` sets it: the switch belongs to the process."""
+
+    def __init__(self) -> None:
+        self.lock, self.users, self.before = threading.Lock(), 0, ExitStack()
+
+    def enter(self) -> None:
+        with self.lock:
+            self.users += 1
+            if self.users == 1:
+                flags = torch.backends.cudnn.flags(enabled=True, benchmark=True, deterministic=False, allow_tf32=False)
+                self.before.enter_context(flags)
+
+    def leave(self) -> None:
+        with self.lock:
+            self.users -= 1
+            if not self.users:
+                self.before.close()
+
+
+_full_precision = _FullPrecision()
+
+
+@contextmanager
+def full_precision(device: torch.device) -> Iterator[None]:
+    """On CUDA: the device is the thread's, float32 convolutions keep all of their digits, and the fastest algorithm is
+    sought once for each shape.
+
+    What was set before comes back when the last thread leaves.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    _full_precision.enter()
+    try:
+        with torch.cuda.device(device):
+            yield
+    finally:
+        _full_precision.leave()
+
+
+def parse_scale(scale: float) -> float:
+    if isinstance(scale, bool) or not isinstance(scale, Real) or scale not in FLOW_SCALES:
+        raise OptionError(f"scale must be 0.25, 0.5, 1, 2 or 4, got {scale!r}; for 4K sources try 0.5")
+    return float(scale)

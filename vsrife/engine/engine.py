@@ -1,0 +1,476 @@
+"""Runs pairs of pictures through the network on one device. Knows nothing of VapourSynth.
+
+Networks are shared by all filters of a process and stay loaded for a while after the last one, because players make the
+filter anew at every seek. Pictures are cached per engine.
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vsrife.checkpoints.loading import LegacyWeights, files_of, load_model
+from vsrife.checkpoints.weights import find_weights
+from vsrife.engine import cuda_graph, transfer
+from vsrife.engine.color import PictureFormat
+from vsrife.engine.devices import full_precision
+from vsrife.engine.legacy import LegacyFrames, samples_of
+from vsrife.engine.memory import Thrift, give_back, out_of_memory
+from vsrife.engine.sources import (
+    CERTAIN_LOGIT,
+    Network,
+    Picture,
+    Prepared,
+    View,
+    cropped,
+    native,
+    padded_times,
+    resized_view,
+    shown,
+)
+from vsrife.engine.tiling import MOST_PARTS, Take, Tiling
+from vsrife.engine.transfer import Planes
+from vsrife.errors import OptionError
+from vsrife.networks import legacy, pyramid, tta
+from vsrife.networks.fold import FoldedNet, fold
+from vsrife.networks.ifnet import warp_by_flow
+from vsrife.networks.legacy import LegacyNet
+from vsrife.networks.tta import ALL_VIEWS, UPRIGHT, Averaging
+
+__all__ = ["Engine", "Network", "NetworkOptions", "Picture", "Planes", "network"]
+
+NETWORKS_KEPT = 2
+_networks: OrderedDict[tuple[Any, ...], Network] = OrderedDict()  # least recently asked for first
+_networks_lock = threading.Lock()
+# Filters share the cores: two engines that compute at once on the CPU only get in each other's way.
+_cpu_lock = threading.Lock()
+MOST_AT_ONCE = 4  # times between two frames that are computed together
+BRINGING_STEPS = 8  # enough where neighbouring pixels move alike
+TURN_SECONDS = 0.05  # between two looks at whether waiting for it still makes sense
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkOptions:
+    """What a loaded network depends on."""
+
+    model: str | Path | None  # version, path, or None for the bundled default
+    scale: float
+    ensemble: bool
+    device: torch.device
+    dtype: torch.dtype
+    tta: bool = False  # eight orientations
+    tta_temporal: bool = False  # both time directions, for any model
+
+    @property
+    def averaging(self) -> Averaging | None:
+        """The passes that are averaged after each block; None: the network as it is, be it an ensemble."""
+        if not (self.tta or self.tta_temporal):
+            return None
+        return Averaging(ALL_VIEWS if self.tta else (UPRIGHT,), self.tta_temporal or self.ensemble)
+
+
+def network(options: NetworkOptions) -> Network:
+    """The network for these options, loaded once per process; the `NETWORKS_KEPT` last ones of each device stay.
+
+    Thread-safe. A weights file that changed on disk is loaded anew.
+
+    Raises:
+        WeightsError: the weights are missing or not usable.
+        OptionError: an ensemble of a layout that cannot run as one.
+    """
+    path = find_weights(options.model)
+    stats = [(file, stat.st_mtime_ns, stat.st_size) for file in files_of(path) for stat in [file.stat()]]
+    key = (options, path, *stats)
+    with _networks_lock:
+        net = _networks.pop(key, None) or _load(options)
+        _networks[key] = net
+        of_device = [other for other in _networks if other[0].device == options.device]
+        for oldest in of_device[:-NETWORKS_KEPT]:
+            del _networks[oldest]
+    return net
+
+
+def release_networks() -> None:
+    """Let go of loaded networks that nobody uses."""
+    with _networks_lock:
+        loaded = [(key, weakref.ref(net)) for key, net in _networks.items()]
+        _networks.clear()
+        _networks.update((key, net) for key, reference in loaded if (net := reference()) is not None)
+
+
+def _load(options: NetworkOptions) -> Network:
+    weights = load_model(options.model)
+    if options.ensemble and (isinstance(weights, LegacyWeights) or not weights.layout.ensemble):
+        which = "before 4.x" if isinstance(weights, LegacyWeights) else "with carried features"
+        raise OptionError(
+            f"ensemble must be False for models {which}, got True for {weights.name}; leave it out, or take a model "
+            "from 4.0 to 4.20, or 4.24"
+        )
+    if isinstance(weights, LegacyWeights):
+        if options.dtype == torch.int8:
+            raise OptionError(
+                f"precision must not be 'int8' for models before 4.x, got it for {weights.name}; leave it out, or "
+                "take a model of 4.x"
+            )
+        return legacy.load(
+            weights.layout, weights.tensors, scale=options.scale, device=options.device, dtype=options.dtype
+        )
+    return fold(
+        weights.layout,
+        weights.tensors,
+        scale=options.scale,
+        ensemble=options.ensemble and options.averaging is None,
+        device=options.device,
+        dtype=options.dtype,
+    )
+
+
+class Engine:
+    """Interpolates between pictures of one format.
+
+    Not thread-safe: one thread at a time may call it. Engines of different filters may run at once.
+
+    Args:
+        net: the network.
+        fmt: the pictures' format.
+        capacity: source pictures kept prepared, least recently used out first; at least 2.
+        carried: formats of the pictures that are moved along with each, in their order; of any size.
+        averaging: test-time augmentation; None: the network as it is.
+    """
+
+    def __init__(
+        self,
+        net: Network,
+        fmt: PictureFormat,
+        capacity: int = 3,
+        carried: Sequence[PictureFormat] = (),
+        averaging: Averaging | None = None,
+    ) -> None:
+        self.net = net
+        self.fmt = fmt
+        self.carried = tuple(carried)
+        self.averaging = averaging
+        self.capacity = max(2, capacity)
+        self.prepared: OrderedDict[Hashable, Prepared] = OrderedDict()
+        self.older = LegacyFrames(net, averaging) if isinstance(net, LegacyNet) else None
+        self.recordings: dict[int, cuda_graph.Recording] = {}  # of the estimation, by how many times at once
+        self.records = True  # until the device is found to have no such thing
+        self.at_once = most_at_once(net, averaging)
+        self._proven: set[int] = set()  # numbers of times at once that give what each alone gives
+        self.transfer = transfer.transfer_for(net.device)
+        self.thrift = Thrift(net.device, f"{fmt.width}x{fmt.height}", self._most_parts())
+        if net.device.type == "cpu":  # elsewhere the next engine is quicker with what this one leaves
+            weakref.finalize(self, give_back, net.device).atexit = False
+
+    def interpolate(
+        self, left: Picture, right: Picture, timestep: float | Tensor, interrupt: Callable[[], None] = lambda: None
+    ) -> Planes | None:
+        """The picture at `timestep` between two.
+
+        Args:
+            left: the picture at time 0.
+            right: the picture at time 1.
+            timestep: between 0 and 1; or a time 0..1 for every pixel, (H, W). Pixels at 0 are those of `left`, and at 1
+                those of `right`.
+            interrupt: called between steps; may raise to give up.
+
+        Returns:
+            Per plane (h, w) on the CPU in the format's own samples, those of the carried pictures after the picture's
+            own. None: the pictures are equal, nothing was computed and `left` is the answer.
+
+        Raises:
+            DeviceError: out of memory, also in parts.
+        """
+        found = self.start(left, right, [timestep], interrupt)
+        return None if found is None else found[0].planes()
+
+    def start(
+        self,
+        left: Picture,
+        right: Picture,
+        timesteps: Sequence[float | Tensor],
+        interrupt: Callable[[], None] = lambda: None,
+    ) -> list[transfer.Download] | None:
+        """What `interpolate` gives for each of several times; on CUDA without waiting for it.
+
+        Up to `at_once` times are computed together. The planes may change once this returns.
+        """
+
+        def work() -> list[transfer.Download] | None:
+            found = self._interpolate(left, right, timesteps, interrupt)
+            return None if found is None else [self.transfer.download(planes) for planes in found]
+
+        return self._run(work, interrupt)
+
+    def compute(
+        self, left: Picture, right: Picture, timestep: float | Tensor, interrupt: Callable[[], None] = lambda: None
+    ) -> Planes | None:
+        """What `interpolate` gives, on the network's device."""
+        found = self._run(lambda: self._interpolate(left, right, [timestep], interrupt), interrupt)
+        return None if found is None else found[0]
+
+    def motion(self, left: Picture, right: Picture, timestep: float | Tensor) -> tuple[Tensor, Tensor]:
+        """What the picture at `timestep` is made with; arguments as for `interpolate`.
+
+        At 0 and 1 the network has no reason to look for the other picture, which is not shown. There the result is the
+        motion at half time, brought to the pixels of the left or the right picture.
+
+        Returns:
+            On the network's device: the flow, (4, H, W) in pixels, from a pixel of the picture in between to where it
+            is in the left picture, x then y, then to where it is in the right one; and how much of it comes from the
+            left picture, (H, W), 0..1.
+        """
+        source = not isinstance(timestep, Tensor) and timestep in (0, 1)
+
+        def work() -> tuple[Tensor, Tensor]:
+            a, b = self._prepare(left), self._prepare(right)
+            time = 0.5 if source else timestep
+            flow, mask = self._standing(time) if left.equals(right) else self._between(a, b, time, lambda: None)
+            share = torch.sigmoid(mask)
+            if source:
+                flow, share = brought(flow, share, to_right=bool(timestep))
+            return flow[0].clone(), share[0, 0]  # a recording would write over its own
+
+        return self._run(work, lambda: None)
+
+    def _run[Result](self, work: Callable[[], Result], interrupt: Callable[[], None]) -> Result:
+        with torch.inference_mode(), full_precision(self.net.device), self._turn(interrupt):
+            return self.thrift.run(work, self._free)
+
+    def _free(self) -> None:
+        """Give back all memory that can be had again, and live on less from here on."""
+        self.prepared.clear()
+        if self.older is not None:
+            self.older.halves.kept.clear()
+        self.recordings.clear()
+        self.capacity, self.records, self.at_once = 2, False, 1
+        release_networks()
+        give_back(self.net.device)
+
+    @contextmanager
+    def _turn(self, interrupt: Callable[[], None]) -> Iterator[None]:
+        """On the CPU, wait for other engines to finish their pair, or for a reason to give up."""
+        if self.net.device.type != "cpu":
+            yield
+            return
+        while not _cpu_lock.acquire(timeout=TURN_SECONDS):
+            interrupt()
+        try:
+            yield
+        finally:
+            _cpu_lock.release()
+
+    def _interpolate(
+        self, left: Picture, right: Picture, timesteps: Sequence[float | Tensor], interrupt: Callable[[], None]
+    ) -> list[Planes] | None:
+        equal = left.equals(right)
+        if equal and all(x.equals(y) for x, y in zip(left.carried, right.carried, strict=True)):
+            return None
+        a, b = self._prepare(left), self._prepare(right)
+        interrupt()
+        if self.older is not None and not equal:
+            pair, times = (left.key, right.key), map(self._on_device, timesteps)
+            frames = (self.older.reached(pair, a, b, time, interrupt) for time in times)
+            return [tuple(p[0, 0] for one in (made, *made.carried) for p in samples_of(one)) for made in frames]
+        views = map(self._standing, timesteps) if equal else self._views(a, b, timesteps, interrupt)
+        return [self._shown(a, b, equal, view, interrupt) for view in views]
+
+    def _shown(self, a: Prepared, b: Prepared, equal: bool, view: View, interrupt: Callable[[], None]) -> Planes:
+        interrupt()
+        planes = list(a.planes) if equal else [*shown(a, b, view)]
+        for x, y in zip(a.carried, b.carried, strict=True):
+            planes += native(x, y, resized_view(a, x.fmt, view))
+        return tuple(plane[0, 0] for plane in planes)
+
+    def _views(
+        self, a: Prepared, b: Prepared, timesteps: Sequence[float | Tensor], interrupt: Callable[[], None]
+    ) -> Iterator[View]:
+        """Flow and mask for each time. Each is to be used before the next: a recording writes over its own."""
+        numbers = [time for time in timesteps if not isinstance(time, Tensor)]
+        if isinstance(self.net, FoldedNet) and 1 < len(numbers) == len(timesteps) <= self.at_once:
+            together = self._together(self.net, a, b, numbers, interrupt)
+            if together is not None and self._proves(a, b, numbers, together, interrupt):
+                yield from zip(*(torch.split(maps, 1) for maps in together), strict=True)
+                return
+            self._go_one_by_one()
+        for time in timesteps:
+            yield self._between(a, b, time, interrupt)
+
+    def _together(
+        self, net: FoldedNet, a: Prepared, b: Prepared, timesteps: Sequence[float], interrupt: Callable[[], None]
+    ) -> View | None:
+        """Flow (N, 4, H, W) and mask at several times; None where memory does not suffice."""
+        times = _times(net, timesteps)
+        try:
+            return self._replayed(net, a, b, times) or self._view(self._estimate(net, a, b, times, interrupt))
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+            return None
+
+    def _go_one_by_one(self) -> None:
+        self.at_once = 1
+        self.recordings = {count: recording for count, recording in self.recordings.items() if count == 1}
+        give_back(self.net.device)
+
+    def _proves(
+        self,
+        a: Prepared,
+        b: Prepared,
+        timesteps: Sequence[float],
+        together: View,
+        interrupt: Callable[[], None],
+    ) -> bool:
+        """Whether several times at once give to the last bit what each alone gives.
+
+        Libraries choose how to compute by the shape of what they are given. A frame must not depend on what was asked
+        for with it. It is looked at once for each number of times.
+        """
+        if len(timesteps) not in self._proven:
+            for i, time in enumerate(timesteps):
+                alone = self._between(a, b, time, interrupt)
+                if not all(torch.equal(one, other[i : i + 1]) for one, other in zip(alone, together, strict=True)):
+                    return False
+            self._proven.add(len(timesteps))
+        return True
+
+    def _standing(self, timestep: float | Tensor) -> View:
+        """Between equal pictures: nothing tells how what is carried moves."""
+        flow = torch.zeros(1, 4, self.fmt.height, self.fmt.width, dtype=self.net.exact, device=self.net.device)
+        return flow, torch.logit(flow[:, :1] + (1 - self._on_device(timestep))).clamp_(-CERTAIN_LOGIT, CERTAIN_LOGIT)
+
+    def _on_device(self, timestep: float | Tensor) -> float | Tensor:
+        """A number, or a time for every pixel as (1, 1, H, W)."""
+        return timestep.to(self.net.device, self.net.exact)[None, None] if isinstance(timestep, Tensor) else timestep
+
+    def _between(self, a: Prepared, b: Prepared, timestep: float | Tensor, interrupt: Callable[[], None]) -> View:
+        """Flow and mask at the pixels of the picture, between pictures that differ."""
+        timestep = self._on_device(timestep)
+        if self.older is not None:
+            return self.older.view(a, b, timestep, interrupt)
+        assert isinstance(self.net, FoldedNet)
+        tiling = self._tiling(self.thrift.parts)
+        if tiling is not None:
+            return tiling.view(timestep, functools.partial(self._look, a, b, interrupt))
+        if not isinstance(timestep, Tensor):
+            return self._replayed(self.net, a, b, _times(self.net, [timestep])) or self._view(
+                self._estimate(self.net, a, b, timestep, interrupt)
+            )
+        padded = padded_times(timestep, self.fmt, a.source.stack)
+        flow, mask = self._view(self._estimate(self.net, a, b, padded, interrupt))
+        source = (timestep == 0) | (timestep == 1)
+        return flow.masked_fill(source, 0), torch.where(source, CERTAIN_LOGIT * (1 - 2 * timestep), mask)
+
+    def _tiling(self, parts: int) -> Tiling | None:
+        """The picture in parts; None: whole, or too small for so many."""
+        if parts == 1 or isinstance(self.net, LegacyNet):
+            return None
+        return Tiling.of(self.fmt, self.net.layout, self.net.scale, parts)
+
+    def _most_parts(self) -> int:
+        parts = 1
+        while parts < MOST_PARTS and self._tiling(2 * parts):
+            parts *= 2
+        return parts
+
+    def _look(
+        self,
+        a: Prepared,
+        b: Prepared,
+        interrupt: Callable[[], None],
+        fmt: PictureFormat,
+        take: Take,
+        timestep: float | Tensor,
+    ) -> View:
+        """Flow and mask of a smaller picture that is taken from both."""
+        engine = Engine(self.net, fmt, averaging=self.averaging)
+        engine.records = False
+        left, right = (
+            engine._prepare(Picture(key, [plane[0, 0] for plane in take(frame.planes)], frame.color))
+            for key, frame in enumerate((a, b))
+        )
+        time = timestep[0, 0] if isinstance(timestep, Tensor) else timestep
+        return engine._standing(time) if left.equals(right) else engine._between(left, right, time, interrupt)
+
+    def _replayed(self, net: FoldedNet, a: Prepared, b: Prepared, times: Tensor) -> View | None:
+        """By a recording; None where the device knows no such thing, or values decide what is done."""
+        if self.averaging is not None or net.layout.rescales or not self.records:
+            return None
+        inputs = (a.source.stack, a.source.parts, b.source.stack, b.source.parts, times)
+        recording = self.recordings.get(len(times))
+        if recording is None:
+            kept = next(iter(self.recordings.values()), None)
+            recording = cuda_graph.recorded(functools.partial(_flow_and_mask, net), inputs, net.device, kept)
+            if recording is None:
+                self.records = False
+                return None
+            self.recordings[len(times)] = recording
+        flow, mask = recording(*inputs)
+        return cropped(flow, self.fmt), cropped(mask, self.fmt)
+
+    def _estimate(
+        self, net: FoldedNet, a: Prepared, b: Prepared, timestep: float | Tensor, interrupt: Callable[[], None]
+    ) -> pyramid.Field:
+        if self.averaging is None:
+            return pyramid.estimate(net, a.source, b.source, timestep, interrupt)
+        return tta.estimate(net, a.sources, b.sources, timestep, self.averaging, interrupt)
+
+    def _prepare(self, picture: Picture) -> Prepared:
+        prepared = self.prepared.pop(picture.key, None) or Prepared(
+            self.net, self.fmt, picture, self.transfer, self.carried,
+            self.averaging.views if self.averaging else (UPRIGHT,),
+        )  # fmt: skip
+        self.prepared[picture.key] = prepared
+        while len(self.prepared) > self.capacity:
+            self.prepared.popitem(last=False)
+        return prepared
+
+    def _view(self, field: pyramid.Field) -> View:
+        """Flow and mask at the pixels of the picture, without the padding."""
+        return cropped(field.flow(), self.fmt), cropped(field.mask(*field.size), self.fmt)
+
+
+def most_at_once(net: Network, averaging: Averaging | None) -> int:
+    """How many times between two frames are worth computing together.
+
+    On CPUs that was seen to save nothing. Ensembles fill the batch with their passes, and the second try of 4.0 and 4.1
+    is decided for one time.
+    """
+    if isinstance(net, LegacyNet) or averaging is not None or net.ensemble or net.layout.rescales:
+        return 1
+    return MOST_AT_ONCE if net.device.type == "cuda" else 1
+
+
+def _times(net: FoldedNet, timesteps: Sequence[float]) -> Tensor:
+    """(N, 1, 1, 1). By filling: a copy of numbers would wait for the device."""
+    filled = [torch.full((1, 1, 1, 1), time, dtype=net.exact, device=net.device) for time in timesteps]
+    return torch.cat(filled)
+
+
+def _flow_and_mask(
+    net: FoldedNet, stack0: Tensor, parts0: Tensor, stack1: Tensor, parts1: Tensor, timestep: Tensor
+) -> View:
+    """At every pixel of the padded pictures."""
+    field = pyramid.estimate(net, pyramid.Source(stack0, parts0), pyramid.Source(stack1, parts1), timestep)
+    return field.flow(), field.mask(*field.size)
+
+
+def brought(flow: Tensor, share: Tensor, *, to_right: bool) -> View:
+    """Flow and share of a time in between at the pixels of one of the two pictures."""
+    own, other = (flow[:, 2:], flow[:, :2]) if to_right else (flow[:, :2], flow[:, 2:])
+    offset = -own  # from a pixel of the picture to where it is at the time in between
+    for _ in range(BRINGING_STEPS):
+        offset = -warp_by_flow(own, offset)
+    other = warp_by_flow(other, offset) + offset
+    still = torch.zeros_like(other)
+    return torch.cat((other, still) if to_right else (still, other), dim=1), warp_by_flow(share, offset)

@@ -1,0 +1,1 @@
+"""Which model is best: baselines, metrics, comparisons and how they are shown."""

@@ -1,0 +1,81 @@
+"""Scores as text and CSV."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+
+from vsrife.checkpoints.weights import find_weights, named_version
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """How a measure is shown."""
+
+    label: str
+    decimals: int
+    unit: str = ""
+
+    @property
+    def heading(self) -> str:
+        """With its unit."""
+        return f"{self.label} {self.unit}".rstrip()
+
+
+MEASURES: Mapping[str, Measure] = MappingProxyType(
+    {
+        "psnr_db": Measure("PSNR", 2, "dB"),
+        "luma_psnr_db": Measure("luma PSNR", 2, "dB"),
+        "ssim": Measure("SSIM", 4),
+        "ie": Measure("IE", 3),
+        "ssimulacra2": Measure("SSIMULACRA2", 2),
+    }
+)
+
+
+def number(key: str, value: float) -> str:
+    """A score as a table shows it."""
+    return f"{value:.{MEASURES[key].decimals}f}"
+
+
+def score_table(scores: Mapping[str, Mapping[str, float]]) -> str:
+    """A line for each method with a column for each measure, from `scores[method][measure]`."""
+    measures = list(next(iter(scores.values()), {}))
+    head = ["method", *(MEASURES[key].heading for key in measures)]
+    body = [[method, *(number(key, values[key]) for key in measures)] for method, values in scores.items()]
+    return aligned([head, *body])
+
+
+def model_labels(models: Sequence[str | None]) -> list[str]:
+    """A short name for each model: its version or file name, or what was given where two would be alike.
+
+    Raises:
+        OptionError, WeightsError: as `find_weights`.
+    """
+    short = [spec.name if (spec := named_version(model)) else find_weights(model).stem for model in models]
+    return [name if short.count(name) == 1 else str(model) for name, model in zip(short, models, strict=True)]
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of equal length as columns: the first to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = (
+        "  ".join(
+            [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+        )
+        for row in rows
+    )
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def write_csv(path: Path, head: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """A CSV file with a line of names first; the file appears when it is whole."""
+    unfinished = path.with_name(f"{path.name}.part")
+    with unfinished.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(head)
+        writer.writerows(rows)
+    unfinished.replace(path)

@@ -1,0 +1,1 @@
+"""VapourSynth nodes."""

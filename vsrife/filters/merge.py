@@ -1,0 +1,100 @@
+"""Two clips merged along a time for every pixel."""
+
+from __future__ import annotations
+
+from typing import Unpack
+
+import numpy as np
+import torch
+import vapoursynth as vs
+from torch import Tensor
+
+from vsrife.arrays import NetworkKeywords
+from vsrife.engine.color import PictureFormat
+from vsrife.errors import ClipError, RifeError
+from vsrife.filters.arguments import picture_format
+from vsrife.filters.computed import Frames, computed, engine_for, picture_of
+from vsrife.filters.worker import Interrupt
+
+
+def merge(
+    clip_a: vs.VideoNode,
+    clip_b: vs.VideoNode,
+    mask: vs.VideoNode,
+    **options: Unpack[NetworkKeywords],
+) -> vs.VideoNode:
+    """For every pixel the picture at a time of its own between two clips.
+
+    Frame n shows frame n of `clip_a` where the mask is 0 and frame n of `clip_b` where it is full, unchanged, and in
+    between what lies between them. A ramp across the overlap of two views stitches them.
+
+    Args:
+        clip_a: any format that `vsrife.RIFE` takes.
+        clip_b: same format, size and length.
+        mask: GRAY of 8 to 16 bit or float samples, full range, same size and length: 0 is the time of `clip_a`, the
+            largest value (1.0 for float) that of `clip_b`.
+        options: `scale`, `model`, `ensemble`, `tta`, `tta_temporal`, `device`, `precision`, as in `vsrife.RIFE`.
+
+    Returns:
+        A clip like `clip_a`, with its props.
+
+    Raises:
+        vs.Error: an argument is wrong, with what came and what to do.
+    """
+    try:
+        fmt = picture_format(clip_a)
+        times = _check(clip_a, clip_b, mask, fmt)
+        engine = engine_for(fmt, **options)
+    except RifeError as error:
+        raise vs.Error(f"merge: {error}") from error
+
+    def compute(n: int, frames: Frames, interrupt: Interrupt) -> tuple[Tensor, ...]:
+        time = _time(frames[2], times)
+        low, high = time.min().item(), time.max().item()
+        a, b = (picture_of(2 * n + i, frame, fmt) for i, frame in enumerate(frames[:2]))
+        if high == 0:
+            return ()
+        if low == 1:
+            return tuple(torch.from_numpy(np.array(plane)) for plane in b.planes)
+        return engine.interpolate(a, b, time if low < high else low, interrupt) or ()
+
+    return computed("merge", (clip_a, clip_b, mask), compute)
+
+
+def _time(frame: vs.VideoFrame, fmt: PictureFormat) -> Tensor:
+    """(H, W) float32, 0..1."""
+    samples = np.asarray(frame[0]).astype(np.float32)
+    time = samples.clip(0, 1) if fmt.floating else samples / np.float32(fmt.peak)
+    return torch.from_numpy(np.nan_to_num(time))
+
+
+def _check(clip_a: vs.VideoNode, clip_b: vs.VideoNode, mask: vs.VideoNode, fmt: PictureFormat) -> PictureFormat:
+    """The mask's format.
+
+    Raises:
+        ClipError: the three clips do not fit together.
+    """
+    other, times = (_named_format(name, clip) for name, clip in (("clip_b", clip_b), ("mask", mask)))
+    if other != fmt:
+        raise ClipError(
+            f"clip_b must be like clip_a, {_text(clip_a)}, got {_text(clip_b)}; convert it with resize.Bicubic"
+        )
+    if times.family != "GRAY" or (times.width, times.height) != (fmt.width, fmt.height):
+        raise ClipError(f"mask must be GRAY of {fmt.width}x{fmt.height}, got {_text(mask)}; convert it")
+    for name, clip in (("clip_b", clip_b), ("mask", mask)):
+        if clip.num_frames != clip_a.num_frames:
+            raise ClipError(
+                f"{name} must have the {clip_a.num_frames} frames of clip_a, got {clip.num_frames}; trim or loop it"
+            )
+    return times
+
+
+def _named_format(name: str, clip: vs.VideoNode) -> PictureFormat:
+    try:
+        return picture_format(clip)
+    except ClipError as error:
+        raise ClipError(f"{name}: {error}") from error
+
+
+def _text(clip: vs.VideoNode) -> str:
+    return f"{clip.format.name} {clip.width}x{clip.height}"

@@ -1,0 +1,74 @@
+"""The motion between two pictures as files: Middlebury's .flo, and pictures of it."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vsrife.errors import MediaError
+from vsrife.images.files import written
+
+_MAGIC = np.float32(202021.25)  # the bytes "PIEH" as a float: the file is little-endian
+_HUES = ((15, "RY"), (6, "YG"), (4, "GC"), (11, "CB"), (13, "BM"), (6, "MR"))  # steps from one colour to the next
+_COLOURS = {"R": (1, 0, 0), "Y": (1, 1, 0), "G": (0, 1, 0), "C": (0, 1, 1), "B": (0, 0, 1), "M": (1, 0, 1)}
+
+
+def write_flo(path: Path, flow: NDArray[np.float32]) -> None:
+    """Write a flow, (H, W, 2) in pixels, x before y, as a Middlebury .flo file.
+
+    Raises:
+        MediaError: it cannot be written.
+
+    Source: the format that Baker et al., "A Database and Evaluation Methodology for Optical Flow" (IJCV 2011), publish
+    their flows in.
+    """
+    height, width = flow.shape[:2]
+    with written(path) as part:
+        part.write_bytes(
+            _MAGIC.astype("<f4").tobytes() + np.array([width, height], "<i4").tobytes() + flow.astype("<f4").tobytes()
+        )
+
+
+def read_flo(path: Path) -> NDArray[np.float32]:
+    """The flow of a .flo file, (H, W, 2) in pixels, x before y.
+
+    Raises:
+        MediaError: it is none, or cut short.
+    """
+    data = path.read_bytes()
+    head = np.frombuffer(data[:12].ljust(12, b"\0"), "<i4")
+    width, height = int(head[1]), int(head[2])
+    if data[:4] != _MAGIC.astype("<f4").tobytes() or len(data) != 12 + 8 * width * height:
+        raise MediaError(f"{path} must be a Middlebury flow, got {len(data)} bytes that are none; write it again")
+    return np.frombuffer(data[12:], "<f4").astype(np.float32).reshape(height, width, 2)
+
+
+def flow_colours(flow: NDArray[Any], largest_px: float | None = None) -> NDArray[np.uint8]:
+    """A flow, (H, W, 2), as an RGB picture in the colours of the Middlebury wheel.
+
+    The hue is the direction (red: to the right, yellow: down, cyan: to the left, blue: up), the saturation the length:
+    white does not move, full colour moves by `largest_px` pixels, further is darker. None: the longest vector.
+    """
+    x, y = flow[..., 0].astype(np.float64), flow[..., 1].astype(np.float64)
+    length = np.hypot(x, y)
+    radius = length / max(float(length.max()) if largest_px is None else largest_px, 1e-6)
+    wheel = _wheel()
+    place = (np.arctan2(-y, -x) / np.pi + 1) / 2 * (len(wheel) - 1)
+    low = np.floor(place).astype(int)
+    share = (place - low)[..., None]
+    colour = wheel[low] * (1 - share) + wheel[(low + 1) % len(wheel)] * share
+    inside = (radius <= 1)[..., None]
+    shown = np.where(inside, 1 - radius[..., None] * (1 - colour), 0.75 * colour)
+    result: NDArray[np.uint8] = np.floor(255 * shown).astype(np.uint8)
+    return result
+
+
+@lru_cache(maxsize=1)
+def _wheel() -> NDArray[np.float64]:
+    """(55, 3) RGB around the circle, as the Middlebury colour coding spaces them."""
+    parts = [np.linspace(_COLOURS[ends[0]], _COLOURS[ends[1]], steps, endpoint=False) for steps, ends in _HUES]
+    return np.concatenate(parts)

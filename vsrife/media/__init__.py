@@ -1,1 +1,0 @@
-"""Reading and writing of files for the command: videos, picture files, other streams. The filter does not need it."""

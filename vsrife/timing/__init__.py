@@ -1,0 +1,1 @@
+"""Exact times: pure arithmetic, without torch and VapourSynth."""

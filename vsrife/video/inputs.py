@@ -1,0 +1,60 @@
+"""What the names on a command line stand for: one video, many, or a sequence of pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from glob import glob
+from pathlib import Path
+
+from vsrife.errors import MediaError
+from vsrife.images.files import PICTURE_SUFFIXES, find_sequence
+
+VIDEO_SUFFIXES = frozenset({
+    ".mp4", ".mkv", ".mov", ".m4v", ".webm", ".avi", ".ts", ".m2ts", ".mts", ".mpg", ".mpeg", ".vob", ".wmv", ".flv",
+    ".3gp", ".ogv", ".y4m", ".mxf", ".gif", ".apng",
+})  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """One thing to interpolate.
+
+    Attributes:
+        name: as given.
+        files: a video, or the pictures of a sequence.
+        sequence: whether it is a sequence.
+    """
+
+    name: str
+    files: tuple[Path, ...]
+    sequence: bool
+
+
+def find_inputs(names: Sequence[str]) -> list[Input]:
+    """What names stand for; folders and globs of videos give several.
+
+    Raises:
+        MediaError: a folder or a glob holds neither videos nor pictures.
+    """
+    return [each for name in names for each in _find(name)]
+
+
+def _find(name: str) -> list[Input]:
+    path = Path(name)
+    if path.is_dir():
+        candidates = list(path.iterdir())
+    elif not path.exists() and any(sign in name for sign in "*?["):
+        candidates = [Path(found) for found in glob(name)]  # noqa: PTH207 - the folder may be a pattern, too
+    elif "%" in path.name and not path.exists():
+        return [Input(name, tuple(find_sequence(name)), True)]
+    else:
+        pictures = path.suffix.lower() in PICTURE_SUFFIXES
+        return [Input(name, (path,), pictures)]
+    videos = sorted(each for each in candidates if each.suffix.lower() in VIDEO_SUFFIXES and each.is_file())
+    if videos:
+        return [Input(str(video), (video,), False) for video in videos]
+    try:
+        return [Input(name, tuple(find_sequence(name)), True)]
+    except MediaError as error:
+        raise MediaError(f"no videos and no pictures found, got {name}; check the name") from error

@@ -1,0 +1,283 @@
+"""From a user's options to calls: how a file is read and which keywords `vsrife.RIFE` gets.
+
+The one place that knows this: `vsrife video` runs a plan, `vsrife script` prints it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Any
+
+from vsrife.errors import ClipError, OptionError
+from vsrife.timing.schedule import Schedule, by_factor, by_timestamps
+from vsrife.timing.timeline import Timeline
+
+SOURCE_KEYWORDS: Mapping[str, Any] = {"apply_rotation": 0}  # the rotation stays a tag
+UPRIGHT_KEYWORDS: Mapping[str, Any] = {"apply_rotation": 1}  # for results that have no such tag
+INTERLACED = "_FieldBased"  # prop: 0 progressive, 1 bottom field first, 2 top field first
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A point of a clip, given as a frame number or in seconds from its first frame."""
+
+    frame: int | None = None
+    seconds: Fraction | None = None
+
+    def __str__(self) -> str:
+        return f"{self.frame}f" if self.seconds is None else f"{float(self.seconds):g}"
+
+    def frame_in(self, timeline: Timeline) -> int:
+        """The first frame at or after the mark; the number of frames where it lies behind the end."""
+        if self.seconds is not None:
+            return timeline.first_at(timeline.start + self.seconds)
+        assert self.frame is not None
+        return min(self.frame, timeline.frames)
+
+
+def parse_mark(name: str, text: str) -> Mark:
+    """`90`, `1:30`, `00:01:30.5` are times, `100f` is a frame.
+
+    Raises:
+        OptionError: it is none of these.
+    """
+    if match := re.fullmatch(r"(\d+)f", text):
+        return Mark(frame=int(match[1]))
+    match = re.fullmatch(r"(?:(?:(\d+):)?(\d+):)?(\d+(?:\.\d+)?)", text)
+    if match is None:
+        raise OptionError(
+            f"{name} must be a time like 90, 1:30 or 00:01:30.5, or a frame like 100f, got {text!r}; correct it"
+        )
+    hours, minutes, seconds = (Fraction(part or 0) for part in match.groups())
+    return Mark(seconds=hours * 3600 + minutes * 60 + seconds)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VideoOptions:
+    """What is wanted of a clip, whatever file it comes from.
+
+    Attributes:
+        multi: output frames per source frame; None: 2, or what `fps` needs.
+        fps: constant output rate.
+        slow_motion: how many times longer the result takes.
+        retime: CSV file of a speed ramp, instead of a rate or slow motion.
+        start, end: the part of the clip; None: all of it.
+        deinterlace: turn the fields of an interlaced source into frames first.
+        sc_threshold: as in `RIFE`.
+        network: model, scale, ensemble, device, precision, as in `RIFE`.
+    """
+
+    multi: Fraction | None = None
+    fps: Fraction | None = None
+    slow_motion: Fraction = Fraction(1)
+    retime: str | None = None
+    start: Mark | None = None
+    end: Mark | None = None
+    deinterlace: bool = False
+    sc_threshold: float | None = 0.15
+    network: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """Calls, in this order, each left out where its value is None.
+
+    Attributes:
+        source: keywords of `core.bs.VideoSource`, besides the path.
+        field: of `core.bwdif.Bwdif`: 3 for top field first, 2 for bottom field first.
+        trim: first frame, and the one after the last: `clip[a:b]`.
+        rate: of `std.AssumeFPS`: the exact rate of a source of constant rate.
+        rife: keywords of `vsrife.RIFE`.
+        timestamps: whether `RIFE` also gets `timestamps`, the times of the source's frames.
+        timeline: of the frames that `RIFE` gets.
+        slow_motion: how many times longer the output takes than its timeline says.
+    """
+
+    source: Mapping[str, Any]
+    field: int | None
+    trim: tuple[int, int] | None
+    rate: Fraction | None
+    rife: Mapping[str, Any]
+    timestamps: bool
+    timeline: Timeline
+    slow_motion: Fraction
+
+    @property
+    def retimed(self) -> bool:
+        """Whether the output follows a speed ramp: nothing but the picture has a place in its time."""
+        return "times" in self.rife
+
+    @property
+    def schedule(self) -> Schedule:
+        """Where the output frames lie; the same that `RIFE` will follow."""
+        fps, frames = self.rife.get("fps"), self.timeline.frames
+        starts = [self.timeline[n] for n in range(frames + 1)] if self.timestamps else None
+        if self.retimed:
+            from vsrife.filters.arguments import ramp
+
+            assert fps is not None
+            return ramp(self.rife["times"], "seconds", frames, self.timeline.rate, starts, fps)
+        if starts is not None:
+            assert fps is not None
+            return by_timestamps(starts, frames, fps)
+        if fps is not None:
+            assert self.timeline.rate is not None
+            return by_factor(frames, fps / self.timeline.rate)
+        return by_factor(frames, self.rife["multi"])
+
+    def output_timeline(self) -> OutputTimes:
+        return OutputTimes(self, self.schedule)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class OutputTimes:
+    """When the output frames are shown, in seconds of the source's clock (its start stays, the rest is stretched)."""
+
+    plan: Plan
+    schedule: Schedule
+
+    @property
+    def frames(self) -> int:
+        return self.schedule.num_frames
+
+    @property
+    def rate(self) -> Fraction | None:
+        """Of the output, where it is constant."""
+        fps = self.plan.rife.get("fps")
+        if fps is not None:
+            return Fraction(fps) / self.plan.slow_motion
+        rate = self.plan.timeline.rate
+        return None if rate is None else rate * self.plan.rife["multi"] / self.plan.slow_motion
+
+    @property
+    def mean_rate(self) -> Fraction:
+        if self.rate is not None:
+            return self.rate
+        return Fraction(self.plan.timeline.mean_rate * self.plan.rife["multi"] / self.plan.slow_motion)
+
+    def __getitem__(self, n: int) -> Fraction:
+        """Seconds at which frame n is shown; for n = `frames` the end."""
+        timeline = self.plan.timeline
+        if self.rate is not None:
+            return timeline.start + n / self.rate
+        position = min(n / Fraction(self.plan.rife["multi"]), Fraction(timeline.frames))
+        return timeline.start + (timeline.at(position) - timeline.start) * self.plan.slow_motion
+
+
+def make_plan(
+    options: VideoOptions, timeline: Timeline, field_based: int = 0, source: Mapping[str, Any] = SOURCE_KEYWORDS
+) -> Plan:
+    """How a source becomes the output.
+
+    Args:
+        options: what is wanted.
+        timeline: of the whole source, as read.
+        field_based: the prop `_FieldBased` of its first frame.
+        source: keywords of `core.bs.VideoSource` that it is read with.
+
+    Raises:
+        OptionError: the options contradict each other or the source's length.
+        ClipError: the source is interlaced and `deinterlace` is not asked for.
+    """
+    field_order = _field_order(options, field_based)
+    if field_order is not None:
+        timeline = timeline.doubled()
+    trim = _trim(options, timeline)
+    if trim is not None:
+        timeline = timeline.part(*trim)
+    rife = {"sc_threshold": options.sc_threshold, **options.network}
+    timestamps = False
+    if options.retime is not None:
+        rife |= {"times": options.retime, "fps": _ramp_rate(options, timeline)}
+        timestamps = timeline.rate is None
+    elif options.fps is None:
+        rife["multi"] = options.slow_motion if options.multi is None else options.multi
+        if options.multi is None and options.slow_motion == 1:
+            rife["multi"] = Fraction(2)
+    else:
+        if options.multi is not None:
+            raise OptionError(f"give --multi or --fps, got both ({options.multi} and {options.fps}); leave one out")
+        rife["fps"] = options.fps * options.slow_motion
+        timestamps = timeline.rate is None or timeline.rate > rife["fps"]
+    return Plan(
+        source=source, field=field_order, trim=trim, rate=timeline.rate, rife=rife, timestamps=timestamps,
+        timeline=timeline, slow_motion=options.slow_motion,
+    )  # fmt: skip
+
+
+def _ramp_rate(options: VideoOptions, timeline: Timeline) -> Fraction:
+    if options.multi is not None or options.slow_motion != 1:
+        raise OptionError(
+            "--retime sets the speed by itself, got --multi, --exp or --slow-motion as well; leave them out"
+        )
+    rate = timeline.rate if options.fps is None else options.fps
+    if rate is None:
+        mean = float(timeline.mean_rate)
+        raise OptionError(f"--retime needs --fps for a source of variable rate, got {mean:.3f} in the mean; add --fps")
+    return rate
+
+
+def _field_order(options: VideoOptions, field_based: int) -> int | None:
+    if field_based and not options.deinterlace:
+        raise ClipError(
+            f"the source is interlaced, got {('bottom', 'top')[field_based - 1]} field first; motion between fields "
+            "would become combs: add --deinterlace, which makes one frame of each field"
+        )
+    if not options.deinterlace:
+        return None
+    return 2 if field_based == 1 else 3
+
+
+def _trim(options: VideoOptions, timeline: Timeline) -> tuple[int, int] | None:
+    if options.start is None and options.end is None:
+        return None
+    first = options.start.frame_in(timeline) if options.start else 0
+    end = options.end.frame_in(timeline) if options.end else timeline.frames
+    if first >= end:
+        length = float(timeline.end - timeline.start)
+        raise OptionError(
+            f"no frame lies between --start and --end, got frames {first} to {end} of {timeline.frames} "
+            f"({length:.3f} s); --end must lie after --start, and --start within the source"
+        )
+    return first, end
+
+
+def build(path: str, plan: Plan, **source: Any) -> Any:
+    """The output clip of a plan: a `vs.VideoNode`.
+
+    Args:
+        path: of the file.
+        plan: made for it.
+        source: more keywords for `core.bs.VideoSource`, such as where its index is kept.
+    """
+    import vapoursynth as vs
+
+    return apply(vs.core.bs.VideoSource(path, **plan.source, **source), plan)
+
+
+def prepare(clip: Any, plan: Plan) -> Any:
+    """What `RIFE` gets: fields separated, trimmed, at its exact rate."""
+    if plan.field is not None:
+        if not hasattr(clip, "bwdif"):
+            raise OptionError("--deinterlace needs a plugin that is not here, bwdif; pip install vapoursynth-bwdif")
+        clip = clip.bwdif.Bwdif(field=plan.field).std.SetFieldBased(0)
+    if plan.trim is not None:
+        clip = clip[plan.trim[0] : plan.trim[1]]
+    if plan.rate is not None:
+        clip = clip.std.AssumeFPS(fpsnum=plan.rate.numerator, fpsden=plan.rate.denominator)
+    return clip
+
+
+def apply(clip: Any, plan: Plan, carry: Sequence[Any] = ()) -> Any:
+    """The output of a plan for the opened source; with `carry`, such as alpha, a list as `RIFE` gives it."""
+    import vsrife
+
+    extra: dict[str, Any] = {}
+    if plan.timestamps:
+        extra["timestamps"] = [plan.timeline[n] for n in range(plan.timeline.frames + 1)]
+    if carry:
+        extra["carry"] = [prepare(each, plan) for each in carry]
+    return vsrife.RIFE(prepare(clip, plan), **plan.rife, **extra)

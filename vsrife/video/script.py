@@ -1,0 +1,134 @@
+"""Plans as VapourSynth scripts: the text of a .vpy that makes the frames that `vsrife video` would encode."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from fractions import Fraction
+from typing import Any
+
+from vsrife.errors import OptionError
+from vsrife.video.plan import Plan, VideoOptions
+from vsrife.video.source import Source
+
+# What `RIFE` does without being told, besides None and False.
+_DEFAULTS: Mapping[str, Any] = {"sc_threshold": 0.15, "scale": 1.0}
+
+_TIMED = """\
+
+
+def timed(n, f):
+    frame, duration = f.copy(), (times[n + 1] - times[n]){}
+    frame.props["_DurationNum"], frame.props["_DurationDen"] = duration.numerator, duration.denominator
+    return frame
+
+
+clip = clip.std.ModifyFrame(clip, timed)"""
+
+_MPV_HEAD = """\
+# Real-time playback in mpv. Save this as vsrife.vpy in mpv's configuration folder, and put into mpv.conf:
+#
+#   {}
+#
+# mpv runs it again at every seek; the network stays loaded.
+"""
+
+MPV_LINE = 'vf=vapoursynth="~~/vsrife.vpy"'
+_MPV_UNKNOWN = "2  # where mpv does not know the rate"
+
+
+def vapoursynth_script(source: Source, plan: Plan) -> str:
+    """The script of a plan that was made for `source`."""
+    imports = ["from fractions import Fraction\n"] if plan.timestamps or source.timeline.rate is None else []
+    parts = [
+        "# Length and rate:  vspipe --info SCRIPT",
+        "# Into an encoder:  vspipe -c y4m SCRIPT - | ffmpeg -i - out.mp4\n",
+        *imports,
+        "import vapoursynth as vs\n",
+        "import vsrife\n",
+        *_source_lines(source, plan),
+        *_rife_lines(plan),
+        "clip.set_output()",
+    ]
+    return "\n".join(parts) + "\n"
+
+
+def mpv_script(options: VideoOptions) -> str:
+    """The script for mpv, which opens the file itself.
+
+    Raises:
+        OptionError: an option that a player has to carry out.
+    """
+    unfit = {"--start": options.start, "--end": options.end, "--deinterlace": options.deinterlace,
+             "--slow-motion": options.slow_motion != 1, "--retime": options.retime}  # fmt: skip
+    for name, value in unfit.items():
+        if value:
+            raise OptionError(f"{name} is up to the player, got it with --mpv; leave it out and give it to mpv")
+    keywords = _keywords({**options.network, "sc_threshold": options.sc_threshold})
+    lines = [_MPV_HEAD.format(MPV_LINE)]
+    if options.fps is None:
+        lines += ["import vsrife\n", f"multi = {_number(options.multi or Fraction(2))}"]
+    else:
+        lines += [
+            "from fractions import Fraction\n", "import vsrife\n", f"multi = {_MPV_UNKNOWN}", "if container_fps > 0:",
+            f"    multi = max(1, Fraction({_number(options.fps)}) / Fraction(container_fps).limit_denominator(1001))",
+        ]  # fmt: skip
+    lines.append(f"vsrife.RIFE({', '.join(['video_in', 'multi=multi', *keywords])}).set_output()")
+    return "\n".join(lines) + "\n"
+
+
+def _source_lines(source: Source, plan: Plan) -> Iterator[str]:
+    keywords = [f"{name}={value!r}" for name, value in {"track": source.track, **plan.source}.items()]
+    opened = f"vs.core.bs.VideoSource({', '.join([repr(str(source.path.resolve())), *keywords])}"
+    if source.timeline.rate is None:
+        yield f"opened = {opened}, exporttimestamps=1)"
+        yield f'clip, ticks = opened["clip"], [*opened["timestamps"], {source.timeline.ticks[-1]}]'
+    else:
+        yield f"clip = {opened})"
+    yield from _prepared_lines(source, plan)
+
+
+def _prepared_lines(source: Source, plan: Plan) -> Iterator[str]:
+    ticks = source.timeline.rate is None
+    if plan.field is not None:
+        yield f"clip = clip.bwdif.Bwdif(field={plan.field}).std.SetFieldBased(0)"
+        if ticks:
+            yield "ticks = [t for a, b in zip(ticks, ticks[1:]) for t in (2 * a, a + b)] + [2 * ticks[-1]]"
+    if plan.trim is not None:
+        first, end = plan.trim
+        yield f"clip = clip[{first}:{end}]"
+        if ticks:
+            yield f"ticks = ticks[{first} : {end + 1}]"
+    if plan.rate is not None:
+        yield f"clip = clip{_rate(plan.rate)}"
+        if plan.timestamps:
+            frame = f"Fraction(n * {plan.rate.denominator}, {plan.rate.numerator})"
+            yield f"times = [{frame} for n in range(len(clip) + 1)]"
+    elif ticks:
+        tick = plan.timeline.tick
+        yield f"times = [Fraction(tick * {tick.numerator}, {tick.denominator}) for tick in ticks]"
+
+
+def _rife_lines(plan: Plan) -> Iterator[str]:
+    keywords = [*_keywords(plan.rife), *(["timestamps=times"] if plan.timestamps else [])]
+    rate = plan.output_timeline().rate
+    if rate is None:
+        yield _TIMED.format(f" * {Fraction(plan.slow_motion)!r}" if plan.slow_motion != 1 else "")
+    yield f"clip = vsrife.RIFE({', '.join(['clip', *keywords])})"
+    if rate is not None and plan.slow_motion != 1:
+        yield f"clip = clip{_rate(rate)}"
+
+
+def _rate(rate: Fraction) -> str:
+    return f".std.AssumeFPS(fpsnum={rate.numerator}, fpsden={rate.denominator})"
+
+
+def _keywords(keywords: Mapping[str, Any]) -> list[str]:
+    """As in a call, without those that say what is so anyway."""
+    plain = ((name, value) for name, value in keywords.items() if value is not None and value is not False)
+    told = [(name, value) for name, value in plain if name not in _DEFAULTS or value != _DEFAULTS[name]]
+    told.sort(key=lambda item: item[0] not in ("multi", "fps"))
+    return [f"{name}={_number(value) if isinstance(value, Fraction) else repr(value)}" for name, value in told]
+
+
+def _number(value: Fraction) -> str:
+    return str(value.numerator) if value.denominator == 1 else repr(str(value))

@@ -1,0 +1,374 @@
+"""Everything of a file but its video: tracks, chapters, attachments and tags, moved to the result's clock."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Any, Protocol
+
+import av
+from av.container import InputContainer, OutputContainer
+from av.stream import Disposition, Stream
+from av.subtitles.codeccontext import SubtitleCodecContext
+from av.subtitles.stream import SubtitleStream
+
+from vsrife.timing.timeline import exact
+from vsrife.video.audio import SlowedAudio
+
+type Packets = list[av.Packet[Any]]
+type Warn = Callable[[str], None]
+
+TEXT_SUBTITLES = frozenset({"subrip", "srt", "ass", "ssa", "mov_text", "webvtt", "text"})
+# About the old file: the muxer writes its own, or they would be wrong.
+_STALE_TAGS = frozenset({"major_brand", "minor_version", "compatible_brands", "encoder", "duration"})
+_STALE_STREAM_TAGS = frozenset({"bps", "duration", "number_of_frames", "number_of_bytes", "encoder"})
+_QUICKTIME_TAGS = frozenset({"handler_name", "vendor_id"})  # clutter elsewhere
+# What a cover is called where it is an attachment, by its codec.
+_COVERS = {"png": ("cover.png", "image/png"), "mjpeg": ("cover.jpg", "image/jpeg")}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContainerSpec:
+    """What a container can hold besides streams that FFmpeg knows it can hold.
+
+    Attributes:
+        suffixes: file names that mean it, where FFmpeg would take another one.
+        text: encoder that text subtitles become where they cannot stay as they are; None: there is none.
+        attachments, chapters: whether it holds them.
+        options: of the muxer.
+    """
+
+    suffixes: frozenset[str] = frozenset()
+    text: str | None = None
+    attachments: bool = False
+    chapters: bool = False
+    options: Mapping[str, str] = field(default_factory=dict)
+
+
+_OTHER = ContainerSpec()
+CONTAINERS = {
+    "mp4": ContainerSpec(
+        suffixes=frozenset({".mp4", ".m4v"}), text="mov_text", chapters=True, options={"movflags": "+faststart"}
+    ),
+    "mov": ContainerSpec(text="mov_text", chapters=True, options={"movflags": "+faststart"}),
+    "matroska": ContainerSpec(text="srt", attachments=True, chapters=True),
+    "webm": ContainerSpec(text="webvtt", chapters=True),
+    "nut": ContainerSpec(chapters=True),
+}
+
+
+def container_spec(name: str) -> ContainerSpec:
+    return CONTAINERS.get(name, _OTHER)
+
+
+def container_of(suffix: str) -> str | None:
+    """The container's name for a suffix where FFmpeg's own choice will not do."""
+    return next((name for name, spec in CONTAINERS.items() if suffix.lower() in spec.suffixes), None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Clock:
+    """From the source's time to the result's: `(t - pivot) * factor + pivot - zero`.
+
+    Attributes:
+        zero: source time that the result's clock starts at.
+        pivot: source time that slow motion starts from.
+        factor: how many times longer everything takes.
+        first, last: source times between which streams are kept; None: no bound.
+        ramp: the picture follows a speed ramp, and nothing else has a time there.
+    """
+
+    zero: Fraction
+    pivot: Fraction
+    factor: Fraction = Fraction(1)
+    first: Fraction | None = None
+    last: Fraction | None = None
+    ramp: bool = False
+
+    def __call__(self, seconds: Fraction) -> Fraction:
+        return (seconds - self.pivot) * self.factor + self.pivot - self.zero
+
+    def keeps(self, seconds: Fraction) -> bool:
+        after = self.first is None or seconds >= self.first
+        return after and (self.last is None or seconds < self.last)
+
+
+class Track(Protocol):
+    """A stream on its way."""
+
+    def convert(self, packet: av.Packet[Any]) -> Packets:
+        """What becomes of a packet; it may be changed."""
+
+    def flush(self) -> Packets:
+        """What is left at the end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Copied:
+    """Packets as they are, at other times."""
+
+    stream: Stream
+    clock: Clock
+
+    def _shown(self, begin: Fraction, lasts: Fraction) -> tuple[Fraction, Fraction]:
+        """What lies in the part of a text's time: it may be shown when the part begins, and ends with it."""
+        end, first, last = begin + lasts, self.clock.first, self.clock.last
+        if first is not None and begin < first < end:
+            begin = first
+        return begin, (end if last is None else max(min(end, last), begin)) - begin
+
+    def convert(self, packet: av.Packet[Any]) -> Packets:
+        tick = exact(packet.time_base)
+        pts = packet.dts if packet.pts is None else packet.pts
+        if pts is None:
+            return []
+        begin, lasts = pts * tick, (packet.duration or 0) * tick
+        if self.stream.type == "subtitle":
+            begin, lasts = self._shown(begin, lasts)
+        if not self.clock.keeps(begin):
+            return []
+        dts = begin if packet.dts is None or begin != pts * tick else packet.dts * tick
+        packet.pts, packet.dts = (round(self.clock(seconds) / tick) for seconds in (begin, dts))
+        packet.duration = round(lasts * self.clock.factor / tick)
+        packet.stream = self.stream
+        return [packet]
+
+    def flush(self) -> Packets:
+        return []
+
+
+@dataclass(frozen=True, slots=True)
+class Cover:
+    """The one packet of a picture that belongs to no time."""
+
+    stream: Stream
+
+    def convert(self, packet: av.Packet[Any]) -> Packets:
+        packet.pts = packet.dts = 0
+        packet.stream = self.stream
+        return [packet]
+
+    def flush(self) -> Packets:
+        return []
+
+
+@dataclass(frozen=True, slots=True)
+class Rewritten:
+    """Text subtitles in another format."""
+
+    stream: Stream
+    copied: Copied
+
+    def convert(self, packet: av.Packet[Any]) -> Packets:
+        source, target = packet.stream.codec_context, self.stream.codec_context
+        assert isinstance(source, SubtitleCodecContext)
+        assert isinstance(target, SubtitleCodecContext)
+        text = source.decode2(packet)
+        if text is None or not len(text):
+            return []
+        packets = []
+        for moved in self.copied.convert(packet):
+            written = target.encode_subtitle(text)
+            written.time_base, written.pts, written.dts = moved.time_base, moved.pts, moved.dts
+            written.duration, written.stream = moved.duration, self.stream
+            packets.append(written)
+        return packets
+
+    def flush(self) -> Packets:
+        return []
+
+
+@dataclass(frozen=True, slots=True)
+class Remuxer:
+    """Puts the other streams of a source into a container.
+
+    Attributes:
+        source, target: opened.
+        video: index of the stream that is replaced.
+        clock: from one to the other.
+        stretch_audio: slow the sound down with the picture; else slow motion has none.
+        warn: told of everything that cannot be kept.
+    """
+
+    source: InputContainer
+    target: OutputContainer
+    video: int
+    clock: Clock
+    stretch_audio: bool
+    warn: Warn
+
+    def add_tracks(self) -> dict[int, Track]:
+        """A track for each stream that is kept, by its index in the source."""
+        tracks = {}
+        for stream in self.source.streams:
+            if stream.index != self.video and (track := self._add(stream)) is not None:
+                tracks[stream.index] = track
+        return tracks
+
+    def add_tags(self) -> None:
+        """Title and the like, and chapters."""
+        tags = self.source.metadata
+        self.target.metadata.update({key: value for key, value in tags.items() if key.lower() not in _STALE_TAGS})
+        chapters = [chapter for entry in self.source.chapters() if (chapter := self._moved(entry))]
+        if chapters and self.clock.ramp:
+            self.warn(f"{len(chapters)} chapters left out of the speed ramp")
+        elif chapters and not self._spec.chapters:
+            self.warn(f"{len(chapters)} chapters left out, {self.target.format.name} holds none; .mkv and .mp4 do")
+        elif chapters:
+            self.target.set_chapters(chapters)
+
+    def packets(self, tracks: Mapping[int, Track]) -> Iterator[av.Packet[Any]]:
+        """The packets of all tracks, about in the order of time."""
+        streams = [stream for stream in self.source.streams if stream.index in tracks and stream.type != "attachment"]
+        if not streams:
+            return
+        for packet in self.source.demux(streams):
+            if packet.size:  # the last ones are empty
+                yield from tracks[packet.stream.index].convert(packet)
+        for track in tracks.values():
+            yield from track.flush()
+
+    @property
+    def _spec(self) -> ContainerSpec:
+        return container_spec(self.target.format.name)
+
+    def _moved(self, chapter: Any) -> Any:
+        """A chapter in the result's time; None outside of the part."""
+        tick = exact(chapter["time_base"])
+        start, end = chapter["start"] * tick, chapter["end"] * tick
+        if self.clock.first is not None:
+            start = max(start, self.clock.first)
+        if self.clock.last is not None:
+            end = min(end, self.clock.last)
+        if start >= end:
+            return None
+        moved = {name: max(round(self.clock(time) / tick), 0) for name, time in (("start", start), ("end", end))}
+        return {**chapter, **moved}
+
+    def _add(self, stream: Stream) -> Track | None:
+        add = {"audio": self._add_audio, "subtitle": self._add_subtitles, "attachment": self._add_attachment}
+        if stream.disposition & Disposition.attached_pic:
+            return self._add_cover(stream)
+        if self._is_kept_otherwise(stream):
+            return None
+        if self.clock.ramp and stream.type in ("audio", "subtitle"):
+            self.warn(f"{_named(stream)} left out of the speed ramp; add it afterwards")
+            return None
+        if stream.type in add:
+            return add[stream.type](stream)
+        self.warn(f"{_named(stream)} left out, only the first video track and sound, text and files are kept")
+        return None
+
+    def _is_kept_otherwise(self, stream: Stream) -> bool:
+        """Chapters and time code are tracks in QuickTime, which its muxer makes anew."""
+        if stream.type != "data":
+            return False
+        quicktime = self.target.format.name in ("mp4", "mov")
+        chapters = stream.name == "bin_data" and bool(self.source.chapters())
+        return chapters or (quicktime and "timecode" in stream.metadata)
+
+    def _add_cover(self, stream: Stream) -> Track | None:
+        kind = _COVERS.get(stream.codec_context.codec.canonical_name)
+        if kind is not None and self._spec.attachments:
+            self.target.add_attachment(*kind, self._cover(stream))
+            return None
+        copy = self._add_copy(stream)
+        if copy is None:
+            self.warn(f"{_named(stream)} left out, {self.target.format.name} cannot hold the cover; .mkv and .mp4 can")
+            return None
+        return Cover(copy.stream)
+
+    def _cover(self, stream: Stream) -> bytes:
+        """The picture, read apart: a file's head wants it before its first packet."""
+        with av.open(self.source.name) as again:
+            return bytes(next(again.demux(again.streams[stream.index])))
+
+    def _add_audio(self, stream: Stream) -> Track | None:
+        if self.clock.factor == 1:
+            return self._add_copy(stream) or self._add_encoded(stream)
+        if self.stretch_audio:
+            return self._add_encoded(stream)
+        self.warn(f"{_named(stream)} left out of slow motion; --stretch-audio slows it down as well")
+        return None
+
+    def _add_encoded(self, stream: Stream) -> Track | None:
+        assert isinstance(stream, av.AudioStream)
+        slowed = SlowedAudio.add(stream, self.target, self.clock)
+        if slowed is None:
+            self.warn(f"{_named(stream)} left out, {self.target.format.name} cannot hold it; .mkv can")
+            return None
+        if self.clock.factor == 1:
+            name = self.target.format.name
+            self.warn(f"{_named(stream)} becomes {slowed.stream.codec_context.name}, {name} cannot hold it as it is")
+        describe(slowed.stream, stream)
+        return slowed
+
+    def _add_subtitles(self, stream: Stream) -> Track | None:
+        copy = self._add_copy(stream)
+        if copy is not None:
+            return copy
+        codec, text = stream.codec_context.name, self._spec.text
+        if codec not in TEXT_SUBTITLES or text is None:
+            self.warn(f"{_named(stream)} left out, {self.target.format.name} cannot hold it; .mkv can")
+            return None
+        written = self.target.add_stream(text)
+        assert isinstance(written, SubtitleStream)
+        assert isinstance(stream, SubtitleStream)
+        written.codec_context.subtitle_header = stream.codec_context.subtitle_header or _ASS_HEADER
+        written.time_base = stream.time_base
+        written.codec_context.time_base = stream.time_base
+        describe(written, stream)
+        if codec in ("ass", "ssa"):
+            self.warn(f"{_named(stream)} becomes plain {text}, {self.target.format.name} holds no styles; .mkv does")
+        return Rewritten(written, Copied(written, self.clock))
+
+    def _add_attachment(self, stream: Stream) -> Track | None:
+        if not self._spec.attachments:
+            self.warn(f"{_named(stream)} left out, {self.target.format.name} holds no files; .mkv does")
+            return None
+        return Copied(self.target.add_stream_from_template(stream), self.clock)
+
+    def _add_copy(self, stream: Stream) -> Copied | None:
+        """None where the container cannot hold it."""
+        try:
+            copy = self.target.add_stream_from_template(stream, opaque=True)
+        except ValueError:
+            return None
+        describe(copy, stream)
+        return Copied(copy, self.clock)
+
+
+_ASS_HEADER = b"""[Script Info]
+ScriptType: v4.00+
+
+[V4+ Styles]
+Format: Name, Fontname, Fontsize, PrimaryColour, SecondaryColour, OutlineColour, BackColour, Bold, Italic, \
+Underline, StrikeOut, ScaleX, ScaleY, Spacing, Angle, BorderStyle, Outline, Shadow, Alignment, MarginL, MarginR, \
+MarginV, Encoding
+Style: Default,Arial,16,&Hffffff,&Hffffff,&H0,&H0,0,0,0,0,100,100,0,0,1,1,0,2,10,10,10,1
+
+[Events]
+Format: Layer, Start, End, Style, Name, MarginL, MarginR, MarginV, Effect, Text
+"""
+
+
+def describe(target: Stream, source: Stream) -> None:
+    """Copy a stream's tags, such as its language, and its disposition."""
+    quicktime = target.container.format.name in ("mp4", "mov")
+    dropped = frozenset() if quicktime else _QUICKTIME_TAGS
+    tags = {key: value for key, value in source.metadata.items() if not _is_stale(key) and key.lower() not in dropped}
+    target.metadata.update(tags)
+    target.disposition = source.disposition
+
+
+def _is_stale(tag: str) -> bool:
+    """Matroska's statistics, also those with a language such as BPS-eng."""
+    tag = tag.lower()
+    return tag.partition("-")[0] in _STALE_STREAM_TAGS or tag.startswith("_statistics")
+
+
+def _named(stream: Stream) -> str:
+    codec = stream.codec_context.codec.canonical_name if stream.codec_context is not None else stream.name
+    language = f", {stream.language}" if stream.language else ""
+    return f"track {stream.index} ({stream.type}, {codec or 'of unknown kind'}{language})"
