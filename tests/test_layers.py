@@ -1,7 +1,7 @@
 """Imports inside the package only go down, no two modules import each other, and heavy libraries stay in their rooms.
 
-The rooms are listed from top to bottom. The syntax trees are read, nothing is imported, and every failure names the file
-and the line.
+The rooms are listed from top to bottom. The syntax trees are read, nothing is imported, and every failure names the
+file and the line.
 """
 
 from __future__ import annotations
@@ -171,7 +171,7 @@ def test_what_needs_no_torch_imports_none() -> None:
 
 
 def test_imports_inside_functions_say_why() -> None:
-    """The commands need not: all of them import what they run with when they run, so that help and completion are quick."""
+    """Commands are exempt: they import what they need when they run, so that help and completion are quick."""
     hidden = [found for found in IMPORTS if found.in_function and room(found.importer) != "cli"]
     problems = [str(found) for found in hidden if not found.commented]
     assert not problems, report([f"{problem}, in a function, without a comment that says why" for problem in problems])

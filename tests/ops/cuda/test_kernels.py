@@ -225,7 +225,9 @@ def test_a_device_is_checked_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vsrife.ops.cuda, "kernels", Twins(), raising=False)
     found: list[object] = []
     threads = [
-        threading.Thread(target=lambda: found.append(vsrife.ops.dispatch._on_cuda(torch.device("cuda:7"), torch.float16)))
+        threading.Thread(
+            target=lambda: found.append(vsrife.ops.dispatch._on_cuda(torch.device("cuda:7"), torch.float16))
+        )
         for _ in range(4)
     ]
     for thread in threads:
