@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
 from vsrife.errors import MediaError, OptionError
-from vsrife.images.files import Picture, alike, find_sequence, read_picture, write_picture
+from vsrife.images.files import Picture, alike, read_picture, write_picture
 
 ICC = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 LOSSLESS = [
@@ -200,22 +200,3 @@ def test_files_that_are_no_usable_picture(tmp_path: Path) -> None:
     refused("moving.gif", "must be single, got .*moving.gif with 2 frames; take its frames out first")
     tifffile.imwrite(tmp_path / "float.tif", np.zeros((8, 8, 3), np.float32), photometric="rgb")
     refused("float.tif", "must have 8 or 16 bit grey or RGB, got .*float.tif of 32 bit RGB float32; convert it")
-
-
-def test_sequences(tmp_path: Path) -> None:
-    names = [f"f{n}.png" for n in (1, 2, 9, 10, 11)] + ["notes.txt", ".f3.png.1.part"]
-    for name in names:
-        (tmp_path / name).touch()
-    expected = [tmp_path / f"f{n}.png" for n in (1, 2, 9, 10, 11)]
-    assert find_sequence(str(tmp_path)) == expected
-    assert find_sequence(str(tmp_path / "f*.png")) == expected
-    assert find_sequence(str(tmp_path / "f2.png")) == [tmp_path / "f2.png"]
-    with pytest.raises(MediaError, match=r"must follow one another, got .*f%d.png without 3 and 5 more; to leave"):
-        find_sequence(str(tmp_path / "f%d.png"))
-    for n in range(7, 12):
-        (tmp_path / f"shot[1]_{n:03}.png").touch()
-    found = find_sequence(str(tmp_path / "shot[1]_%03d.png"))
-    assert [p.name[-7:-4] for p in found] == ["007", "008", "009", "010", "011"]
-    for text in ("none*.png", "none_%04d.png", "none", "none/%d.png"):
-        with pytest.raises(MediaError, match="no pictures found, got "):
-            find_sequence(str(tmp_path / text))

@@ -158,7 +158,8 @@ def name_outputs(output: Path | None, first: Path, second: Path, picture: Pictur
         picture: what the results are like; their suffix is that of A where it can hold them.
         count: of results.
     """
-    from vsrife.images.files import PICTURE_SUFFIXES, numbered
+    from vsrife.images.files import PICTURE_SUFFIXES
+    from vsrife.images.numbering import numbered
 
     deep = picture.bits > 8 or picture.has_alpha
     kept = first.suffix.lower() in PICTURE_SUFFIXES and not (deep and first.suffix.lower() in (".jpg", ".jpeg"))

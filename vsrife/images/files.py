@@ -1,4 +1,4 @@
-"""Picture files: PNG, JPEG, WebP and TIFF of 8 or 16 bits, with alpha and ICC profile; sequences of them.
+"""Picture files: PNG, JPEG, WebP and TIFF of 8 or 16 bits, with alpha and ICC profile.
 
 Pillow reads and writes what has 8 bits. It knows no colours of 16 bits: FFmpeg (PyAV) reads those, tifffile and a few
 lines here write them.
@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import io
 import os
-import re
 import struct
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from glob import glob
 from pathlib import Path
 from typing import Any
 
@@ -370,63 +368,4 @@ _TIFF = _Format(name="TIFF", encode=_encode_tiff, bits=16, alpha=True, longest=2
 _FORMATS: Mapping[str, _Format] = {
     ".png": _PNG, ".jpg": _JPEG, ".jpeg": _JPEG, ".webp": _WEBP, ".tif": _TIFF, ".tiff": _TIFF,
 }  # fmt: skip
-PICTURE_SUFFIXES = tuple(_FORMATS)  # that can be written; sequences are looked for with these and .bmp
-
-
-# --- sequences --------------------------------------------------------------------------------------------------------
-
-_NUMBERED = re.compile(r"%0?(\d*)d")
-
-
-def find_sequence(text: str) -> list[Path]:
-    """The picture files that a text stands for, in order.
-
-    Args:
-        text: a folder (all pictures in it), a numbered pattern such as "frame_%04d.png", a glob such as
-            "shots/*.png", or one file. Folders and globs are sorted as people count: 2 before 10.
-
-    Raises:
-        MediaError: there are none, or numbers are missing in a numbered sequence.
-    """
-    path = Path(text)
-    if path.is_file():
-        return [path]
-    if path.is_dir():
-        found = [p for p in path.iterdir() if p.suffix.lower() in (*PICTURE_SUFFIXES, ".bmp") and p.name[0] != "."]
-    elif _NUMBERED.search(path.name):
-        return _numbered(path)
-    else:
-        found = [p for p in map(Path, glob(text)) if p.is_file()]  # noqa: PTH207 - the folder may be a pattern, too
-    if not found:
-        raise MediaError(f"no pictures found, got {text}; give a folder, a pattern like frame_%04d.png or a glob")
-    return sorted(found, key=_counting)
-
-
-def _counting(path: Path) -> list[tuple[int, str]]:
-    """A key that sorts numbers within names by their value."""
-    return [(int(part), part) if part.isdigit() else (-1, part.lower()) for part in re.split(r"(\d+)", str(path))]
-
-
-def numbered(pattern: Path, number: int) -> Path | None:
-    """The name of picture `number` of a numbered pattern such as "frame_%04d.png"; None if it is no pattern."""
-    match = _NUMBERED.search(pattern.name)
-    if match is None:
-        return None
-    return pattern.with_name(f"{pattern.name[: match.start()]}{number:0{match[1] or 1}}{pattern.name[match.end() :]}")
-
-
-def _numbered(pattern: Path) -> list[Path]:
-    before, digits, after = _NUMBERED.split(pattern.name, maxsplit=1)
-    name = re.compile(f"{re.escape(before)}(\\d{{{digits or 1},}}){re.escape(after)}")
-    folder = pattern.parent
-    names = [p.name for p in folder.iterdir()] if folder.is_dir() else []
-    found = {int(match[1]): folder / match[0] for match in map(name.fullmatch, names) if match}
-    if not found:
-        raise MediaError(f"no pictures found, got {pattern}; check folder and name")
-    missing = sorted(set(range(min(found), max(found))) - set(found))
-    if missing:
-        raise MediaError(
-            f"numbers must follow one another, got {pattern} without {missing[0]}"
-            f"{f' and {len(missing) - 1} more' if missing[1:] else ''}; to leave them out give a glob with *"
-        )
-    return [found[number] for number in sorted(found)]
+PICTURE_SUFFIXES = tuple(_FORMATS)  # that can be written; `numbering` looks for these and .bmp

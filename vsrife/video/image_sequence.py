@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -15,6 +14,7 @@ import vapoursynth as vs
 
 from vsrife.errors import MediaError, OptionError
 from vsrife.images.files import PICTURE_SUFFIXES, Picture, read_picture, write_picture
+from vsrife.images.numbering import numbered
 from vsrife.timing.timeline import constant
 from vsrife.video import codecs, resume
 from vsrife.video.encoder import Frames
@@ -24,7 +24,6 @@ from vsrife.video.rendering import Product, Seen, make_product
 from vsrife.video.source import Source, explained
 
 DEFAULT_RATE = Fraction(24)
-_NUMBER = re.compile(r"%0?\d*d")
 
 # --- in ---------------------------------------------------------------------------------------------------------------
 
@@ -90,7 +89,7 @@ def pattern_of(text: str) -> Path:
         OptionError: the name has a suffix of pictures but no number.
     """
     path = Path(text)
-    if _NUMBER.search(path.name):
+    if numbered(path, 0):
         return path
     if path.suffix.lower() in PICTURE_SUFFIXES:
         raise OptionError(f"pictures need a number in their name, got {path.name!r}; write it like %05d{path.suffix}")
@@ -153,7 +152,9 @@ def _first_missing(pattern: Path, frames: int) -> int:
 
 
 def _numbered(pattern: Path, n: int) -> Path:
-    return pattern.with_name(_NUMBER.sub(lambda match: match[0] % n, pattern.name, count=1))
+    path = numbered(pattern, n)
+    assert path is not None  # `pattern_of` has made sure
+    return path
 
 
 def _stored(product: Product, pix_fmt: str | None) -> codecs.Layout:

@@ -8,7 +8,8 @@ from glob import glob
 from pathlib import Path
 
 from vsrife.errors import MediaError
-from vsrife.images.files import PICTURE_SUFFIXES, find_sequence
+from vsrife.images.files import PICTURE_SUFFIXES
+from vsrife.images.numbering import find_sequence
 
 VIDEO_SUFFIXES = frozenset({
     ".mp4", ".mkv", ".mov", ".m4v", ".webm", ".avi", ".ts", ".m2ts", ".mts", ".mpg", ".mpeg", ".vob", ".wmv", ".flv",
