@@ -87,8 +87,8 @@ def test_a_broken_installation_is_not_usable(
     package.mkdir()
     data = (weights.package_directory() / DEFAULT_WEIGHTS).read_bytes()
     (package / DEFAULT_WEIGHTS).write_bytes(data[: len(data) // 2])
-    for module in ("weights", "store"):
-        monkeypatch.setattr(f"vsrife.{module}.package_directory", lambda: package)
+    for module in ("weights", "installed"):
+        monkeypatch.setattr(f"vsrife.checkpoints.{module}.package_directory", lambda: package)
     found = report(capsys, code=1)
     assert found["problems"][0]["fatal"]
     assert "is damaged" in found["problems"][0]["text"]

@@ -33,8 +33,8 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     package.mkdir()
     for name in (DEFAULT_WEIGHTS, "ATTRIBUTION.md"):
         shutil.copy(bundled / name, package)
-    for module in ("weights", "store"):
-        monkeypatch.setattr(f"vsrife.{module}.package_directory", lambda: package)
+    for module in ("weights", "installed"):
+        monkeypatch.setattr(f"vsrife.checkpoints.{module}.package_directory", lambda: package)
     monkeypatch.setenv("VSRIFE_MODEL_DIR", str(tmp_path / "store"))
     return tmp_path / "store"
 

@@ -134,8 +134,8 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("VSRIFE_MODEL_DIR", str(tmp_path / "cache"))
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     monkeypatch.setattr(transfer, "RETRY_SECONDS", 0.0)
-    for module in ("weights", "store"):
-        monkeypatch.setattr(f"vsrife.{module}.package_directory", lambda: tmp_path / "package")
+    for module in ("weights", "installed"):
+        monkeypatch.setattr(f"vsrife.checkpoints.{module}.package_directory", lambda: tmp_path / "package")
     return tmp_path / "cache"
 
 
