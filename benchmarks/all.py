@@ -70,7 +70,6 @@ PARTS = (
     Part("filter", "Filter", 0.5),
     Part("ops", "Ops", 0.5),
     Part("network", "Network", 0.8),
-    Part("fp8", "fp8", 0.6, only="cuda"),
     Part("memory", "Memory", 1.0),
 )
 CUDA_TARGETS = (

@@ -11,9 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import accuracy, all, fp8, int8, measure, network, ops, pairs
+from benchmarks import accuracy, all, int8, measure, network, ops, pairs
 from benchmarks.engine import traffic
-from benchmarks.inputs import folded
 from benchmarks.measure import Report, Size
 from vsrife.networks.catalogue import LAYOUTS, MODELS
 from vsrife.ops.dispatch import OP_NAMES
@@ -143,26 +142,12 @@ def test_int8_keeps_the_picture(capsys: pytest.CaptureFixture[str]) -> None:
     assert len(rows(text, "CPU time of the eight")) == 4
 
 
-def test_fp8_keeps_the_picture(capsys: pytest.CaptureFixture[str]) -> None:
-    pytest.importorskip("av", reason="it reads the sample")
-    assert fp8.main(["--device", "cpu", "--precision", "fp32"]) == 0
-    text = capsys.readouterr().out
-    assert "Not timed" in text
-    quality = {row[0]: float(row[1]) for row in rows(text, "PSNR")}
-    assert 40 < quality["all"] < quality["last"] < 119  # something was rounded
-    with torch.inference_mode():
-        net = folded("4.25", torch.device("cpu"), torch.bfloat16)
-        figures = fp8.speed_row(net, 4, Size(64, 64), 1)
-    assert figures[1] == "256x288x32"
-    assert all_positive(figures[2:])
-
-
 def test_parts_are_commands_and_memory_comes_last() -> None:
     for part in all.PARTS:
         assert (Path(all.__file__).parent / f"{part.name}.py").exists()
         assert 0 < part.share <= 1
     assert (all.PARTS[0].name, all.PARTS[-1].name) == ("accuracy", "memory")
-    assert {part.name: part.only for part in all.PARTS if part.only} == {"pairs": "cpu", "fp8": "cuda"}
+    assert {part.name: part.only for part in all.PARTS if part.only} == {"pairs": "cpu"}
 
 
 @pytest.mark.parametrize(
