@@ -1,4 +1,4 @@
-"""Writes docs/cli.md from the help of the command itself:  python docs/make_cli.py"""
+"""Writes docs/reference/command.md from the help of the command itself:  python docs/make_cli.py"""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import click
 from vsrife.cli import commands
 from vsrife.cli.options import sections_of
 
-PAGE = Path(__file__).with_name("cli.md")
+PAGE = Path(__file__).parent / "reference" / "command.md"
 
 HEAD = """\
 # The command `vsrife`
@@ -84,7 +84,7 @@ check for each of the layouts in onnxruntime.
 
 
 def page() -> str:
-    """The text of docs/cli.md."""
+    """The text of docs/reference/command.md."""
     leaves = list(_leaves(commands, "vsrife"))
     links = "\n".join(f"- [{name}](#{name.replace(' ', '-')}): {leaf.get_short_help_str(100)}" for name, leaf in leaves)
     parts = [HEAD, "## Commands\n\n" + links + "\n", *(_section(name, command) for name, command in leaves)]

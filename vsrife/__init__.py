@@ -8,6 +8,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from vsrife._version import __version__
 from vsrife.errors import ClipError, DeviceError, MediaError, OptionError, RifeError, WeightsError
 
 if TYPE_CHECKING:
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from vsrife.filters.merge import merge
     from vsrife.filters.rife import RIFE, rife
 
-__version__ = "0.1.0"
 
 __all__ = [
     "RIFE",

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from vsrife import __version__
+from vsrife._version import __version__
 from vsrife.errors import RifeError
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""docs/cli.md is the command's own help, and every line in it that begins with `vsrife` is a command that parses."""
+"""The page of the command is its own help, and every line in it that begins with `vsrife` is a command that parses."""
 
 from __future__ import annotations
 

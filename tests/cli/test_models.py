@@ -487,7 +487,7 @@ def test_list_and_path_import_neither_torch_nor_vapoursynth() -> None:
 
 
 def model_table() -> str:
-    """The table of docs/models.md, from the catalogue."""
+    """The table of docs/guide/models.md, from the catalogue."""
     lines = ["| version | layout | parameters | aligns to | ensemble |", "|---|---|---:|---:|---|"]
     for spec in MODELS.values():
         layout = spec.layout
@@ -497,5 +497,5 @@ def model_table() -> str:
 
 
 def test_the_documented_table_is_the_catalogue() -> None:
-    page = Path(__file__).parents[2] / "docs" / "models.md"
+    page = Path(__file__).parents[2] / "docs" / "guide" / "models.md"
     assert model_table() in page.read_text(encoding="utf-8")

@@ -94,7 +94,7 @@ def test_tensors_of_every_generation(golden_data: Path) -> None:
 
 
 def test_the_documentation_lists_them() -> None:
-    text = (Path(__file__).parents[2] / "docs" / "models.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[2] / "docs" / "guide" / "models.md").read_text(encoding="utf-8")
     table = [line.split("|")[1:-1] for line in text.splitlines() if line.startswith("| ")]
     rows = {name.strip(): row for row in table for name in row[0].split(",")}
     for spec in LEGACY_MODELS.values():

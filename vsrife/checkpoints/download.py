@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import IO, Any
 from urllib.parse import urlsplit
 
-from vsrife import __version__
+from vsrife._version import __version__
 from vsrife.checkpoints.installed import install, locked, writing
 from vsrife.checkpoints.weights import MAX_BYTES, model_directory, read_weights
 from vsrife.errors import OptionError, WeightsError

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from vsrife import __version__
+from vsrife._version import __version__
 from vsrife.checkpoints.weights import Weights
 from vsrife.errors import WeightsError
 from vsrife.networks.catalogue import BODY_LAYERS, FLOW_CHANNELS, IMAGE_CHANNELS, Layout

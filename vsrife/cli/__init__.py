@@ -15,7 +15,7 @@ from typing import NoReturn
 
 import click
 
-from vsrife import __version__
+from vsrife._version import __version__
 from vsrife.cli.compare import compare
 from vsrife.cli.completion import completion
 from vsrife.cli.doctor import doctor

@@ -141,7 +141,7 @@ def check_output(job: VideoJob) -> None:
 
 def identify(job: VideoJob) -> dict[str, str]:
     """All that decides on the result, by names that a user knows."""
-    from vsrife import __version__
+    from vsrife._version import __version__
 
     values: dict[str, object] = {"vsrife": __version__, "PyAV": av.__version__, "--segment": job.piece_seconds}
     for options in (job.video, job.encode):
