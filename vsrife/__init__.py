@@ -13,9 +13,10 @@ from vsrife.errors import ClipError, DeviceError, MediaError, OptionError, RifeE
 
 if TYPE_CHECKING:
     from vsrife.arrays import flow, interpolate
+    from vsrife.filters.compat import rife
     from vsrife.filters.flow import Flow
     from vsrife.filters.merge import merge
-    from vsrife.filters.rife import RIFE, rife
+    from vsrife.filters.rife import RIFE
 
 
 __all__ = [
@@ -40,7 +41,7 @@ _HOMES = {
     "flow": "vsrife.arrays",
     "interpolate": "vsrife.arrays",
     "merge": "vsrife.filters.merge",
-    "rife": "vsrife.filters.rife",
+    "rife": "vsrife.filters.compat",
 }
 
 

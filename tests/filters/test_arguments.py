@@ -5,26 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from fractions import Fraction
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 import vapoursynth as vs
 
 from vsrife.engine.devices import parse_device, parse_precision, parse_scale
 from vsrife.errors import ClipError, DeviceError, OptionError, RifeError
-from vsrife.filters.arguments import (
-    Options,
-    check_options,
-    parse_fps,
-    parse_multi,
-    parse_pair,
-    parse_threshold,
-    parse_timestamps,
-    picture_format,
-)
+from vsrife.filters.arguments import Options, check_options
+from vsrife.filters.frames import picture_format
+from vsrife.timing.parsing import parse_pair, parse_threshold
 
 core = vs.core
 CPU = torch.device("cpu")
@@ -43,85 +34,6 @@ def checked(node: vs.VideoNode, **options: Any) -> Options:
         "tta_temporal": False, "ensemble": False, "device": "cpu", "precision": None,
     }  # fmt: skip
     return check_options(node, **(usual | options))
-
-
-@pytest.mark.parametrize(
-    ("value", "expected"),
-    [
-        (1, Fraction(1)),
-        (2, Fraction(2)),
-        (2.5, Fraction(5, 2)),
-        ("5/2", Fraction(5, 2)),
-        ("2.5", Fraction(5, 2)),
-        ((5, 2), Fraction(5, 2)),
-        (Fraction(7, 3), Fraction(7, 3)),
-        (np.int64(3), Fraction(3)),
-        (4 / 3, Fraction(4, 3)),  # floats of small rationals
-        (10 / 3, Fraction(10, 3)),
-        (59.94 / 23.976, Fraction(5, 2)),
-        (2.333333, Fraction(7, 3)),
-        ("60000/1001", Fraction(60000, 1001)),
-    ],
-)
-def test_multi(value: Any, expected: Fraction) -> None:
-    assert parse_multi(value) == expected
-
-
-@pytest.mark.parametrize(
-    ("value", "message"),
-    [
-        (0.999, "multi must be at least 1, got 0.999; to drop frames use std.SelectEvery"),
-        (0, "multi must be at least 1, got 0; to drop"),
-        (-2, "multi must be at least 1, got -2; to drop"),
-        ((1, 2), "multi must be at least 1, got (1, 2); to drop"),
-        (2.3333, "multi must be exact, got 2.3333; write it as a fraction like '5/2', or give fps= instead"),
-        *((v, f"multi {NO_NUMBER} {v!r}; correct it") for v in (float("nan"), float("inf"), True, "x", None, (1, 0))),
-        ((1, 2, 3), f"multi {NO_NUMBER} (1, 2, 3); correct it"),
-        ((2.5, 1), f"multi {NO_NUMBER} (2.5, 1); correct it"),
-    ],
-    ids=repr,
-)
-def test_multi_that_is_refused(value: Any, message: str) -> None:
-    with pytest.raises(OptionError, match=re.escape(message)):
-        parse_multi(value)
-
-
-@pytest.mark.parametrize(
-    ("value", "expected"),
-    [
-        (59.94, Fraction(60000, 1001)),
-        (23.976, Fraction(24000, 1001)),
-        (23.98, Fraction(24000, 1001)),
-        (29.97, Fraction(30000, 1001)),
-        (47.952, Fraction(48000, 1001)),
-        (119.88, Fraction(120000, 1001)),
-        (24000 / 1001, Fraction(24000, 1001)),
-        (24.0, Fraction(24)),
-        (60, Fraction(60)),
-        (12.5, Fraction(25, 2)),
-        (59.9, Fraction(599, 10)),
-        (1 / 3, Fraction(1, 3)),
-        ("60000/1001", Fraction(60000, 1001)),
-        ((60000, 1001), Fraction(60000, 1001)),
-        (Fraction(30), Fraction(30)),
-    ],
-)
-def test_fps(value: Any, expected: Fraction) -> None:
-    assert parse_fps(value) == expected
-
-
-@pytest.mark.parametrize(
-    ("value", "message"),
-    [
-        (0, "fps must be above 0, got 0; give the output rate, e.g. 60 or '60000/1001'"),
-        (-5.0, "fps must be above 0, got -5.0; give"),
-        *((v, f"fps {NO_NUMBER} {v!r}; correct it") for v in (float("nan"), float("inf"), False, "x", (60, 0))),
-    ],
-    ids=repr,
-)
-def test_fps_that_is_refused(value: Any, message: str) -> None:
-    with pytest.raises(OptionError, match=re.escape(message)):
-        parse_fps(value)
 
 
 @pytest.mark.parametrize(
@@ -254,14 +166,6 @@ def test_options_that_do_not_fit(
 ) -> None:
     with pytest.raises(error, match=re.escape(message)):
         checked(clip(fps=fps), **options)
-
-
-def test_timestamps_from_wherever(tmp_path: Path) -> None:
-    path = tmp_path / "times.txt"
-    path.write_text("# timecode format v2\n0\n500\n", encoding="ascii")
-    halves = [Fraction(0), Fraction(1, 2)]
-    given: tuple[Any, ...] = ([0, 0.5], (Fraction(0), Fraction(1, 2)), np.array([0, 0.5], np.float32), path, str(path))
-    assert all(parse_timestamps(times) == halves for times in given)
 
 
 def test_threshold_of_one_and_none() -> None:

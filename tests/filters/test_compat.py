@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import vapoursynth as vs
 
+import vsrife.filters.compat
 import vsrife.filters.rife
 from tests.clips import (
     counted_runs,
@@ -125,7 +126,7 @@ def test_the_device_index_counts_cuda_devices(loaded: list[NetworkOptions], monk
         devices.append(keywords["device"])
         return clips
 
-    monkeypatch.setattr(vsrife.filters.rife, "_build", build)
+    monkeypatch.setattr(vsrife.filters.compat, "build", build)
     rife(pan(2), device_index=1)
     assert devices == ["cuda:1"]
 
@@ -154,7 +155,7 @@ def test_without_a_threshold_existing_props_are_used() -> None:
 
 
 def test_tensorrt_options_do_nothing_and_say_so_once(caplog: pytest.LogCaptureFixture) -> None:
-    vsrife.filters.rife._say_once.cache_clear()
+    vsrife.filters.compat._say_once.cache_clear()
     options: dict[str, Any] = {
         "trt": True,
         "trt_static_shape": False,
@@ -181,8 +182,8 @@ def test_weights_that_are_missing_are_fetched_only_when_asked_for(monkeypatch: p
     def missing(model: object) -> None:
         raise WeightsError(f"no weights of {model}")
 
-    monkeypatch.setattr(vsrife.filters.rife, "find_weights", missing)
-    monkeypatch.setattr(vsrife.filters.rife, "download", lambda spec: fetched.append(spec.name))
+    monkeypatch.setattr(vsrife.filters.compat, "find_weights", missing)
+    monkeypatch.setattr(vsrife.filters.compat, "download", lambda spec: fetched.append(spec.name))
     monkeypatch.setattr(vsrife.filters.rife, "network", lambda options: missing(options.model))
     with pytest.raises(vs.Error, match=r"^rife: no weights of 4\.26"):
         rife(pan(2), model="4.26")

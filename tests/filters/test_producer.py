@@ -18,12 +18,13 @@ from typing import Any
 import pytest
 import vapoursynth as vs
 
+import vsrife.filters.producer
 import vsrife.filters.rife
 from tests.clips import counted_runs, counting, equal, pan, planes_of
 from tests.conftest import VSPipe
 from vsrife import RIFE
 from vsrife.engine.engine import Engine, Picture
-from vsrife.filters.rife import PREPARED_FRAMES
+from vsrife.filters.producer import PREPARED_FRAMES
 from vsrife.filters.worker import MAX_FINISHED, MAX_WAITING, Pipeline
 
 TESTS = Path(__file__).parents[1]
@@ -136,7 +137,7 @@ def kept(monkeypatch: pytest.MonkeyPatch) -> tuple[list[Engine], list[Pipeline[A
             pipelines.append(self)
 
     monkeypatch.setattr(vsrife.filters.rife, "Engine", KeptEngine)
-    monkeypatch.setattr(vsrife.filters.rife, "Pipeline", KeptPipeline)
+    monkeypatch.setattr(vsrife.filters.producer, "Pipeline", KeptPipeline)
     return engines, pipelines
 
 

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import vapoursynth as vs
 
-from vsrife.filters.scenechange import NEXT, cut_clip, measure
+from vsrife.filters.frames import NEXT
+from vsrife.filters.scenechange import cut_clip, measure
 
 LABELS: dict[str, Any] = json.loads((Path(__file__).parents[1] / "data" / "cuts.json").read_text())
 THRESHOLD = 0.15

@@ -7,7 +7,6 @@ import random
 import tracemalloc
 from collections.abc import Sequence
 from fractions import Fraction
-from pathlib import Path
 
 import pytest
 
@@ -20,7 +19,6 @@ from vsrife.timing.schedule import (
     Schedule,
     by_factor,
     by_timestamps,
-    read_timecodes,
 )
 
 
@@ -231,40 +229,3 @@ def test_times_that_do_not_fit(times: tuple[int, ...], message: str) -> None:
         by_timestamps([Fraction(t) for t in times], 3, Fraction(25))
     assert by_timestamps([Fraction(t) for t in (0, 1, 2)], 3, Fraction(25)).num_frames == 75
     assert by_timestamps([Fraction(t) for t in (0, 1, 2, 4)], 3, Fraction(25)).num_frames == 100
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        b"# timecode format v2\n0\n41.708333\n83.5\n",
-        b"\xef\xbb\xbf# timestamp format v2\r\n0\r\n41.708333\r\n\r\n83.5\r\n",
-        b"0.000000\n# comment\n 41.708333 \n\n83.5",
-    ],
-    ids=["plain", "BOM and CRLF", "comments"],
-)
-def test_timecodes_file(content: bytes, tmp_path: Path) -> None:
-    path = tmp_path / "times.txt"
-    path.write_bytes(content)
-    assert read_timecodes(path) == [0, Fraction("0.041708333"), Fraction("0.0835")]
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"# timecode format v2\n0\n41,7\n", r"must hold milliseconds, got '41,7' in line 3 of times\.txt; write one"),
-        (b"0\n1/0\n", r"got '1/0' in line 2 of times\.txt"),
-        (b"0\nnan\n", r"got 'nan' in line 2 of times\.txt"),
-        (b"# timecode format v1\nAssume 30\n", r"must be timecodes v2, got '# timecode format v1' in times\.txt"),
-        (b"\xff\xfe0\x00\n\x00", r"cannot be read, got '.*times\.txt' \(.*\); check the path"),
-    ],
-)
-def test_timecodes_files_that_are_wrong(content: bytes, message: str, tmp_path: Path) -> None:
-    path = tmp_path / "times.txt"
-    path.write_bytes(content)
-    with pytest.raises(OptionError, match=message):
-        read_timecodes(path)
-
-
-def test_timecodes_file_that_is_absent(tmp_path: Path) -> None:
-    with pytest.raises(OptionError, match=r"timestamps file cannot be read, got '.*none\.txt'"):
-        read_timecodes(tmp_path / "none.txt")

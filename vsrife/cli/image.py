@@ -59,9 +59,9 @@ def image(
     PNG and TIFF of 8 and 16 bits, JPEG and WebP; alpha and the ICC profile are kept. Animations and videos begin with A
     and end with B.
     """
-    from vsrife.filters.arguments import parse_fps
     from vsrife.images.animation import MOVING_SUFFIXES, check_animation, write_animation
     from vsrife.images.files import check_writable, write_picture
+    from vsrife.timing.parsing import parse_fps
 
     if multi and timesteps:
         raise OptionError("--multi and --timestep both say which times; give one of them")

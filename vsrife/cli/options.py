@@ -90,7 +90,7 @@ class ClipArguments:
         Raises:
             OptionError: one of them is none, or two contradict each other.
         """
-        from vsrife.filters.arguments import parse_fps, parse_multi
+        from vsrife.timing.parsing import parse_fps, parse_multi
         from vsrife.video.plan import VideoOptions, parse_mark
 
         if sum(value is not None for value in (self.multi, self.exp, self.fps)) > 1:

@@ -185,7 +185,7 @@ def _write_y4m(job: VideoJob, report: Reporter) -> Outcome:
 
 def _opener(each: Input, rate: str | None, *, upright: bool) -> Callable[[Path | None], Source]:
     """Opens an input; is given a folder for the index."""
-    from vsrife.filters.arguments import parse_fps
+    from vsrife.timing.parsing import parse_fps
     from vsrife.video.image_sequence import DEFAULT_RATE, open_pictures
     from vsrife.video.source import open_source
 

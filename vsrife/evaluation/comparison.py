@@ -22,7 +22,7 @@ import vsrife
 from vsrife.engine.color import Colorimetry
 from vsrife.evaluation.baselines import BASELINES
 from vsrife.evaluation.metrics import METRICS, Image8
-from vsrife.filters.arguments import picture_format
+from vsrife.filters.frames import picture_format
 from vsrife.filters.scenechange import cut_clip, decision
 
 Advance = Callable[[int], None]

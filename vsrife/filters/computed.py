@@ -14,7 +14,7 @@ from vsrife.arrays import NetworkKeywords, network_options
 from vsrife.engine.color import Colorimetry, PictureFormat
 from vsrife.engine.engine import Engine, Picture, network
 from vsrife.errors import RifeError
-from vsrife.filters.rife import close_on_destroy
+from vsrife.filters.producer import close_on_destroy
 from vsrife.filters.worker import Interrupt, Pipeline
 
 Frames = Sequence[vs.VideoFrame]

@@ -11,9 +11,8 @@ from torch import Tensor
 from vsrife.arrays import NetworkKeywords
 from vsrife.engine.engine import brought
 from vsrife.errors import RifeError
-from vsrife.filters.arguments import picture_format
 from vsrife.filters.computed import Frames, computed, engine_for, picture_of
-from vsrife.filters.scenechange import DURATION, NEXT, PREV, shifted
+from vsrife.filters.frames import DURATION, NEXT, PREV, picture_format, shifted
 from vsrife.filters.worker import Interrupt
 
 _KEPT_PROPS = [*DURATION, "_AbsoluteTime", PREV, NEXT]

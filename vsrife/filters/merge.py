@@ -12,8 +12,8 @@ from torch import Tensor
 from vsrife.arrays import NetworkKeywords
 from vsrife.engine.color import PictureFormat
 from vsrife.errors import ClipError, RifeError
-from vsrife.filters.arguments import picture_format
 from vsrife.filters.computed import Frames, computed, engine_for, picture_of
+from vsrife.filters.frames import picture_format
 from vsrife.filters.worker import Interrupt
 
 

@@ -6,9 +6,8 @@ or n + 1 has `_SceneChangePrev`. Without them, the filter measures on a small lu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -16,8 +15,8 @@ import vapoursynth as vs
 import vsutil
 from numpy.typing import NDArray
 
-PREV, NEXT = "_SceneChangePrev", "_SceneChangeNext"
-DURATION = ("_DurationNum", "_DurationDen")
+from vsrife.filters.frames import NEXT, PREV, set_marks, shifted
+
 MEASURE_WIDTH_PX = 160
 # The share of the threshold that must remain when the best gain and offset between the two pictures is taken out.
 RESIDUAL_SHARE = 0.3
@@ -102,61 +101,6 @@ def _goes_on(left: Luma, right: Luma, *around: Luma) -> bool:
     before, after = around
     limit = NEIGHBOUR_SHARE * np.abs(left - right).mean()
     return bool(max(np.abs(before - left).mean(), np.abs(right - after).mean()) > limit)
-
-
-def shifted(clip: vs.VideoNode, by: int) -> vs.VideoNode:
-    """Frame n is frame n + by of the clip, the first or last one beyond its ends; as long as the clip."""
-    if by < 0:
-        return clip.std.DuplicateFrames([0] * -by)[: clip.num_frames]
-    return clip.std.DuplicateFrames([clip.num_frames - 1] * by)[by:]
-
-
-def set_marks(frame: vs.VideoFrame, marks: Mapping[str, bool | None]) -> None:
-    """Write scene change props of a frame; None deletes one."""
-    for key, value in marks.items():
-        if value is not None:
-            frame.props[key] = int(value)
-        elif key in frame.props:
-            del frame.props[key]
-
-
-def with_marks(
-    clip: vs.VideoNode,
-    cuts: list[vs.VideoNode],
-    marks_of: Callable[[int, list[bool | None]], Mapping[str, bool | None]],
-    step: Fraction | None = None,
-) -> vs.VideoNode:
-    """The same frames with scene change props from a callback that never sees them.
-
-    Args:
-        clip: frames whose props are replaced; their pixels stay out of Python.
-        cuts: cut clips, as long as `clip`.
-        marks_of: frame number and the decision of each cut clip's frame to the props.
-        step: what the durations of the last cut clip's frames are to be multiplied by; None leaves those of `clip`.
-    """
-    props = [PREV, NEXT] if step is None else [PREV, NEXT, *DURATION]
-
-    def mark(n: int, f: vs.VideoFrame | list[vs.VideoFrame]) -> vs.VideoFrame:
-        frames = f if isinstance(f, list) else [f]
-        result = frames[-1].copy()
-        set_marks(result, marks_of(n, [decision(frame) for frame in frames]))
-        lasts = duration(result)
-        if step is not None and lasts is not None:
-            set_duration(result, lasts * step)
-        return result
-
-    return clip.std.CopyFrameProps(cuts[-1].std.ModifyFrame(cuts, mark), props=props)
-
-
-def duration(frame: vs.VideoFrame) -> Fraction | None:
-    """Seconds that a frame lasts, where its props tell."""
-    numerator, denominator = (frame.props.get(key) for key in DURATION)
-    return Fraction(numerator, denominator) if numerator is not None and denominator else None
-
-
-def set_duration(frame: vs.VideoFrame, seconds: Fraction) -> None:
-    for key, value in zip(DURATION, seconds.as_integer_ratio(), strict=True):
-        frame.props[key] = value
 
 
 def decision(frame: vs.VideoFrame) -> bool | None:

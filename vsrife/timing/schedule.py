@@ -5,14 +5,12 @@ Everything is integers and fractions. Positions count source frames: 3 + 1/2 lie
 
 from __future__ import annotations
 
-import csv
 import math
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import islice, pairwise
-from pathlib import Path
 
 from vsrife.errors import OptionError
 
@@ -245,63 +243,3 @@ def source_position(seconds: Fraction, starts: Sequence[Fraction]) -> Fraction:
     if left >= len(starts) - 1:
         return Fraction(len(starts) - 1)
     return left + (time - starts[left]) / (starts[left + 1] - starts[left])
-
-
-def read_timecodes(path: Path) -> list[Fraction]:
-    """Read a timecodes v2 file: a comment line, then milliseconds, one frame a line.
-
-    Returns:
-        Seconds, exact.
-
-    Raises:
-        OptionError: the file is absent, of another version, or a line is no number; names file and line.
-    """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise OptionError(f"timestamps file cannot be read, got {str(path)!r} ({error}); check the path") from error
-    header = text.partition("\n")[0].strip().lower()
-    if header.startswith("#") and "format" in header and "v2" not in header:
-        raise OptionError(f"timestamps file must be timecodes v2, got {header!r} in {path.name}; convert it to v2")
-    return list(_milliseconds(path, text))
-
-
-def read_curve(path: Path) -> list[tuple[Fraction, Fraction]]:
-    """Read the points of a speed ramp: a CSV file, output seconds and source time a line; # begins a comment.
-
-    Raises:
-        OptionError: the file is absent, or a line is not two numbers; names file and line.
-    """
-    try:
-        rows = list(csv.reader(path.read_text(encoding="utf-8-sig").splitlines()))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise OptionError(f"times file cannot be read, got {str(path)!r} ({error}); check the path") from error
-    points = []
-    for number, row in enumerate(rows, 1):
-        if not row or row[0].lstrip().startswith("#"):
-            continue
-        try:
-            output, source = map(Fraction, map(str.strip, row))
-        except (ValueError, ZeroDivisionError) as error:
-            if number == 1:
-                continue  # the columns' names
-            raise OptionError(
-                f"times file must hold output and source time, got {','.join(row)!r} in line {number} of {path.name}; "
-                "write two numbers a line, such as 1.5,0.75"
-            ) from error
-        points.append((output, source))
-    return points
-
-
-def _milliseconds(path: Path, text: str) -> Iterator[Fraction]:
-    for number, line in enumerate(text.splitlines(), 1):
-        line = line.strip()
-        if not line or line.startswith("#"):
-            continue
-        try:
-            yield Fraction(line) / 1000
-        except (ValueError, ZeroDivisionError) as error:
-            raise OptionError(
-                f"timestamps file must hold milliseconds, got {line!r} in line {number} of {path.name}; "
-                "write one number a line"
-            ) from error

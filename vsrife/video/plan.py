@@ -116,7 +116,7 @@ class Plan:
         fps, frames = self.rife.get("fps"), self.timeline.frames
         starts = [self.timeline[n] for n in range(frames + 1)] if self.timestamps else None
         if self.retimed:
-            from vsrife.filters.arguments import ramp
+            from vsrife.timing.parsing import ramp
 
             assert fps is not None
             return ramp(self.rife["times"], "seconds", frames, self.timeline.rate, starts, fps)

@@ -9,7 +9,7 @@ import numpy as np
 import vapoursynth as vs
 
 from vsrife.errors import MediaError
-from vsrife.filters.scenechange import PREV
+from vsrife.filters.frames import PREV
 from vsrife.timing.schedule import Schedule
 from vsrife.video.encoder import Frames
 from vsrife.video.plan import OutputTimes, Plan, VideoOptions, apply, make_plan, prepare
