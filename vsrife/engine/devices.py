@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from numbers import Real
 from typing import get_args
 
@@ -108,45 +107,20 @@ def _check_bytes(devices: Iterable[torch.device]) -> None:
         raise DeviceError("precision 'int8' needs a CPU with AVX-512 VNNI or AVX-VNNI, got one without; leave it out")
 
 
-class _FullPrecision:
-    """Counts who needs cuDNN as `full_precision` sets it: the switch belongs to the process."""
-
-    def __init__(self) -> None:
-        self.lock, self.users, self.before = threading.Lock(), 0, ExitStack()
-
-    def enter(self) -> None:
-        with self.lock:
-            self.users += 1
-            if self.users == 1:
-                flags = torch.backends.cudnn.flags(enabled=True, benchmark=True, deterministic=False, allow_tf32=False)
-                self.before.enter_context(flags)
-
-    def leave(self) -> None:
-        with self.lock:
-            self.users -= 1
-            if not self.users:
-                self.before.close()
-
-
-_full_precision = _FullPrecision()
-
-
 @contextmanager
 def full_precision(device: torch.device) -> Iterator[None]:
     """On CUDA: the device is the thread's, float32 convolutions keep all of their digits, and the fastest algorithm is
     sought once for each shape.
 
-    What was set before comes back when the last thread leaves.
+    cuDNN's switches belong to the process and stay as set here.
     """
     if device.type != "cuda":
         yield
         return
-    _full_precision.enter()
-    try:
-        with torch.cuda.device(device):
-            yield
-    finally:
-        _full_precision.leave()
+    torch.backends.cudnn.enabled = torch.backends.cudnn.benchmark = True
+    torch.backends.cudnn.allow_tf32 = False
+    with torch.cuda.device(device):
+        yield
 
 
 def parse_scale(scale: float) -> float:

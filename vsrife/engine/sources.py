@@ -22,7 +22,6 @@ from vsrife.networks.fold import FoldedNet
 from vsrife.networks.legacy import LegacyNet
 from vsrife.networks.tta import UPRIGHT
 from vsrife.networks.tta import View as Orientation
-from vsrife.ops.dispatch import rehearse
 
 View = tuple[Tensor, Tensor]  # flow (1, 4, H, W) and mask logits (1, 1, H, W) at the samples of a picture
 Network = FoldedNet | LegacyNet
@@ -93,22 +92,12 @@ class Prepared:
             if isinstance(self.net, LegacyNet) or tuple(self.views) != (UPRIGHT,):
                 self.see(self._padded())
             else:
-                kind = self.net.layout, self.net.scale, self.net.ensemble, self.fmt
-                rehearse(self.net.device, self.net.dtype, kind, functools.partial(self._rehearsal, self.net))
                 self._sources = (self._encoded(self.net),)
         return self._sources
 
     def _encoded(self, net: FoldedNet) -> pyramid.Source:
         frame = pyramid.Frame(self.planes, reading(self.fmt, self.color, *self._kind), self._padded_size)
         return pyramid.encode(net, frame)
-
-    def _rehearsal(self, net: FoldedNet) -> Planes:
-        """The planes between two frames such as this one, from beginning to end; nothing is kept."""
-        a, b = self.made(self.planes, ()), self.made(self.planes, ())
-        a._sources = b._sources = (self._encoded(net),)
-        time = torch.full((1, 1, 1, 1), 0.5, dtype=net.exact, device=net.device)
-        field = pyramid.estimate(net, a.source, b.source, time)
-        return shown(a, b, (cropped(field.flow(), self.fmt), cropped(field.mask(*field.size), self.fmt)))
 
     @property
     def _kind(self) -> tuple[torch.device, torch.dtype]:

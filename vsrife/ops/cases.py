@@ -352,7 +352,7 @@ def _dtype_of(argument: Any) -> torch.dtype:
 
 
 def checked(op: str, dtype: torch.dtype) -> Iterator[tuple[Case, Arguments]]:
-    """The cases that an op must pass on a device before it is used there for convolutions of `dtype`."""
+    """The cases of an op, for convolutions of `dtype`."""
     for case in CASES:
         if case.op == op:
             yield case, arguments_of(case, (31, 65), FLOWS["subpixel"], dtype if case.half else torch.float32)
@@ -364,9 +364,3 @@ def failing(twins: object, op: str, dtype: torch.dtype, device: torch.device) ->
         over = excess(getattr(twins, op), case, arguments, device)
         if over > 0:
             yield case, over
-
-
-def run_all(twins: object, op: str, dtype: torch.dtype, device: torch.device) -> None:
-    """What `failing` has the twin of an op do."""
-    for _, arguments in checked(op, dtype):
-        run(getattr(twins, op), arguments, device)

@@ -1,16 +1,13 @@
 """Triton twins for CUDA devices: each op in one pass over memory, any strides, any size, any batch.
 
 Coordinates, sums and what comes from a small map are float32; planes and convolutions keep their own types. Kernels are
-compiled on first use and kept on disk by Triton. A device must pass `cases` before they are used on it.
+compiled on first use and kept on disk by Triton.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from itertools import chain
 from typing import Any
 
@@ -21,19 +18,15 @@ import triton.language as tl
 from torch import Tensor
 
 from vsrife.ops import reference
-from vsrife.ops.cuda import rehearsal
-from vsrife.ops.cuda.choices import choices_on, versions
 from vsrife.ops.reference import Axis, Conv, Expansion, Reading, Warping
 
-Way = Callable[[Tensor, Any], Tensor]  # to do what an op does
 PIXELS = 128  # of one program
 FUSION = {"enable_fp_fusion": True}  # sums with products in one instruction; left open, Triton warns
 # Numbers that change nothing about how memory is read and written. Compiling kernels for multiples of 16 among them and
 # for 1, as Triton does by itself, gives the same reads and writes, but more kernels: for each picture, block and batch.
 SIZES = (
     "height", "width", "out_height", "out_width", "stack_height", "stack_width", "extra_height", "extra_width",
-    "picture_height", "picture_width", "sides", "pixels", "times_n", "across", "tiles_of_picture",
-    "tiles", "programs",
+    "picture_height", "picture_width", "sides", "times_n",
 )  # fmt: skip
 SLOPE = tl.constexpr(reference.LEAKY_SLOPE)
 
@@ -44,11 +37,7 @@ def _on(tensor: Tensor) -> AbstractContextManager[Any]:
 
 
 def _start(kernel: Any, grid: tuple[int, ...], *arguments: Any, **constants: Any) -> None:
-    """Start a kernel; in a rehearsal, only have it compiled."""
-    if rehearsal.goes_on():
-        kernel.warmup(*arguments, grid=grid, **constants, **FUSION)
-    else:
-        kernel[grid](*arguments, **constants, **FUSION)
+    kernel[grid](*arguments, **constants, **FUSION)
 
 
 def _lanes(channels: int) -> int:
@@ -474,47 +463,6 @@ def calm(a: Tensor, b: Tensor) -> Tensor:
 
 
 @triton.jit(do_not_specialize=SIZES)
-def _convolve_kernel(
-    x, xn, xc, xy, xx, weight, bias, slopes, out, on, oc, oy, ox,
-    height, width, out_height, out_width, inputs, outputs, pixels,
-    STRIDE: tl.constexpr, BIASED: tl.constexpr, RESIDUAL: tl.constexpr, PRELU: tl.constexpr, LEAKY: tl.constexpr,
-    M: tl.constexpr, N: tl.constexpr, K: tl.constexpr,
-):  # fmt: skip
-    """A 3x3 convolution as a product of matrices, and all that follows it. Weights lie as (out, 3, 3, in)."""
-    pixel = tl.program_id(0) * M + tl.arange(0, M)
-    inside = pixel < pixels
-    area = out_height * out_width
-    n, place = (pixel // area).to(tl.int64), pixel % area
-    row, column = place // out_width, place % out_width
-    o, k = tl.program_id(1) * N + tl.arange(0, N), tl.arange(0, K)
-    total = tl.full((M, N), 0.0, tl.float32)
-    for tap in range(9):
-        at_y, at_x = row * STRIDE + tap // 3 - 1, column * STRIDE + tap % 3 - 1
-        use = inside & (at_y >= 0) & (at_y < height) & (at_x >= 0) & (at_x < width)
-        source = x + n * xn + at_y.to(tl.int64) * xy + at_x * xx
-        for start in range(0, inputs, K):
-            channel = start + k
-            known = channel < inputs
-            a = tl.load(source[:, None] + channel[None, :] * xc, mask=use[:, None] & known[None, :], other=0)
-            offsets = o[None, :] * (9 * inputs) + tap * inputs + channel[:, None]
-            b = tl.load(weight + offsets, mask=known[:, None] & (o < outputs)[None, :], other=0)
-            total = tl.dot(a, b, total)
-    wanted = inside[:, None] & (o < outputs)[None, :]
-    if BIASED:
-        total += tl.load(bias + o, mask=o < outputs, other=0).to(tl.float32)[None, :]
-    if RESIDUAL:
-        same = x + n * xn + row.to(tl.int64) * xy + column * xx
-        total += tl.load(same[:, None] + o[None, :] * xc, mask=wanted, other=0).to(tl.float32)
-    if PRELU:
-        slope = tl.load(slopes + o, mask=o < outputs, other=0).to(tl.float32)[None, :]
-        total = tl.where(total > 0, total, total * slope)
-    if LEAKY:
-        total = tl.where(total > 0, total, total * SLOPE)
-    target = out + n * on + row.to(tl.int64) * oy + column * ox
-    tl.store(target[:, None] + o[None, :] * oc, total, mask=wanted)
-
-
-@triton.jit(do_not_specialize=SIZES)
 def _finish_kernel(
     y, yn, yc, yy, yx, x, xn, xc, xy, xx, bias, slopes, height, width, channels,
     BIASED: tl.constexpr, RESIDUAL: tl.constexpr, PRELU: tl.constexpr, LEAKY: tl.constexpr,
@@ -549,58 +497,7 @@ def _tail(conv: Conv) -> dict[str, bool]:
     return {"BIASED": conv.bias is not None, "RESIDUAL": conv.residual, "PRELU": prelu, "LEAKY": leaky}
 
 
-@dataclass(frozen=True, slots=True)
-class Tile:
-    """How a product of matrices is cut: pixels, outputs and inputs of one step, and who works on it."""
-
-    pixels: int
-    outputs: int
-    inputs: int
-    warps: int
-    stages: int
-
-    def sizes(self, outputs: int, inputs: int) -> dict[str, int]:
-        """Those that a convolution of so many channels needs, as the kernels want them."""
-        return {
-            "M": self.pixels,
-            "N": min(self.outputs, max(16, _lanes(outputs))),
-            "K": min(self.inputs, max(16, _lanes(inputs))),
-            "num_warps": self.warps,
-            "num_stages": self.stages,
-        }
-
-
-TILES = (
-    Tile(128, 64, 64, warps=4, stages=3),
-    Tile(64, 64, 64, warps=4, stages=4),
-    Tile(128, 128, 64, warps=8, stages=3),
-    Tile(256, 64, 32, warps=8, stages=3),
-    Tile(128, 64, 64, warps=4, stages=1),  # neighbouring taps come from the first cache, which copies ahead go around
-)
-
-
-def convolve_fused(x: Tensor, conv: Conv, tile: Tile = TILES[0]) -> Tensor:
-    """Twin of `reference.convolve` in one kernel, on matrix units. Groups are not known here."""
-    count, inputs, height, width = x.shape
-    outputs = conv.weight.shape[0]
-    out_height, out_width = -(-height // conv.stride), -(-width // conv.stride)
-    out = _empty(x, outputs, out_height, out_width, x.dtype)
-    pixels = count * out_height * out_width
-    sizes = tile.sizes(outputs, inputs)
-    weight = conv.weight.contiguous(memory_format=torch.channels_last)
-    bias = out if conv.bias is None else conv.bias
-    slopes = out if conv.slopes is None else conv.slopes
-    with _on(x):
-        _start(
-            _convolve_kernel, (_blocks(pixels, sizes["M"]), _blocks(outputs, sizes["N"])),
-            x, *_strides(x), weight, bias, slopes, out, *out.stride(),
-            height, width, out_height, out_width, inputs, outputs, pixels,
-            STRIDE=conv.stride, **_tail(conv), **sizes,
-        )  # fmt: skip
-    return out
-
-
-def convolve_apart(x: Tensor, conv: Conv) -> Tensor:
+def convolve(x: Tensor, conv: Conv) -> Tensor:
     """Twin of `reference.convolve`: the library's convolution, then one pass for all that follows."""
     y = F.conv2d(x, conv.weight, None, stride=conv.stride, padding=1, groups=conv.groups)
     _, channels, height, width = y.shape
@@ -616,272 +513,29 @@ def convolve_apart(x: Tensor, conv: Conv) -> Tensor:
     return y
 
 
-def convolve_by_cudnn(x: Tensor, conv: Conv) -> Tensor:
-    """Twin of `reference.convolve` in one kernel that cuDNN compiles; raises for what cuDNN cannot do."""
-    from vsrife.ops.cuda import cudnn_graph  # here, since it takes a second
-
-    return cudnn_graph.convolve(x, conv)
-
-
-def convolve(x: Tensor, conv: Conv) -> Tensor:
-    """Twin of `reference.convolve`, in whichever way is faster for these shapes on this device."""
-    if x.dtype.itemsize > 2 or conv.groups > 1:
-        return convolve_apart(x, conv)
-    if not x.is_cuda:
-        return convolve_fused(x, conv)
-    task = (*conv.weight.shape, conv.stride, *_tail(conv).values())
-    return _in_fastest_way("convolve", task, CONVOLVE_WAYS, reference.convolve, x, conv)
-
-
-def _in_fastest_way(
-    op: str, task: tuple[object, ...], ways: Mapping[str, Way], plain: Way, x: Tensor, rest: Any
-) -> Tensor:
-    """By the one of `ways` that is fastest for such arguments; by `plain` where nothing can be timed now.
-
-    Args:
-        op: its name.
-        task: what the times depend on besides, but for the number of pictures. Several at once must come out as each
-            alone does, to the last bit, which different ways do not promise. So one way serves every batch. All ways
-            are timed with one picture, whichever batch comes first: times of different starts compare with each other,
-            and the library's own convolution, which chooses an algorithm by batch, is not favoured by a large one.
-        ways: by name, most likely ones first.
-        plain: the op by PyTorch.
-        x: (N, C, H, W).
-        rest: of the op's arguments.
-    """
-    task = (x.dtype, *x.shape[1:], *x.stride()[1:], *task)
-    key = x.device, op, task
-    if key not in _fastest:
-        if torch.cuda.is_current_stream_capturing():
-            return plain(x, rest)
-        one = x[:1]
-        names = list(ways) if one.numel() > WORTH_TUNING else list(ways)[:2]
-        choices, described = choices_on(x.device), f"{op} {task}"
-        if rehearsal.goes_on():
-            return _by_all([ways[name] for name in choices.needed(described, names)], plain, x, rest)
-        with _on(x):
-            name = choices.fastest(described, names, lambda name: _milliseconds(ways[name], plain, one, rest))
-        _fastest[key] = ways[name]
-    return _fastest[key](x, rest)
-
-
-def _by_all(ways: Sequence[Way], plain: Way, x: Tensor, rest: Any) -> Tensor:
-    """By the last of `ways` that works, after all others."""
-    result = None
-    for way in ways:
-        with suppress(Exception):  # met again when it is timed
-            result = way(x, rest)
-    return plain(x, rest) if result is None else result
-
-
-def _milliseconds(way: Way, plain: Way, x: Tensor, rest: Any) -> float:
-    """Of one call, the fastest of a few; infinite where it does not compile or is wrong."""
-    try:
-        got = way(x, rest)
-    except torch.OutOfMemoryError:
-        raise
-    except Exception:  # compilers fail in many ways
-        return math.inf
-    expected = plain(x, rest)
-    limit = LARGEST_ERROR * torch.finfo(x.dtype).eps * expected.nan_to_num(0, 0, 0).abs().amax().item()
-    if not torch.allclose(got, expected, rtol=0, atol=limit, equal_nan=True):
-        return math.inf
-    times = []
-    for _ in range(TRIALS):
-        start, end = (torch.Event(device=x.device, enable_timing=True) for _ in range(2))
-        start.record()
-        way(x, rest)
-        end.record()
-        end.synchronize()
-        times.append(start.elapsed_time(end))
-    return min(times)
-
-
-TRIALS = 5
-LARGEST_ERROR = 16.0  # of what is timed, in roundings of the largest value: `cases` have checked it before
-WORTH_TUNING = 200_000  # numbers that a convolution reads; what is smaller takes about as long as its start
-CUDNN_WAYS: Mapping[str, Way] = {  # its frontend is optional; another version may be able to do more
-    f"one graph of cuDNN, frontend {installed}": convolve_by_cudnn for installed in versions("nvidia-cudnn-frontend")
-}
-CONVOLVE_WAYS: Mapping[str, Way] = {
-    "fused": convolve_fused,
-    "apart": convolve_apart,
-    **CUDNN_WAYS,
-    **{f"fused, {tile}": partial(convolve_fused, tile=tile) for tile in TILES[1:]},
-}
-# A process sees few shapes; what is chosen stays, so that the same frame always comes out the same.
-_fastest: dict[tuple[torch.device, str, tuple[object, ...]], Way] = {}
-
-
-@triton.jit(do_not_specialize=SIZES)
-def _chain_kernel(
-    x, xn, xy, xx, weight0, weight1, weight2, weight3, bias0, bias1, bias2, bias3, scratch, out, on, oy, ox,
-    height, width, channels, across, tiles_of_picture, tiles, programs, layers,
-    RESIDUAL: tl.constexpr, SIDE: tl.constexpr, WIDEST: tl.constexpr, M: tl.constexpr, C: tl.constexpr,
-):  # fmt: skip
-    """3x3 convolutions with LeakyReLU one after the other, tile by tile; weights lie as (out, 3, 3, in).
-
-    Each layer is computed as far around the tile as those behind it read. What lies between two layers goes through
-    memory of the program's own, which its next tile uses again: it is small and stays in the caches.
-    """
-    c = tl.arange(0, C)
-    known = (c < channels)[None, :]
-    both = known & (c < channels)[:, None]
-    between = WIDEST * WIDEST * channels  # numbers between two layers
-    own = scratch + tl.program_id(0).to(tl.int64) * (2 * between)
-    for tile in range(tl.program_id(0), tiles, programs):
-        n, place = (tile // tiles_of_picture).to(tl.int64), tile % tiles_of_picture
-        top, left = place // across * SIDE, place % across * SIDE
-        for layer in range(layers):
-            around = layers - 1 - layer  # pixels beyond the tile that are computed
-            side = SIDE + 2 * around
-            weight, bias = weight0, bias0
-            if layer == 1:
-                weight, bias = weight1, bias1
-            if layer == 2:
-                weight, bias = weight2, bias2
-            if layer == 3:
-                weight, bias = weight3, bias3
-            source, sy, sx, source_top, source_left = x + n * xn, xy, xx, 0, 0
-            if layer > 0:
-                source, sy, sx = own + (layer - 1) % 2 * between, WIDEST * channels, channels
-                source_top, source_left = top - around - 1, left - around - 1
-            target, ty, tx, target_top, target_left = out + n * on, oy, ox, 0, 0
-            if around > 0:
-                target, ty, tx = own + layer % 2 * between, WIDEST * channels, channels
-                target_top, target_left = top - around, left - around
-            tl.debug_barrier()  # now the program's other threads have written what is read, and read what is written
-            for start in range(0, side * side, M):
-                pixel = start + tl.arange(0, M)
-                down, along = top - around + pixel // side, left - around + pixel % side
-                inside = (pixel < side * side) & (down >= 0) & (down < height) & (along >= 0) & (along < width)
-                total = tl.full((M, C), 0.0, tl.float32)
-                for tap in range(9):
-                    at_y, at_x = down + tap // 3 - 1, along + tap % 3 - 1
-                    use = inside & (at_y >= 0) & (at_y < height) & (at_x >= 0) & (at_x < width)
-                    at = source + (at_y - source_top).to(tl.int64) * sy + (at_x - source_left) * sx
-                    a = tl.load(at[:, None] + c[None, :], mask=use[:, None] & known, other=0)
-                    b = tl.load(weight + c[None, :] * (9 * channels) + tap * channels + c[:, None], mask=both, other=0)
-                    total = tl.dot(a, b, total)
-                total += tl.load(bias + c, mask=c < channels, other=0).to(tl.float32)[None, :]
-                wanted = inside[:, None] & known
-                if RESIDUAL:
-                    same = source + (down - source_top).to(tl.int64) * sy + (along - source_left) * sx
-                    total += tl.load(same[:, None] + c[None, :], mask=wanted, other=0).to(tl.float32)
-                total = tl.where(total > 0, total, total * SLOPE)
-                to = target + (down - target_top).to(tl.int64) * ty + (along - target_left) * tx
-                tl.store(to[:, None] + c[None, :], total, mask=wanted)
-
-
-def chain_fused(x: Tensor, convs: Sequence[Conv], layers: int = 2, side: int = 16) -> Tensor:
-    """Twin of `reference.convolve_chain`: up to `MOST_AT_ONCE` `layers` in one kernel, on tiles of `side` pixels."""
-    for start in range(0, len(convs), layers):
-        x = _chain_link(x, convs[start : start + layers], side)
-    return x
-
-
-def _chain_link(x: Tensor, convs: Sequence[Conv], side: int) -> Tensor:
-    count, channels, height, width = x.shape
-    down, across = _blocks(height, side), _blocks(width, side)
-    tiles, widest = count * down * across, side + 2 * len(convs) - 2
-    programs = min(tiles, _programs(x))
-    x = x.contiguous(memory_format=torch.channels_last)
-    out = _empty(x, channels, height, width, x.dtype)
-    scratch = torch.empty((programs, 2, widest, widest, channels), dtype=x.dtype, device=x.device)
-    weights = [conv.weight.contiguous(memory_format=torch.channels_last) for conv in convs]
-    biases = [conv.bias for conv in convs]
-    more = MOST_AT_ONCE - len(convs)  # arguments that are not read
-    n, _, y, step = _strides(x)
-    with _on(x):
-        _start(
-            _chain_kernel, (programs,),
-            x, n, y, step, *weights, *weights[:1] * more, *biases, *biases[:1] * more, scratch,
-            out, out.stride(0), *out.stride()[2:], height, width, channels, across, down * across, tiles, programs,
-            len(convs), RESIDUAL=convs[0].residual, SIDE=side, WIDEST=widest, M=128, C=max(16, _lanes(channels)),
-            num_warps=4, num_stages=1,
-        )  # fmt: skip
-    return out
-
-
-MOST_AT_ONCE = 4  # layers of a chain in one kernel
-
-
-def _programs(x: Tensor) -> int:
-    """As many as run at once, so that their memory is used again and again."""
-    return 4 * torch.cuda.get_device_properties(x.device).multi_processor_count if x.is_cuda else 3
-
-
-def chain_apart(x: Tensor, convs: Sequence[Conv]) -> Tensor:
-    """Twin of `reference.convolve_chain`, one after the other."""
+def convolve_chain(x: Tensor, convs: Sequence[Conv]) -> Tensor:
+    """Twin of `reference.convolve_chain`."""
     for conv in convs:
         x = convolve(x, conv)
     return x
 
 
-CHAIN_WAYS: Mapping[str, Way] = {
-    "apart": chain_apart,
-    "2 at once": chain_fused,
-    "2 at once, large tiles": partial(chain_fused, side=32),
-    "4 at once, large tiles": partial(chain_fused, layers=4, side=32),
-}
-
-
-def convolve_chain(x: Tensor, convs: Sequence[Conv]) -> Tensor:
-    """Twin of `reference.convolve_chain`, in whichever way is faster for these shapes on this device."""
-    if not convs or not _chains(x, convs):
-        return chain_apart(x, convs)
-    if not x.is_cuda:
-        return chain_fused(x, convs)
-    task = (len(convs), convs[0].residual)
-    return _in_fastest_way("chain", task, CHAIN_WAYS, reference.convolve_chain, x, convs)
-
-
-def _chains(x: Tensor, convs: Sequence[Conv]) -> bool:
-    """Whether the kernel knows such convolutions, and a tile of them is small enough."""
-    channels = x.shape[1]
-    return x.dtype.itemsize == 2 and channels <= 64 and all(
-        conv.weight.shape == (channels, channels, 3, 3) and conv.bias is not None and conv.stride == 1
-        and conv.activated and conv.slopes is None and conv.residual == convs[0].residual
-        for conv in convs
-    )  # fmt: skip
-
-
 @triton.jit(do_not_specialize=SIZES)
-def _expand_kernel(
-    x, xn, xc, xy, xx, weight, bias, out, on, oc, oy, ox,
-    height, width, inputs, channels, pixels,
-    SIDE: tl.constexpr, M: tl.constexpr, N: tl.constexpr, K: tl.constexpr,
+def _interleave_kernel(
+    places, pn, pc, py, px, bias, out, on, oc, oy, ox, height, width, channels,
+    SIDE: tl.constexpr, C: tl.constexpr, P: tl.constexpr,
 ):  # fmt: skip
-    """One parity (p, q) of a transposed convolution as a product of matrices. Weights lie as (outputs, 2, 2, in)."""
-    pixel = tl.program_id(0) * M + tl.arange(0, M)
-    inside = pixel < pixels
-    area = height * width
-    n, place = (pixel // area).to(tl.int64), pixel % area
-    row, column = place // width, place % width
-    p, q = tl.program_id(1) // 2, tl.program_id(1) % 2
-    o, k = tl.program_id(2) * N + tl.arange(0, N), tl.arange(0, K)  # o counts rows of the shuffle, columns, channels
-    group = SIDE * channels
-    known_o = o < SIDE * group
-    r, rest = o // group, o % group
-    s, c = rest // channels, rest % channels
-    index = ((p * SIDE + r) * 2 + q) * group + rest
-    total = tl.full((M, N), 0.0, tl.float32)
-    for tap in range(4):
-        at_y, at_x = row + p + tap // 2 - 1, column + q + tap % 2 - 1
-        use = inside & (at_y >= 0) & (at_y < height) & (at_x >= 0) & (at_x < width)
-        source = x + n * xn + at_y.to(tl.int64) * xy + at_x * xx
-        for start in range(0, inputs, K):
-            channel = start + k
-            known = channel < inputs
-            a = tl.load(source[:, None] + channel[None, :] * xc, mask=use[:, None] & known[None, :], other=0)
-            offsets = index[None, :] * (4 * inputs) + tap * inputs + channel[:, None]
-            b = tl.load(weight + offsets, mask=known[:, None] & known_o[None, :], other=0)
-            total = tl.dot(a, b, total)
-    total += tl.load(bias + index, mask=known_o, other=0).to(tl.float32)[None, :]
-    to_y = (row * 2 + p).to(tl.int64)[:, None] * SIDE + r[None, :]
-    to_x = (column * 2 + q)[:, None] * SIDE + s[None, :]
-    target = out + (n * on)[:, None] + to_y * oy + to_x * ox + (c * oc)[None, :]
-    tl.store(target, total, mask=inside[:, None] & known_o[None, :])
+    """The four parities of a transposed convolution, each with its shuffle, side by side."""
+    pixel = tl.program_id(0) * P + tl.arange(0, P)
+    n = tl.program_id(1).to(tl.int64)
+    y, x, c = pixel // width, pixel % width, tl.arange(0, C)[None, :]
+    use = (pixel < height * width)[:, None] & (c < channels)
+    p, r, q, s = y // SIDE % 2, y % SIDE, x // SIDE % 2, x % SIDE
+    index = ((((p * SIDE + r) * 2 + q) * SIDE + s) * channels)[:, None] + c
+    row, column = (y // (2 * SIDE) + p).to(tl.int64), x // (2 * SIDE) + q
+    value = tl.load(places + n * pn + (row * py + column * px)[:, None] + index * pc, mask=use, other=0).to(tl.float32)
+    value += tl.load(bias + index, mask=use, other=0).to(tl.float32)
+    tl.store(out + n * on + c * oc + (y.to(tl.int64) * oy + x * ox)[:, None], value, mask=use)
 
 
 def expand(x: Tensor, expansion: Expansion) -> Tensor:
@@ -892,24 +546,17 @@ def expand(x: Tensor, expansion: Expansion) -> Tensor:
 
 def head(x: Tensor, convs: Sequence[Conv], last: Expansion, into: Tensor) -> Tensor:
     """Twin of `reference.head`."""
-    for conv in convs:
-        x = convolve(x, conv)
-    return _expand(x, last, into)
+    return _expand(convolve_chain(x, convs), last, into)
 
 
 def _expand(x: Tensor, expansion: Expansion, out: Tensor) -> Tensor:
-    """To `out`, (N, any, factor * H, factor * W) float32; sums of full precision go straight there."""
-    if x.dtype.itemsize > 2:  # matrix units would round to fewer digits
-        return out.copy_(reference.expand(x, expansion))
-    count, inputs, height, width = x.shape
-    side, channels = expansion.factor // 2, out.shape[1]
-    pixels = count * height * width
-    sizes = TILES[0].sizes(side**2 * channels, inputs)
-    weight = expansion.weight.contiguous(memory_format=torch.channels_last)
+    """To `out`, (N, any, factor * H, factor * W): the library's convolution, then one pass."""
+    places = F.conv2d(x, expansion.weight, padding=1)
+    channels, height, width = out.shape[1:]
     with _on(x):
         _start(
-            _expand_kernel, (_blocks(pixels, sizes["M"]), 4, _blocks(side**2 * channels, sizes["N"])),
-            x, *_strides(x), weight, expansion.bias, out, *out.stride(),
-            height, width, inputs, channels, pixels, SIDE=side, **sizes,
+            _interleave_kernel, (_blocks(height * width, PIXELS), len(out)),
+            places, *_strides(places), expansion.bias, out, *out.stride(), height, width, channels,
+            SIDE=expansion.factor // 2, C=_lanes(channels), P=PIXELS,
         )  # fmt: skip
     return out
