@@ -218,8 +218,6 @@ def marks(clip: vs.VideoNode) -> dict[str, list[int]]:
 class LinearEngine:
     """In place of `Engine`: mixes the planes, so that the position of a frame can be read off a counting clip."""
 
-    at_once = 1
-
     def __init__(
         self,
         net: FoldedNet,
@@ -234,15 +232,16 @@ class LinearEngine:
         self,
         left: Picture,
         right: Picture,
-        timesteps: Sequence[float],
+        timestep: float,
         interrupt: Callable[[], None] = lambda: None,  # noqa: ARG002
-    ) -> Sequence[Download] | None:
+    ) -> Download | None:
         before, after = (
             [np.asarray(plane) for part in (p, *p.carried) for plane in part.planes] for p in (left, right)
         )
-        pairs = list(zip(before, after, strict=True))
-        mixes = ([np.asarray(a * (1 - t) + b * t, dtype=a.dtype) for a, b in pairs] for t in timesteps)
-        return [Arrived(tuple(map(torch.from_numpy, planes))) for planes in mixes]
+        mixed = [
+            np.asarray(a * (1 - timestep) + b * timestep, dtype=a.dtype) for a, b in zip(before, after, strict=True)
+        ]
+        return Arrived(tuple(map(torch.from_numpy, mixed)))
 
 
 @contextmanager

@@ -40,7 +40,7 @@ def made(version: str, device: torch.device, *, records: bool) -> list[Planes]:
     engine.records = records
     shown = pictures()
     results = [engine.interpolate(shown[a], shown[b], t) for a, b, t in ORDER]
-    assert (bool(engine.recordings)) == (records and not MODELS[version].layout.rescales)
+    assert bool(engine.recording) == (records and not MODELS[version].layout.rescales)
     return [tuple(plane.clone() for plane in planes) for planes in results if planes is not None]
 
 

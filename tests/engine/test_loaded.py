@@ -1,4 +1,4 @@
-"""Several devices for one clip, several times of a pair at once: the same frames, whichever way they are reached."""
+"""Several devices for one clip, and copies beside the computation: the same frames either way."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import gc
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from functools import lru_cache
 from typing import Any
@@ -19,17 +19,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 import vsrife.filters.rife
-from tests.clips import LinearEngine, counted_runs, counting, equal, pan, planes_of, value_of
+from tests.clips import LinearEngine, counting, equal, pan, planes_of, value_of
 from vsrife import RIFE
 from vsrife.engine import cuda_graph, transfer
-from vsrife.engine import engine as engine_module
 from vsrife.engine.color import Colorimetry
 from vsrife.engine.devices import parse_device, parse_devices, parse_precision
 from vsrife.engine.engine import Engine, Picture
 from vsrife.engine.transfer import Download, Planes
 from vsrife.errors import DeviceError
-from vsrife.networks import pyramid
-from vsrife.networks.fold import FoldedNet
 
 CPU = torch.device("cpu")
 COLOR = Colorimetry(matrix=1, full_range=False, chroma_location=0)
@@ -52,15 +49,15 @@ class Sharing(LinearEngine):
         self,
         left: Picture,
         right: Picture,
-        timesteps: Sequence[float],
+        timestep: float,
         interrupt: Callable[[], None] = lambda: None,
-    ) -> Sequence[Download] | None:
+    ) -> Download | None:
         key = left.key
         assert isinstance(key, int)
         Sharing.made.append((self.number, key))
         if self.number == Sharing.broken:
             raise RuntimeError("the device fell off")
-        return super().start(left, right, timesteps, interrupt)
+        return super().start(left, right, timestep, interrupt)
 
 
 @pytest.fixture
@@ -68,6 +65,16 @@ def sharing(monkeypatch: pytest.MonkeyPatch) -> type[Sharing]:
     Sharing.made, Sharing.count, Sharing.broken = [], 0, None
     monkeypatch.setattr(vsrife.filters.rife, "Engine", Sharing)
     return Sharing
+
+
+@lru_cache
+def frames_alone(length: int, multi: int, fmt: str = "YUV420P8") -> list[list[NDArray[Any]]]:
+    """All frames of a filter as it is on the CPU."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(vsrife.filters.rife, "Engine", Engine)
+        patch.setattr(cuda_graph, "graph_for", lambda *_: None)
+        output = RIFE(pan(length, 32, 32, fmt), multi=multi, sc_threshold=1.0)
+        return [planes_of(output, n) for n in range(output.num_frames)]
 
 
 def workers() -> list[threading.Thread]:
@@ -95,7 +102,7 @@ def test_two_devices_work_at_the_same_time(monkeypatch: pytest.MonkeyPatch) -> N
     together = threading.Barrier(2, timeout=60)
     real = Sharing.start
 
-    def start(self: Sharing, left: Picture, *rest: Any) -> Sequence[Download] | None:
+    def start(self: Sharing, left: Picture, *rest: Any) -> Download | None:
         if left.key in (4, 5):
             together.wait()
         return real(self, left, *rest)
@@ -164,98 +171,6 @@ def test_one_precision_for_all_devices() -> None:
     assert parse_precision("bf16", first, CPU) == torch.bfloat16
 
 
-# --- several times at once --------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(params=["computed", "recorded"])
-def batching(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Engine]]:
-    """Filters that compute several times at once, which is otherwise done on CUDA alone; their engines."""
-    engines: list[Engine] = []
-
-    class Batching(Engine):
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
-            super().__init__(*args, **kwargs)
-            engines.append(self)
-
-    monkeypatch.setattr(engine_module, "most_at_once", lambda *_: engine_module.MOST_AT_ONCE)
-    if request.param == "recorded":
-        monkeypatch.setattr(cuda_graph, "graph_for", lambda *_: cuda_graph.Repeated())
-    monkeypatch.setattr(vsrife.filters.rife, "Engine", Batching)
-    yield engines
-    assert all(bool(engine.recordings) == (request.param == "recorded") for engine in engines)
-    assert all(len(engine.recordings) <= engine_module.MOST_AT_ONCE for engine in engines)
-
-
-def times_at_once(runs: Sequence[float | Tensor]) -> list[int]:
-    return [len(time) if isinstance(time, Tensor) else 1 for time in runs]
-
-
-@lru_cache
-def frames_alone(length: int, multi: int, fmt: str = "YUV420P8") -> list[list[NDArray[Any]]]:
-    """All frames of a filter as it is on the CPU."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(vsrife.filters.rife, "Engine", Engine)
-        patch.setattr(engine_module, "most_at_once", lambda *_: 1)
-        patch.setattr(cuda_graph, "graph_for", lambda *_: None)
-        output = RIFE(pan(length, 32, 32, fmt), multi=multi, sc_threshold=1.0)
-        return [planes_of(output, n) for n in range(output.num_frames)]
-
-
-def test_in_order_and_at_random_with_several_at_once(batching: list[Engine]) -> None:
-    """Bit for bit the frames that are computed one by one. In order, whole pairs are computed at once; at random, no
-    frame that nobody asked for is."""
-    source, expected = pan(4, 32, 32), frames_alone(4, 4)
-    output = RIFE(source, multi=4, sc_threshold=1.0)
-    with counted_runs() as runs:
-        for n in range(output.num_frames):
-            assert equal(planes_of(output, n), expected[n]), n
-    assert 3 in times_at_once(runs)
-    assert batching[0].at_once == engine_module.MOST_AT_ONCE
-    vs.core.clear_cache()
-    other = RIFE(source, multi=4, sc_threshold=1.0)
-    asked = [10, 1, 6, 3, 11]  # each too far from the last to be next
-    with counted_runs() as runs:
-        for n in asked:
-            assert equal(planes_of(other, n), expected[n]), n
-    if not batching[1].recordings:  # which hide what runs
-        assert times_at_once(runs) == [1] * len(asked)
-
-
-def test_what_differs_at_once_is_computed_one_by_one(monkeypatch: pytest.MonkeyPatch, batching: list[Engine]) -> None:
-    """A library that computes a batch in another way must not make a frame depend on its neighbours."""
-    source, expected = pan(4, 32, 32), frames_alone(4, 4)
-    real = Engine._together
-
-    def together(self: Engine, *rest: Any) -> tuple[Tensor, Tensor]:
-        found = real(self, *rest)
-        assert found is not None
-        return found[0] * (1 + 1e-6), found[1]
-
-    monkeypatch.setattr(Engine, "_together", together)
-    output = RIFE(source, multi=4, sc_threshold=1.0)
-    for n in range(output.num_frames):
-        assert equal(planes_of(output, n), expected[n]), n
-    assert batching[0].at_once == 1
-
-
-def test_too_little_memory_for_several_at_once(monkeypatch: pytest.MonkeyPatch, batching: list[Engine]) -> None:
-    """The filter goes on frame by frame, whole pictures as before, and nobody is told."""
-    source, expected = pan(4, 32, 32), frames_alone(4, 4)
-    real = pyramid.estimate
-
-    def estimate(net: FoldedNet, a: pyramid.Source, b: pyramid.Source, times: float | Tensor, *rest: Any) -> Any:
-        if isinstance(times, Tensor) and len(times) > 1:
-            raise torch.OutOfMemoryError("no memory")
-        return real(net, a, b, times, *rest)
-
-    monkeypatch.setattr(pyramid, "estimate", estimate)
-    output = RIFE(source, multi=4, sc_threshold=1.0)
-    for n in range(output.num_frames):
-        assert equal(planes_of(output, n), expected[n]), n
-    assert batching[0].at_once == 1
-    assert batching[0].thrift.parts == 1
-
-
 # --- copies beside the computation ------------------------------------------------------------------------------------
 
 
@@ -296,11 +211,11 @@ def test_results_outlive_the_next_pairs(fmt: str, monkeypatch: pytest.MonkeyPatc
     for n in (*range(output.num_frames), 3, 1):
         assert equal(planes_of(output, n), expected[n]), n
     pictures = [Picture(i, [np.asarray(plane) for plane in planes_of(source, i)], COLOR) for i in range(5)]
-    started = [engines[0].start(pictures[i], pictures[i + 1], [0.5]) for i in range(4)]  # none is read before the last
+    started = [engines[0].start(pictures[i], pictures[i + 1], 0.5) for i in range(4)]  # none is read before the last
     assert Later.waiting >= 4
     for i, found in enumerate(started):
         assert found is not None
-        assert equal([plane.numpy() for plane in found[0].planes()], expected[2 * i + 1]), i
+        assert equal([plane.numpy() for plane in found.planes()], expected[2 * i + 1]), i
 
 
 @pytest.mark.needs_cuda

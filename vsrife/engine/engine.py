@@ -25,7 +25,7 @@ from vsrife.engine import cuda_graph, transfer
 from vsrife.engine.color import PictureFormat
 from vsrife.engine.devices import full_precision
 from vsrife.engine.legacy import LegacyFrames, samples_of
-from vsrife.engine.memory import Thrift, give_back, out_of_memory
+from vsrife.engine.memory import Thrift, give_back
 from vsrife.engine.sources import (
     CERTAIN_LOGIT,
     Network,
@@ -54,7 +54,6 @@ _networks: OrderedDict[tuple[Any, ...], Network] = OrderedDict()  # least recent
 _networks_lock = threading.Lock()
 # Filters share the cores: two engines that compute at once on the CPU only get in each other's way.
 _cpu_lock = threading.Lock()
-MOST_AT_ONCE = 4  # times between two frames that are computed together
 BRINGING_STEPS = 8  # enough where neighbouring pixels move alike
 TURN_SECONDS = 0.05  # between two looks at whether waiting for it still makes sense
 
@@ -163,10 +162,8 @@ class Engine:
         self.capacity = max(2, capacity)
         self.prepared: OrderedDict[Hashable, Prepared] = OrderedDict()
         self.older = LegacyFrames(net, averaging) if isinstance(net, LegacyNet) else None
-        self.recordings: dict[int, cuda_graph.Recording] = {}  # of the estimation, by how many times at once
+        self.recording: cuda_graph.Recording | None = None  # of the estimation
         self.records = True  # until the device is found to have no such thing
-        self.at_once = most_at_once(net, averaging)
-        self._proven: set[int] = set()  # numbers of times at once that give what each alone gives
         self.transfer = transfer.transfer_for(net.device)
         self.thrift = Thrift(net.device, f"{fmt.width}x{fmt.height}", self._most_parts())
         if net.device.type == "cpu":  # elsewhere the next engine is quicker with what this one leaves
@@ -191,24 +188,21 @@ class Engine:
         Raises:
             DeviceError: out of memory, also in parts.
         """
-        found = self.start(left, right, [timestep], interrupt)
-        return None if found is None else found[0].planes()
+        found = self.start(left, right, timestep, interrupt)
+        return None if found is None else found.planes()
 
     def start(
         self,
         left: Picture,
         right: Picture,
-        timesteps: Sequence[float | Tensor],
+        timestep: float | Tensor,
         interrupt: Callable[[], None] = lambda: None,
-    ) -> list[transfer.Download] | None:
-        """What `interpolate` gives for each of several times; on CUDA without waiting for it.
+    ) -> transfer.Download | None:
+        """What `interpolate` gives; on CUDA without waiting for it. The planes may change once this returns."""
 
-        Up to `at_once` times are computed together. The planes may change once this returns.
-        """
-
-        def work() -> list[transfer.Download] | None:
-            found = self._interpolate(left, right, timesteps, interrupt)
-            return None if found is None else [self.transfer.download(planes) for planes in found]
+        def work() -> transfer.Download | None:
+            planes = self._interpolate(left, right, timestep, interrupt)
+            return None if planes is None else self.transfer.download(planes)
 
         return self._run(work, interrupt)
 
@@ -216,8 +210,7 @@ class Engine:
         self, left: Picture, right: Picture, timestep: float | Tensor, interrupt: Callable[[], None] = lambda: None
     ) -> Planes | None:
         """What `interpolate` gives, on the network's device."""
-        found = self._run(lambda: self._interpolate(left, right, [timestep], interrupt), interrupt)
-        return None if found is None else found[0]
+        return self._run(lambda: self._interpolate(left, right, timestep, interrupt), interrupt)
 
     def motion(self, left: Picture, right: Picture, timestep: float | Tensor) -> tuple[Tensor, Tensor]:
         """What the picture at `timestep` is made with; arguments as for `interpolate`.
@@ -252,8 +245,8 @@ class Engine:
         self.prepared.clear()
         if self.older is not None:
             self.older.halves.kept.clear()
-        self.recordings.clear()
-        self.capacity, self.records, self.at_once = 2, False, 1
+        self.recording = None
+        self.capacity, self.records = 2, False
         release_networks()
         give_back(self.net.device)
 
@@ -271,78 +264,22 @@ class Engine:
             _cpu_lock.release()
 
     def _interpolate(
-        self, left: Picture, right: Picture, timesteps: Sequence[float | Tensor], interrupt: Callable[[], None]
-    ) -> list[Planes] | None:
+        self, left: Picture, right: Picture, timestep: float | Tensor, interrupt: Callable[[], None]
+    ) -> Planes | None:
         equal = left.equals(right)
         if equal and all(x.equals(y) for x, y in zip(left.carried, right.carried, strict=True)):
             return None
         a, b = self._prepare(left), self._prepare(right)
         interrupt()
         if self.older is not None and not equal:
-            pair, times = (left.key, right.key), map(self._on_device, timesteps)
-            frames = (self.older.reached(pair, a, b, time, interrupt) for time in times)
-            return [tuple(p[0, 0] for one in (made, *made.carried) for p in samples_of(one)) for made in frames]
-        views = map(self._standing, timesteps) if equal else self._views(a, b, timesteps, interrupt)
-        return [self._shown(a, b, equal, view, interrupt) for view in views]
-
-    def _shown(self, a: Prepared, b: Prepared, equal: bool, view: View, interrupt: Callable[[], None]) -> Planes:
+            made = self.older.reached((left.key, right.key), a, b, self._on_device(timestep), interrupt)
+            return tuple(plane[0, 0] for one in (made, *made.carried) for plane in samples_of(one))
+        view = self._standing(timestep) if equal else self._between(a, b, timestep, interrupt)
         interrupt()
         planes = list(a.planes) if equal else [*shown(a, b, view)]
         for x, y in zip(a.carried, b.carried, strict=True):
             planes += native(x, y, resized_view(a, x.fmt, view))
         return tuple(plane[0, 0] for plane in planes)
-
-    def _views(
-        self, a: Prepared, b: Prepared, timesteps: Sequence[float | Tensor], interrupt: Callable[[], None]
-    ) -> Iterator[View]:
-        """Flow and mask for each time. Each is to be used before the next: a recording writes over its own."""
-        numbers = [time for time in timesteps if not isinstance(time, Tensor)]
-        if isinstance(self.net, FoldedNet) and 1 < len(numbers) == len(timesteps) <= self.at_once:
-            together = self._together(self.net, a, b, numbers, interrupt)
-            if together is not None and self._proves(a, b, numbers, together, interrupt):
-                yield from zip(*(torch.split(maps, 1) for maps in together), strict=True)
-                return
-            self._go_one_by_one()
-        for time in timesteps:
-            yield self._between(a, b, time, interrupt)
-
-    def _together(
-        self, net: FoldedNet, a: Prepared, b: Prepared, timesteps: Sequence[float], interrupt: Callable[[], None]
-    ) -> View | None:
-        """Flow (N, 4, H, W) and mask at several times; None where memory does not suffice."""
-        times = _times(net, timesteps)
-        try:
-            return self._replayed(net, a, b, times) or self._view(self._estimate(net, a, b, times, interrupt))
-        except (RuntimeError, MemoryError) as error:
-            if not out_of_memory(error):
-                raise
-            return None
-
-    def _go_one_by_one(self) -> None:
-        self.at_once = 1
-        self.recordings = {count: recording for count, recording in self.recordings.items() if count == 1}
-        give_back(self.net.device)
-
-    def _proves(
-        self,
-        a: Prepared,
-        b: Prepared,
-        timesteps: Sequence[float],
-        together: View,
-        interrupt: Callable[[], None],
-    ) -> bool:
-        """Whether several times at once give to the last bit what each alone gives.
-
-        Libraries choose how to compute by the shape of what they are given. A frame must not depend on what was asked
-        for with it. It is looked at once for each number of times.
-        """
-        if len(timesteps) not in self._proven:
-            for i, time in enumerate(timesteps):
-                alone = self._between(a, b, time, interrupt)
-                if not all(torch.equal(one, other[i : i + 1]) for one, other in zip(alone, together, strict=True)):
-                    return False
-            self._proven.add(len(timesteps))
-        return True
 
     def _standing(self, timestep: float | Tensor) -> View:
         """Between equal pictures: nothing tells how what is carried moves."""
@@ -363,7 +300,7 @@ class Engine:
         if tiling is not None:
             return tiling.view(timestep, functools.partial(self._look, a, b, interrupt))
         if not isinstance(timestep, Tensor):
-            return self._replayed(self.net, a, b, _times(self.net, [timestep])) or self._view(
+            return self._replayed(self.net, a, b, timestep) or self._view(
                 self._estimate(self.net, a, b, timestep, interrupt)
             )
         padded = padded_times(timestep, self.fmt, a.source.stack)
@@ -402,20 +339,18 @@ class Engine:
         time = timestep[0, 0] if isinstance(timestep, Tensor) else timestep
         return engine._standing(time) if left.equals(right) else engine._between(left, right, time, interrupt)
 
-    def _replayed(self, net: FoldedNet, a: Prepared, b: Prepared, times: Tensor) -> View | None:
+    def _replayed(self, net: FoldedNet, a: Prepared, b: Prepared, timestep: float) -> View | None:
         """By a recording; None where the device knows no such thing, or values decide what is done."""
         if self.averaging is not None or net.layout.rescales or not self.records:
             return None
-        inputs = (a.source.stack, a.source.parts, b.source.stack, b.source.parts, times)
-        recording = self.recordings.get(len(times))
-        if recording is None:
-            kept = next(iter(self.recordings.values()), None)
-            recording = cuda_graph.recorded(functools.partial(_flow_and_mask, net), inputs, net.device, kept)
-            if recording is None:
+        time = torch.full((1, 1, 1, 1), timestep, dtype=net.exact, device=net.device)
+        inputs = (a.source.stack, a.source.parts, b.source.stack, b.source.parts, time)
+        if self.recording is None:
+            self.recording = cuda_graph.recorded(functools.partial(_flow_and_mask, net), inputs, net.device)
+            if self.recording is None:
                 self.records = False
                 return None
-            self.recordings[len(times)] = recording
-        flow, mask = recording(*inputs)
+        flow, mask = self.recording(*inputs)
         return cropped(flow, self.fmt), cropped(mask, self.fmt)
 
     def _estimate(
@@ -438,23 +373,6 @@ class Engine:
     def _view(self, field: pyramid.Field) -> View:
         """Flow and mask at the pixels of the picture, without the padding."""
         return cropped(field.flow(), self.fmt), cropped(field.mask(*field.size), self.fmt)
-
-
-def most_at_once(net: Network, averaging: Averaging | None) -> int:
-    """How many times between two frames are worth computing together.
-
-    On CPUs that was seen to save nothing. Ensembles fill the batch with their passes, and the second try of 4.0 and 4.1
-    is decided for one time.
-    """
-    if isinstance(net, LegacyNet) or averaging is not None or net.ensemble or net.layout.rescales:
-        return 1
-    return MOST_AT_ONCE if net.device.type == "cuda" else 1
-
-
-def _times(net: FoldedNet, timesteps: Sequence[float]) -> Tensor:
-    """(N, 1, 1, 1). By filling: a copy of numbers would wait for the device."""
-    filled = [torch.full((1, 1, 1, 1), time, dtype=net.exact, device=net.device) for time in timesteps]
-    return torch.cat(filled)
 
 
 def _flow_and_mask(

@@ -19,7 +19,7 @@ from vsrife.errors import RifeError
 from vsrife.filters.arguments import Options
 from vsrife.filters.frames import NEXT, PREV, duration, set_duration, set_marks
 from vsrife.filters.scenechange import decision
-from vsrife.filters.worker import MAX_WAITING, Interrupt, Pipeline, Together
+from vsrife.filters.worker import MAX_WAITING, Interrupt, Pipeline
 from vsrife.timing.schedule import Schedule
 
 logger = logging.getLogger(__name__)
@@ -60,8 +60,8 @@ class Producer:
         self._interlaced_told = False
         self._formats = (engines[0].fmt, *engines[0].carried)
         self.pipelines = [_pipeline(engine) for engine in engines]
-        # Pairs to have in hand, with this one. For one device that computes frame by frame the next frame is enough.
-        self._pairs = len(engines) + 1 if max(len(engines), engines[0].at_once) > 1 else 0
+        # Pairs to have in hand, with this one. For one device the next frame is enough.
+        self._pairs = len(engines) + 1 if len(engines) > 1 else 0
 
     def _pipeline(self, n: int) -> Pipeline[_Request, Download | _Still]:
         """Of output frame n."""
@@ -191,26 +191,15 @@ def _pipeline(engine: Engine) -> Pipeline[_Request, Download | _Still]:
     """A worker for this engine. What it holds must not refer to the producer, which could then never be collected."""
     formats = (engine.fmt, *engine.carried)
 
-    def together(requests: Sequence[_Request], interrupt: Interrupt) -> Sequence[Download | _Still]:
-        """All of one pair."""
-        first = requests[0]
+    def compute(request: _Request, interrupt: Interrupt) -> Download | _Still:
         left, right = (
-            _pictures(first.left + i, frames, formats) for i, frames in enumerate((first.lefts, first.rights))
+            _pictures(request.left + i, frames, formats) for i, frames in enumerate((request.lefts, request.rights))
         )
-        found = engine.start(left, right, [request.timestep for request in requests], interrupt)
-        return [_STILL] * len(requests) if found is None else found
+        return engine.start(left, right, request.timestep, interrupt) or _STILL
 
-    def alone(request: _Request, interrupt: Interrupt) -> Download | _Still:
-        return together([request], interrupt)[0]
-
-    group = Together(_left_of, together, engine.at_once) if engine.at_once > 1 else None
-    pipeline: Pipeline[_Request, Download | _Still] = Pipeline(alone, group)
+    pipeline: Pipeline[_Request, Download | _Still] = Pipeline(compute)
     close_on_destroy(pipeline)
     return pipeline
-
-
-def _left_of(request: _Request) -> int:
-    return request.left
 
 
 def _pictures(key: int, frames: Sequence[vs.VideoFrame], formats: Sequence[PictureFormat]) -> Picture:
