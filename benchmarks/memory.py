@@ -37,7 +37,7 @@ from benchmarks.inputs import folded, format_of, pictures
 from benchmarks.measure import Row, Size, arguments, begin, number
 from vsrife.engine.engine import Engine
 from vsrife.networks.fold import FoldedNet
-from vsrife.ops.reference import Axis, Conv, Expansion, Warping
+from vsrife.ops.reference import Axis, Conv, TransposedConv, WarpInputs
 
 PARTS = (1, 2, 4, 8, 16)
 HEAD = ("model", "size", "weights, MB", "whole, MB", *(f"in {parts} parts, MB" for parts in PARTS[1:]))
@@ -47,36 +47,36 @@ class Results:
     """Ops that make their result and leave it at zero."""
 
     @staticmethod
-    def see(_planes: object, _reading: object, _clamps: bool, into: Tensor) -> Tensor:
-        return into
+    def planes_to_rgb(_planes: object, _transform: object, _clamps: bool, out: Tensor) -> Tensor:
+        return out
 
     @staticmethod
-    def sample(image: Tensor, rows: Axis, columns: Axis, total: Tensor | None = None) -> Tensor:
-        return image.new_zeros(*image.shape[:2], len(rows.low), len(columns.low)) if total is None else total
+    def sample(image: Tensor, rows: Axis, columns: Axis, accumulate: Tensor | None = None) -> Tensor:
+        return image.new_zeros(*image.shape[:2], len(rows.low), len(columns.low)) if accumulate is None else accumulate
 
     @staticmethod
-    def enlarge(maps: Sequence[Tensor], height: int, width: int, _total: Tensor | None = None) -> Tensor:
+    def upsample(maps: Sequence[Tensor], height: int, width: int, _accumulate: Tensor | None = None) -> Tensor:
         return maps[0].new_zeros(*maps[0].shape[:2], height, width)
 
     @staticmethod
-    def warp_stacks(given: Warping, into: Tensor) -> Tensor:
-        return into.new_zeros(given.count, into.shape[1], *given.size)
+    def warp_stacks(inputs: WarpInputs, weight: Tensor) -> Tensor:
+        return weight.new_zeros(inputs.count, weight.shape[1], *inputs.size)
 
     @staticmethod
-    def warp_convolve(given: Warping, conv: Conv) -> Tensor:
+    def warp_convolve(inputs: WarpInputs, conv: Conv) -> Tensor:
         """As on a GPU in half precision: flow is put together inside, but the stacks are written. Else as on a CPU."""
         if conv.weight.dtype.itemsize == 2:
-            return Results.convolve(Results.warp_stacks(given, conv.weight), conv)
-        given.flow()
-        height, width = (-(-side // conv.stride) for side in given.size)
-        return conv.weight.new_zeros(given.count, len(conv.weight), height, width)
+            return Results.convolve(Results.warp_stacks(inputs, conv.weight), conv)
+        inputs.flow()
+        height, width = (-(-side // conv.stride) for side in inputs.size)
+        return conv.weight.new_zeros(inputs.count, len(conv.weight), height, width)
 
     @staticmethod
-    def blend(a: Tensor, _b: Tensor, flow: Tensor, _share: Tensor) -> Tensor:
+    def blend(a: Tensor, _b: Tensor, flow: Tensor, _weight0: Tensor) -> Tensor:
         return flow.new_zeros(len(flow), a.shape[1], *flow.shape[-2:])
 
     @staticmethod
-    def calm(a: Tensor, _b: Tensor) -> Tensor:
+    def static_radius(a: Tensor, _b: Tensor) -> Tensor:
         return torch.zeros_like(a, dtype=torch.int8)
 
     @staticmethod
@@ -93,18 +93,18 @@ class Results:
         return torch.zeros_like(x)
 
     @staticmethod
-    def expand(x: Tensor, expansion: Expansion) -> Tensor:
-        factor = expansion.factor
+    def conv_transpose(x: Tensor, conv: TransposedConv) -> Tensor:
+        factor = conv.factor
         height, width = (factor * side for side in x.shape[-2:])
-        return x.new_zeros(len(x), len(expansion.weight) // factor**2, height, width, dtype=torch.float32)
+        return x.new_zeros(len(x), len(conv.weight) // factor**2, height, width, dtype=torch.float32)
 
     @staticmethod
-    def head(x: Tensor, convs: Sequence[Conv], _last: Expansion, into: Tensor) -> Tensor:
+    def head(x: Tensor, convs: Sequence[Conv], _last: TransposedConv, out: Tensor) -> Tensor:
         """As on a GPU in half precision, layer by layer. Else as on a CPU, tile by tile."""
         if x.dtype.itemsize == 2:
             for conv in convs:
                 x = Results.convolve(x, conv)
-        return into
+        return out
 
 
 class Held(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -145,7 +145,7 @@ def peak_bytes(work: Callable[[], object], device: torch.device) -> int:
 
 
 def _anew(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """In place of `room_for`, whose memory PyTorch knows nothing of."""
+    """In place of `empty_channels_last`, whose memory PyTorch knows nothing of."""
     return torch.empty(tuple(shape), dtype=dtype, device=device, memory_format=torch.channels_last)
 
 

@@ -87,8 +87,8 @@ def ways(model: str, size: Size, device: torch.device, dtype: torch.dtype) -> li
     def ours() -> Tensor:
         new = pyramid.encode(net, frame1)
         field = pyramid.estimate(net, known, new, 0.5)
-        share = torch.sigmoid(field.mask(height, width))
-        return net.ops.blend(known.stack[:, :3], new.stack[:, :3], field.flow(), share)
+        weight0 = torch.sigmoid(field.mask(height, width))
+        return net.ops.blend(known.stack[:, :3], new.stack[:, :3], field.flow(), weight0)
 
     def naively() -> Tensor:
         image: Tensor = naive(half0, half1, 0.5).image

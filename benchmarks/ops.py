@@ -25,11 +25,11 @@ from torch import Tensor
 from benchmarks.accuracy import wrong_ops
 from benchmarks.inputs import BT709
 from benchmarks.measure import Benchmark, Row, Size, arguments, milliseconds, number
-from vsrife.engine.color import PictureFormat, reading
+from vsrife.engine.color import PictureFormat, rgb_transform
 from vsrife.networks.catalogue import BODY_LAYERS
 from vsrife.ops import reference
 from vsrife.ops.dispatch import choose
-from vsrife.ops.reference import Axis, Conv, Expansion, Reading, Warping
+from vsrife.ops.reference import Axis, Conv, RgbTransform, TransposedConv, WarpInputs
 
 HEAD = ("op", "size", "ms", "plain PyTorch, ms", "ratio", "MB", "GB/s", "share of copying")
 
@@ -58,7 +58,7 @@ def loads(size: Size, dtype: torch.dtype, device: torch.device) -> Iterable[Load
         return values.contiguous(memory_format=torch.channels_last)
 
     flows, stacks = [20 * maps(4, factor) for factor in (2, 4, 8, 16)], (maps(7, 1), maps(7, 1))
-    flow = reference.enlarge(flows, height, width)
+    flow = reference.upsample(flows, height, width)
     grid = torch.arange(height, device=device).float()[:, None], torch.arange(width, device=device).float()
     time = torch.full((1, 1, 1, 1), 0.5, device=device)
     planes = [(255 * maps(1, 1)).to(torch.uint8).contiguous() for _ in range(2)]
@@ -68,26 +68,26 @@ def loads(size: Size, dtype: torch.dtype, device: torch.device) -> Iterable[Load
     bias = torch.zeros(32, dtype=dtype, device=device)
     fmt = PictureFormat("YUV", 8, False, width, height, 1, 1)
     picture = [planes[0], *(plane[..., ::2, ::2].contiguous() for plane in planes)]
-    yield Load("see", "YUV420P8", (picture, reading(fmt, BT709, device), True, maps(3, 1)))
+    yield Load("planes_to_rgb", "YUV420P8", (picture, rgb_transform(fmt, BT709, device), True, maps(3, 1)))
     yield Load("sample", "chroma", (flow, *axes))
-    yield Load("enlarge", "1/2 to 1/16", (flows, height, width))
-    warping = Warping(*stacks, flows, lambda: flow, *grid, 1, maps(9, 2), time)
+    yield Load("upsample", "1/2 to 1/16", (flows, height, width))
+    warping = WarpInputs(*stacks, flows, lambda: flow, *grid, 1, maps(9, 2), time)
     yield Load("warp_stacks", "last block", (warping, weights(16, 32, 3, 3)))
     yield Load("warp_stacks", "flow known", (replace(warping, maps=[flow]), weights(16, 32, 3, 3)))
     first = Conv(weights(16, 32, 3, 3), torch.zeros(16, dtype=dtype, device=device), stride=2)
     yield Load("warp_convolve", "last block", (warping, first))
     yield Load("blend", "RGB", (stacks[0][:, :3], stacks[1][:, :3], flow, maps(1, 1)))
-    yield Load("calm", "uint8", tuple(planes))
-    yield Load("blend_plane", "uint8", (*planes, flow, maps(1, 1), reference.calm(*planes), 255))
+    yield Load("static_radius", "uint8", tuple(planes))
+    yield Load("blend_plane", "uint8", (*planes, flow, maps(1, 1), reference.static_radius(*planes), 255))
     yield Load("convolve", "32 to 32 at 1/4", (maps(32, 4, dtype), Conv(weights(32, 32, 3, 3), bias, residual=True)))
     yield Load("convolve", "32 to 16 at 1/2", (maps(32, 1, dtype), Conv(weights(16, 32, 3, 3), bias[:16], stride=2)))
     chain = tuple(Conv(weights(32, 32, 3, 3), bias, residual=True) for _ in range(BODY_LAYERS))
     yield Load("convolve_chain", "32 at 1/4", (maps(32, 4, dtype), chain))
     encoder = Conv(weights(16, 3, 3, 3), bias[:16], stride=2), *(Conv(weights(16, 16, 3, 3), bias[:16]),) * 2
-    features = Expansion.of(weights(16, 4, 4, 4), bias[:4], False)
+    features = TransposedConv.of(weights(16, 4, 4, 4), bias[:4], False)
     yield Load("head", "16 to 4 channels", (maps(3, 1, dtype), encoder, features, stacks[0][:, 3:]))
-    expansion = Expansion.of(weights(32, 20, 4, 4), bias[:20], True)
-    yield Load("expand", "32 to 5 at 1/1", (maps(32, 4, dtype), expansion))
+    conv = TransposedConv.of(weights(32, 20, 4, 4), bias[:20], True)
+    yield Load("conv_transpose", "32 to 5 at 1/1", (maps(32, 4, dtype), conv))
 
 
 def nbytes(value: Any) -> int:
@@ -96,7 +96,7 @@ def nbytes(value: Any) -> int:
         return value.nbytes
     if isinstance(value, list | tuple):
         return sum(map(nbytes, value))
-    if isinstance(value, Axis | Conv | Expansion | Reading | Warping):
+    if isinstance(value, Axis | Conv | TransposedConv | RgbTransform | WarpInputs):
         return sum(nbytes(getattr(value, name)) for name in value.__dataclass_fields__)
     return 0
 

@@ -12,19 +12,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vsrife.ops.reference import (
-    STILL_RADII_PX,
+    STATIC_RADII_PX,
     Axis,
     Conv,
-    Reading,
+    RgbTransform,
     activate,
     blend,
-    calm,
     convolve,
     convolve_chain,
+    is_static,
+    planes_to_rgb,
     resize,
     sample,
-    see,
-    still,
+    static_radius,
     warp,
 )
 
@@ -160,8 +160,8 @@ def test_sliced_inputs() -> None:
     axes = Axis.at(torch.linspace(-2, 20, 11, dtype=torch.float64), 16), Axis.at(torch.arange(15.0).double(), 15)
     assert torch.equal(sample(image, *axes), sample(copy, *axes))
     flow = random_image(16, 15, torch.float32, count=2).reshape(1, 4, 16, 15)
-    share = torch.full((1, 1, 16, 15), 0.25)
-    assert torch.equal(blend(image, image, flow, share), blend(copy, copy, flow, share))
+    weight0 = torch.full((1, 1, 16, 15), 0.25)
+    assert torch.equal(blend(image, image, flow, weight0), blend(copy, copy, flow, weight0))
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (7, 1), (31, 65)])
@@ -169,11 +169,11 @@ def test_blend(height: int, width: int) -> None:
     a, b = random_image(height, width, torch.float64, 6), random_image(height + 2, width + 1, torch.float64, 7)
     b = b[..., :height, :width]
     flow = _mixed((1, 4, height, width))
-    share = np.random.default_rng(8).random((1, 1, height, width))
+    weight0 = np.random.default_rng(8).random((1, 1, height, width))
     x, y = grid(height, width)
     from_a, from_b = read_all(a, x + flow[:, 0], y + flow[:, 1]), read_all(b, x + flow[:, 2], y + flow[:, 3])
-    got = blend(a, b, torch.from_numpy(flow), torch.from_numpy(share))
-    np.testing.assert_allclose(got, from_a * share + from_b * (1 - share), rtol=0, atol=1e-12)
+    got = blend(a, b, torch.from_numpy(flow), torch.from_numpy(weight0))
+    np.testing.assert_allclose(got, from_a * weight0 + from_b * (1 - weight0), rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.uint16, torch.float16, torch.float32], ids=str)
@@ -183,8 +183,8 @@ def test_equal_flat_pictures_stay(dtype: torch.dtype, value: float) -> None:
     peak = {torch.uint8: 255, torch.uint16: 65535}.get(dtype, 1)
     plane = torch.full((1, 1, 12, 17), value * peak).round() if peak > 1 else torch.full((1, 1, 12, 17), value)
     plane = plane.to(dtype)
-    flow, share = torch.from_numpy(_mixed((1, 4, 12, 17))).float(), random_image(12, 17, torch.float32)[:, :1]
-    got = blend(plane.float(), plane.float(), flow, share)
+    flow, weight0 = torch.from_numpy(_mixed((1, 4, 12, 17))).float(), random_image(12, 17, torch.float32)[:, :1]
+    got = blend(plane.float(), plane.float(), flow, weight0)
     if dtype == torch.float32:
         torch.testing.assert_close(got, plane, rtol=3e-7, atol=0)
     else:
@@ -203,9 +203,9 @@ def test_see(height: int, width: int, clamps: bool) -> None:
     larger = [read(plane.astype(np.float64), x[0] / 2, y[0] / 2 - 0.25) for plane in planes[1:]]
     expected = np.einsum("cp,phw->chw", weight, np.stack([planes[0], *larger])) + bias[:, None, None]
     axes = (Axis.at(torch.arange(n) / 2.0 - shift, n // 2) for n, shift in ((height, 0.25), (width, 0)))
-    reading = Reading(torch.from_numpy(weight), torch.from_numpy(bias), *axes)
+    transform = RgbTransform(torch.from_numpy(weight), torch.from_numpy(bias), *axes)
     stack = torch.full((1, 5, height + 3, width + 1), 7.0, dtype=torch.float64)
-    see([torch.from_numpy(plane)[None, None] for plane in planes], reading, clamps, stack[:, :3])
+    planes_to_rgb([torch.from_numpy(plane)[None, None] for plane in planes], transform, clamps, stack[:, :3])
     got = stack[0, :3, :height, :width].numpy()
     np.testing.assert_allclose(got, expected.clip(0, 1) if clamps else expected, rtol=0, atol=1e-12)
     assert (expected < 0).any()
@@ -237,7 +237,7 @@ def brute_force_still(a: NDArray[Any], b: NDArray[Any], flow: NDArray[Any]) -> N
     for y in range(height):
         for x in range(width):
             reach = np.abs(flow[:, y, x]).max()
-            radius = next((r for r in (0, *STILL_RADII_PX) if reach <= r), None)
+            radius = next((r for r in (0, *STATIC_RADII_PX) if reach <= r), None)
             if radius is not None:
                 box = np.s_[max(0, y - radius) : y + radius + 1, max(0, x - radius) : x + radius + 1]
                 result[y, x] = bool((a[box] == b[box]).all())
@@ -260,7 +260,7 @@ def test_still(dtype: torch.dtype, changes: int, seed: int) -> None:
     flow[:, rng.random((height, width)) < 0.2] = 0
     whole = rng.random((height, width)) < 0.3
     flow[:, whole] = flow[:, whole].round()  # radii themselves
-    got = still(calm(a[None, None], b[None, None]), torch.from_numpy(flow)[None])
+    got = is_static(static_radius(a[None, None], b[None, None]), torch.from_numpy(flow)[None])
     assert got.shape == (1, 1, height, width)
     assert got.dtype == torch.bool
     np.testing.assert_array_equal(got[0, 0], brute_force_still(a.numpy(), b.numpy(), flow))

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from vsrife.ops import reference
 from vsrife.ops.dispatch import Ops
-from vsrife.ops.reference import Axis, Reading
+from vsrife.ops.reference import Axis, RgbTransform
 
 # H.273 matrix coefficients: kr and kb of the luma equation.
 _LUMA_WEIGHTS: Mapping[int, tuple[float, float]] = {
@@ -166,9 +166,9 @@ def _axis(positions: Tensor, size: int, device: torch.device) -> Axis:
 
 
 @lru_cache(maxsize=32)
-def reading(
+def rgb_transform(
     fmt: PictureFormat, color: Colorimetry, device: torch.device, dtype: torch.dtype = torch.float32
-) -> Reading:
+) -> RgbTransform:
     """How RGB, nominally 0..1, follows from the samples of a format.
 
     Chroma is enlarged by bilinear interpolation at the luma samples' positions. Transfer and primaries stay as they
@@ -187,7 +187,7 @@ def reading(
     bias = -(weight @ torch.tensor(zeros, dtype=torch.float64))
     grid = luma_in_chroma(fmt, color, device) if fmt.subsampled(fmt.num_planes - 1) else None
     axes = () if grid is None else (grid.rows.to(device, dtype), grid.columns.to(device, dtype))
-    return Reading(weight.to(device, dtype), bias.to(device, dtype), *axes)
+    return RgbTransform(weight.to(device, dtype), bias.to(device, dtype), *axes)
 
 
 def to_rgb(planes: Sequence[Tensor], fmt: PictureFormat, color: Colorimetry, ops: Ops = reference) -> Tensor:
@@ -203,7 +203,7 @@ def to_rgb(planes: Sequence[Tensor], fmt: PictureFormat, color: Colorimetry, ops
         (1, 3, H, W) float32 RGB, nominally 0..1, not clamped.
     """
     image = torch.empty((1, 3, fmt.height, fmt.width), device=planes[0].device)
-    return ops.see(planes, reading(fmt, color, image.device), False, image)
+    return ops.planes_to_rgb(planes, rgb_transform(fmt, color, image.device), False, image)
 
 
 def difference_in_planes(

@@ -29,7 +29,7 @@ from vsrife.errors import OptionError
 from vsrife.networks import legacy, tta
 from vsrife.networks.legacy import LegacyNet
 from vsrife.networks.tta import Averaging
-from vsrife.ops.reference import still
+from vsrife.ops.reference import is_static
 
 
 class LegacyFrames:
@@ -129,7 +129,7 @@ class LegacyFrames:
         more = difference_in_planes(residual, a.fmt, a.color, self.net.ops)
         views = plane_views(a, view)
         return tuple(
-            plane + extra.masked_fill(still(self.net.ops.calm(x, y), flow), 0)
+            plane + extra.masked_fill(is_static(self.net.ops.static_radius(x, y), flow), 0)
             for plane, extra, x, y, (flow, _) in zip(planes, more, a.planes, b.planes, views, strict=True)
         )
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 
 from vsrife.errors import DeviceError
-from vsrife.ops.cpu.buffers import scratch
+from vsrife.ops.cpu.buffers import buffer_pool
 
 _TEXTS = ("out of memory", "can't allocate memory", "ALLOC_FAILED")  # of MPS, of the CPU, of CUDA's libraries
 
@@ -84,7 +84,7 @@ def out_of_memory(error: BaseException) -> bool:
 def give_back(device: torch.device) -> None:
     """Return memory that is kept for later to the device."""
     if device.type == "cpu":
-        scratch.clear()
+        buffer_pool.clear()
         return
     backend = torch.get_device_module(device)
     if hasattr(backend, "empty_cache"):

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vsrife.engine.color import Colorimetry, PictureFormat, chroma_in_luma, reading, resized, to_samples
+from vsrife.engine.color import Colorimetry, PictureFormat, chroma_in_luma, resized, rgb_transform, to_samples
 from vsrife.engine.transfer import Planes, Transfer
 from vsrife.networks import pyramid
 from vsrife.networks.fold import FoldedNet
@@ -78,7 +78,7 @@ class Prepared:
         self.carried = tuple(Prepared(net, fmt, extra, transfer) for fmt, extra in extras)
         self.views = views
         self._sources: tuple[Any, ...] = ()
-        self._calm: tuple[Callable[[], Prepared | None], Planes] = (lambda: None, ())
+        self._static_radius: tuple[Callable[[], Prepared | None], Planes] = (lambda: None, ())
 
     @property
     def source(self) -> Any:
@@ -96,7 +96,7 @@ class Prepared:
         return self._sources
 
     def _encoded(self, net: FoldedNet) -> pyramid.Source:
-        frame = pyramid.Frame(self.planes, reading(self.fmt, self.color, *self._kind), self._padded_size)
+        frame = pyramid.Frame(self.planes, rgb_transform(self.fmt, self.color, *self._kind), self._padded_size)
         return pyramid.encode(net, frame)
 
     @property
@@ -117,7 +117,7 @@ class Prepared:
     def _padded(self) -> Tensor:
         device, dtype = self._kind
         image = torch.empty((1, 3, *self._padded_size), device=device, dtype=dtype)
-        return self.net.ops.see(self.planes, reading(self.fmt, self.color, device, dtype), False, image)
+        return self.net.ops.planes_to_rgb(self.planes, rgb_transform(self.fmt, self.color, device, dtype), False, image)
 
     def see(self, image: Tensor) -> None:
         """Take (1, 3, H, W) at the padded size for what the network sees."""
@@ -127,16 +127,16 @@ class Prepared:
     def made(self, planes: Planes, carried: Sequence[Planes]) -> Prepared:
         """A frame of the same kind with other planes, which may be of another dtype."""
         frame = copy.copy(self)
-        frame.planes, frame._sources, frame._calm = planes, (), (lambda: None, ())
+        frame.planes, frame._sources, frame._static_radius = planes, (), (lambda: None, ())
         frame.carried = tuple(own.made(new, ()) for own, new in zip(self.carried, carried, strict=False))
         return frame
 
-    def calm_towards(self, other: Prepared) -> Planes:
+    def static_radius_towards(self, other: Prepared) -> Planes:
         """How far around each sample both are equal, per plane; the same for every time between the two."""
-        if self._calm[0]() is not other:
+        if self._static_radius[0]() is not other:
             planes = zip(self.planes, other.planes, strict=True)
-            self._calm = weakref.ref(other), tuple(self.net.ops.calm(a, b) for a, b in planes)
-        return self._calm[1]
+            self._static_radius = weakref.ref(other), tuple(self.net.ops.static_radius(a, b) for a, b in planes)
+        return self._static_radius[1]
 
     def equals(self, other: Prepared) -> bool:
         return all(torch.equal(a, b) for a, b in zip(self.planes, other.planes, strict=True))
@@ -167,8 +167,8 @@ def published(a: Prepared, b: Prepared, view: View) -> Planes:
 
 def native(a: Prepared, b: Prepared, view: View) -> Planes:
     """The planes as they are, each warped at its own size and depth."""
-    rest = zip(a.planes, b.planes, plane_views(a, view), a.calm_towards(b), strict=True)
-    return tuple(a.net.ops.blend_plane(x, y, *own, calm, a.fmt.peak) for x, y, own, calm in rest)
+    rest = zip(a.planes, b.planes, plane_views(a, view), a.static_radius_towards(b), strict=True)
+    return tuple(a.net.ops.blend_plane(x, y, *own, radius, a.fmt.peak) for x, y, own, radius in rest)
 
 
 def plane_views(frame: Prepared, view: View) -> Sequence[View]:

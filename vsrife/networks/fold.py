@@ -21,7 +21,7 @@ from torch import Tensor
 
 from vsrife.networks.catalogue import BODY_LAYERS, FLOW_CHANNELS, IMAGE_CHANNELS, Layout
 from vsrife.ops.dispatch import Ops, choose
-from vsrife.ops.reference import Conv, Expansion
+from vsrife.ops.reference import Conv, TransposedConv
 
 CODED_OUTPUTS, CODED_INPUTS = 8, 4  # what channels in eight bits must be multiples of: vectors, and products of one sum
 LARGEST_CODE = 127  # of weights
@@ -50,7 +50,7 @@ class FoldedBlock:
     second: Conv
     body: tuple[Conv, ...]
     outer_skip: bool
-    last: Expansion
+    last: TransposedConv
 
 
 @dataclass(frozen=True, slots=True, weakref_slot=True)
@@ -73,7 +73,7 @@ class FoldedNet:
     ensemble: bool
     dtype: torch.dtype
     head: tuple[Conv, ...]
-    head_last: Expansion | None
+    head_last: TransposedConv | None
     blocks: tuple[FoldedBlock, ...]
     retry: tuple[FoldedBlock, ...]
 
@@ -162,7 +162,7 @@ class _Folder:
     def _optional(self, name: str) -> Tensor | None:
         return self._place(self.tensors[name]) if name in self.tensors else None
 
-    def head(self) -> tuple[tuple[Conv, ...], Expansion | None]:
+    def head(self) -> tuple[tuple[Conv, ...], TransposedConv | None]:
         head = self.layout.head
         if head is None:
             return (), None
@@ -176,8 +176,8 @@ class _Folder:
             )
             for i, name in enumerate(names)
         )
-        exact = Expansion.of(self.tensors[f"{last}.weight"], self.tensors[f"{last}.bias"], False)
-        return convs, Expansion(self._place(exact.weight), self._place(exact.bias), exact.factor)
+        exact = TransposedConv.of(self.tensors[f"{last}.weight"], self.tensors[f"{last}.bias"], False)
+        return convs, TransposedConv(self._place(exact.weight), self._place(exact.bias), exact.factor)
 
     def block(self, index: int, scale: float) -> FoldedBlock:
         name = f"block{index}"
@@ -199,7 +199,7 @@ class _Folder:
             last=self._last(index, scale),
         )
 
-    def _last(self, index: int, scale: float) -> Expansion:
+    def _last(self, index: int, scale: float) -> TransposedConv:
         """Leave out what nobody reads, and fold what flow in the small maps is multiplied by."""
         layout = self.layout
         name = f"block{index}.lastconv.0" if layout.shuffles else f"block{index}.lastconv"
@@ -210,9 +210,9 @@ class _Folder:
         gain = scale if layout.shuffles else 2 * scale  # frame side / side of the maps
         weight[:, : side * FLOW_CHANNELS] *= gain
         bias[: side * FLOW_CHANNELS] *= gain
-        exact = Expansion.of(weight, bias, layout.shuffles)
+        exact = TransposedConv.of(weight, bias, layout.shuffles)
         weight, scales = self._within(exact.weight)
-        return Expansion(weight, self._place(exact.bias), exact.factor, scales)
+        return TransposedConv(weight, self._place(exact.bias), exact.factor, scales)
 
     def _inputs(self, name: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The first convolution's weight, cut into what reads stack 0, stack 1, the timestep, and the rest."""

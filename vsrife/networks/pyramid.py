@@ -19,9 +19,9 @@ from torch import Tensor
 from vsrife.networks.catalogue import FLOW_CHANNELS, IMAGE_CHANNELS
 from vsrife.networks.fold import FoldedBlock, FoldedNet
 from vsrife.networks.ifnet import LARGE_MOTION_PX
-from vsrife.ops.cpu.buffers import room_for
+from vsrife.ops.cpu.buffers import empty_channels_last
 from vsrife.ops.dispatch import Ops
-from vsrife.ops.reference import Axis, Reading, Warping, activate, resize
+from vsrife.ops.reference import Axis, RgbTransform, WarpInputs, activate, resize
 
 ALIGNED = 4  # a pixel of a stack takes a multiple of so many numbers: then it never lies in two lines of a cache
 
@@ -73,7 +73,7 @@ class Field:
         """(N, 4, H, W) at every pixel. Each map is enlarged once; the sum so far is kept for the next block."""
         new = self.flows[self._summed :]
         if new:
-            self._full = self.ops.enlarge(new, *self.size, self._full)
+            self._full = self.ops.upsample(new, *self.size, self._full)
             self._summed = len(self.flows)
         assert self._full is not None
         return self._full
@@ -102,7 +102,7 @@ class Field:
         """(N, 1, height, width): the mask logit at this size."""
         if len(self.masks) == 1:
             return resize(self.masks[0], height, width)
-        return self.ops.enlarge(self.masks, height, width)
+        return self.ops.upsample(self.masks, height, width)
 
 
 def taps(size: int, scale: float) -> Tensor:
@@ -136,12 +136,12 @@ class Frame:
 
     Attributes:
         planes: per plane (1, 1, h, w) in its own samples, on the network's device.
-        reading: what they mean.
+        transform: what they mean.
         size: padded height and width.
     """
 
     planes: Sequence[Tensor]
-    reading: Reading
+    transform: RgbTransform
     size: tuple[int, int]
 
     @classmethod
@@ -152,8 +152,8 @@ class Frame:
 
 
 @cache
-def _as_it_is(device: torch.device, dtype: torch.dtype) -> Reading:
-    return Reading(torch.eye(3, dtype=dtype, device=device), torch.zeros(3, dtype=dtype, device=device))
+def _as_it_is(device: torch.device, dtype: torch.dtype) -> RgbTransform:
+    return RgbTransform(torch.eye(3, dtype=dtype, device=device), torch.zeros(3, dtype=dtype, device=device))
 
 
 def encode(net: FoldedNet, frame: Frame | Tensor) -> Source:
@@ -170,14 +170,14 @@ def encode(net: FoldedNet, frame: Frame | Tensor) -> Source:
         frame = Frame.of_rgb(frame)
     channels = IMAGE_CHANNELS + net.layout.feature_channels
     shape = (1, channels + -channels % ALIGNED, *frame.size)
-    stack = room_for(shape, net.exact, net.device)[:, :channels]
-    net.ops.see(frame.planes, frame.reading, True, stack[:, :IMAGE_CHANNELS])
+    stack = empty_channels_last(shape, net.exact, net.device)[:, :channels]
+    net.ops.planes_to_rgb(frame.planes, frame.transform, True, stack[:, :IMAGE_CHANNELS])
     if net.head_last is not None and net.layout.head is not None:
         if net.layout.head.clamps and net.dtype == net.exact:
             x = stack[:, :IMAGE_CHANNELS]
         else:
-            x = room_for((1, IMAGE_CHANNELS, *frame.size), net.dtype, net.device)
-            net.ops.see(frame.planes, frame.reading, net.layout.head.clamps, x)
+            x = empty_channels_last((1, IMAGE_CHANNELS, *frame.size), net.dtype, net.device)
+            net.ops.planes_to_rgb(frame.planes, frame.transform, net.layout.head.clamps, x)
         net.ops.head(x, net.head, net.head_last, stack[:, IMAGE_CHANNELS:])
     return Source(stack, _first_parts(net, net.blocks[0], stack))
 
@@ -274,14 +274,14 @@ def first_of_block(
     size = len(rows) // taps, len(columns) // taps
     extra, times = result.extra(carried, size), _times(net, timestep, size)
     stacks, flow = (source0.stack, source1.stack), partial(result.flow_at, block.scale)
-    given = Warping(*stacks, result.flows, flow, rows, columns, taps, extra, times)
+    inputs = WarpInputs(*stacks, result.flows, flow, rows, columns, taps, extra, times)
     if block.scale < 1:
         # Enlarging goes through full resolution as the published forward does: bilinear steps do not compose.
-        stack = net.ops.warp_stacks(given, block.first.weight)
+        stack = net.ops.warp_stacks(inputs, block.first.weight)
         stack = resize(stack, int(height / block.scale), int(width / block.scale))
         x = net.ops.convolve(stack, block.first)
     else:
-        x = net.ops.warp_convolve(given, block.first)
+        x = net.ops.warp_convolve(inputs, block.first)
     return torch.cat(x.chunk(2, dim=1)) if net.ensemble else x
 
 
@@ -291,7 +291,7 @@ def _maps(ops: Ops, block: FoldedBlock, x: Tensor) -> Tensor:
     y = ops.convolve_chain(x, block.body)
     if block.outer_skip:
         y = y + x
-    return ops.expand(y, block.last)
+    return ops.conv_transpose(y, block.last)
 
 
 def _apply(net: FoldedNet, block: FoldedBlock, result: Field, x: Tensor, ensemble: bool) -> Tensor:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from vsrife.ops import reference
-from vsrife.ops.reference import Axis, Conv, Expansion, Reading, Warping
+from vsrife.ops.reference import Axis, Conv, RgbTransform, TransposedConv, WarpInputs
 
 Move = Callable[[Tensor], Tensor]
 Arguments = tuple[Any, ...]
@@ -59,7 +59,9 @@ def sliced(generator: torch.Generator, channels: int, height: int, width: int, c
     return unit(generator, count, channels + 1, height + 3, width + 2)[:, 1:, 2:-1, 1:-1]
 
 
-def _see(dtype: torch.dtype, smaller: int | None, *, planes: int = 3, clamps: bool = True) -> Callable[..., Arguments]:
+def _planes_to_rgb(
+    dtype: torch.dtype, smaller: int | None, *, planes: int = 3, clamps: bool = True
+) -> Callable[..., Arguments]:
     """Planes of which the second and third are `smaller` times smaller; into a part of a larger tensor."""
 
     def make(generator: torch.Generator, height: int, width: int, _move: Move) -> Arguments:
@@ -72,8 +74,8 @@ def _see(dtype: torch.dtype, smaller: int | None, *, planes: int = 3, clamps: bo
             positions = torch.arange(size, dtype=torch.float64) / (smaller or 1) - 0.25
             return None if smaller is None else Axis.at(positions, -(-size // smaller))
 
-        into = unit(generator, 1, 5, height + 3, width + 2)
-        return given, Reading(weight, bias, axis(height), axis(width)), clamps, into[:, :3]
+        out = unit(generator, 1, 5, height + 3, width + 2)
+        return given, RgbTransform(weight, bias, axis(height), axis(width)), clamps, out[:, :3]
 
     return make
 
@@ -89,7 +91,7 @@ def _sample(adds: bool, count: int = 1) -> Callable[..., Arguments]:
     return make
 
 
-def _enlarge(adds: bool, count: int, channels: int = 4) -> Callable[..., Arguments]:
+def _upsample(adds: bool, count: int, channels: int = 4) -> Callable[..., Arguments]:
     def make(generator: torch.Generator, height: int, width: int, move: Move) -> Arguments:
         maps = [move(sliced(generator, channels, factor * height, factor * width, count)) for factor in (1, 2, 4)]
         arguments = maps[: 2 if adds else 3], 4 * height, 4 * width
@@ -98,7 +100,9 @@ def _enlarge(adds: bool, count: int, channels: int = 4) -> Callable[..., Argumen
     return make
 
 
-def warping(stacks: Sequence[Tensor], maps: Sequence[Tensor], rows: Tensor, columns: Tensor, *rest: Any) -> Warping:
+def warp_inputs(
+    stacks: Sequence[Tensor], maps: Sequence[Tensor], rows: Tensor, columns: Tensor, *rest: Any
+) -> WarpInputs:
     """With the flow at the taps by plain PyTorch."""
 
     def axis(positions: Tensor, small: Tensor, side: int) -> Axis:
@@ -110,7 +114,7 @@ def warping(stacks: Sequence[Tensor], maps: Sequence[Tensor], rows: Tensor, colu
         return sum((reference.sample(m, axis(rows, m, -2), axis(columns, m, -1)) for m in maps), torch.zeros(()))
 
     stack0, stack1 = stacks
-    return Warping(stack0, stack1, maps, flow, rows, columns, *rest)
+    return WarpInputs(stack0, stack1, maps, flow, rows, columns, *rest)
 
 
 def _warp_stacks(
@@ -129,7 +133,7 @@ def _warp_stacks(
         columns = torch.arange(taps * width, dtype=torch.float64)
         extra = sliced(generator, extras, max(1, height // 2), max(1, width // 2), count)
         when = unit(generator, count, times, 1, 1) if times == 1 else unit(generator, count, times, height, width)
-        return warping(stacks, moves, rows, columns, taps, extra, when), unit(generator, 1, filled, 3, 3)
+        return warp_inputs(stacks, moves, rows, columns, taps, extra, when), unit(generator, 1, filled, 3, 3)
 
     return make
 
@@ -167,7 +171,7 @@ def _alike(generator: torch.Generator, height: int, width: int, dtype: torch.dty
     return a, torch.where(torch.rand(a.shape, generator=generator) < 0.01, b, a)
 
 
-def _calm(dtype: torch.dtype) -> Callable[..., Arguments]:
+def _static_radius(dtype: torch.dtype) -> Callable[..., Arguments]:
     def make(generator: torch.Generator, height: int, width: int, _move: Move) -> Arguments:
         return _alike(generator, height, width, dtype)
 
@@ -179,7 +183,7 @@ def _blend_plane(dtype: torch.dtype, count: int = 1) -> Callable[..., Arguments]
         a, b = _alike(generator, height, width, dtype)
         flow, mask = move(unit(generator, count, 4, height, width)), 9 * unit(generator, count, 1, height, width)
         peak = 1 if dtype.is_floating_point else int(torch.iinfo(dtype).max)
-        return a, b, flow, mask, reference.calm(a, b), peak
+        return a, b, flow, mask, reference.static_radius(a, b), peak
 
     return make
 
@@ -209,10 +213,10 @@ def _convolve_chain(channels: int, length: int, **kind: Any) -> Callable[..., Ar
     return make
 
 
-def _expand(inputs: int, outputs: int, shuffles: bool, count: int) -> Callable[..., Arguments]:
+def _conv_transpose(inputs: int, outputs: int, shuffles: bool, count: int) -> Callable[..., Arguments]:
     def make(generator: torch.Generator, height: int, width: int, _move: Move) -> Arguments:
         weight, bias = unit(generator, inputs, outputs, 4, 4) / inputs**0.5, unit(generator, 1, 1, 1, outputs).flatten()
-        return sliced(generator, inputs, height, width, count), Expansion.of(weight, bias, shuffles)
+        return sliced(generator, inputs, height, width, count), TransposedConv.of(weight, bias, shuffles)
 
     return make
 
@@ -224,7 +228,7 @@ def _head(hidden: int, channels: int, inner: int) -> Callable[..., Arguments]:
         picture = sliced(generator, 3, 2 * height, 2 * width)
         sizes = [(3, 2), *[(hidden, 1)] * inner]
         convs = [_convolve(n, hidden, stride=s, activated=inner > 0)(generator, 1, 1, move)[1] for n, s in sizes]
-        last = _expand(hidden, channels, False, 1)(generator, 1, 1, move)[1]
+        last = _conv_transpose(hidden, channels, False, 1)(generator, 1, 1, move)[1]
         return picture, tuple(convs), last, sliced(generator, channels, 2 * height, 2 * width)
 
     return make
@@ -233,16 +237,16 @@ def _head(hidden: int, channels: int, inner: int) -> Callable[..., Arguments]:
 # Positions in float32 are off by 6e-8 of the picture's side, and values by their slope times that.
 _POSITIONS = 1e-5
 CASES = (
-    Case("see", "YUV420P8", _see(torch.uint8, 2), 1e-6, half=True),
-    Case("see", "YUV444P16", _see(torch.uint16, None, clamps=False), 1e-6, half=True),
-    Case("see", "YUV410PS", _see(torch.float32, 4), 1e-6),
-    Case("see", "YUV420PH", _see(torch.float16, 2), 1e-6),
-    Case("see", "GRAY8", _see(torch.uint8, None, planes=1), 1e-6, half=True),
+    Case("planes_to_rgb", "YUV420P8", _planes_to_rgb(torch.uint8, 2), 1e-6, half=True),
+    Case("planes_to_rgb", "YUV444P16", _planes_to_rgb(torch.uint16, None, clamps=False), 1e-6, half=True),
+    Case("planes_to_rgb", "YUV410PS", _planes_to_rgb(torch.float32, 4), 1e-6),
+    Case("planes_to_rgb", "YUV420PH", _planes_to_rgb(torch.float16, 2), 1e-6),
+    Case("planes_to_rgb", "GRAY8", _planes_to_rgb(torch.uint8, None, planes=1), 1e-6, half=True),
     Case("sample", "", _sample(False), 3e-7),
     Case("sample", "adds, batch", _sample(True, 2), 3e-7),
-    Case("enlarge", "three", _enlarge(False, 1), 2e-6),
-    Case("enlarge", "masks", _enlarge(False, 1, 1), 2e-6),
-    Case("enlarge", "adds two, batch", _enlarge(True, 2), 2e-6),
+    Case("upsample", "three", _upsample(False, 1), 2e-6),
+    Case("upsample", "masks", _upsample(False, 1, 1), 2e-6),
+    Case("upsample", "adds two, batch", _upsample(True, 2), 2e-6),
     Case("warp_stacks", "one tap", _warp_stacks(1, 7, 9, 1, 28), _POSITIONS),
     Case("warp_stacks", "one tap, three times", _warp_stacks(1, 7, 9, 1, 28, 3, 4), _POSITIONS, half=True),
     Case(
@@ -256,8 +260,8 @@ CASES = (
     Case("blend", "float32", _blend(torch.float32, 3), _POSITIONS),
     Case("blend", "uint8, batch", _blend(torch.uint8, 1, 2), _POSITIONS),
     Case("blend", "uint16", _blend(torch.uint16, 1), _POSITIONS),
-    Case("calm", "uint8", _calm(torch.uint8), 0),
-    Case("calm", "float32", _calm(torch.float32), 0),
+    Case("static_radius", "uint8", _static_radius(torch.uint8), 0),
+    Case("static_radius", "float32", _static_radius(torch.float32), 0),
     Case("blend_plane", "uint8", _blend_plane(torch.uint8), 1.01 / 255),  # one code, where rounding is a matter of luck
     Case("blend_plane", "uint16, batch", _blend_plane(torch.uint16, 2), 2.01 / 65535),
     Case("blend_plane", "float32", _blend_plane(torch.float32), _POSITIONS),
@@ -269,8 +273,8 @@ CASES = (
     Case("convolve_chain", "residual", _convolve_chain(32, 3, residual=True), 1e-6, half=True),
     Case("convolve_chain", "24 channels", _convolve_chain(24, 2), 1e-6, half=True),
     Case("convolve_chain", "prelu", _convolve_chain(16, 2, prelu=True), 1e-6, half=True),
-    Case("expand", "shuffled", _expand(24, 20, True, 2), 1e-6, half=True),
-    Case("expand", "", _expand(70, 5, False, 1), 1e-6, half=True),
+    Case("conv_transpose", "shuffled", _conv_transpose(24, 20, True, 2), 1e-6, half=True),
+    Case("conv_transpose", "", _conv_transpose(70, 5, False, 1), 1e-6, half=True),
     Case("head", "", _head(16, 4, 2), 1e-6, half=True),
     Case("head", "wide", _head(32, 8, 2), 1e-6, half=True),
     Case("head", "short", _head(16, 4, 0), 1e-6, half=True),
@@ -281,14 +285,14 @@ def cast(argument: Any, dtype: torch.dtype, device: torch.device | None = None) 
     """An argument with its float tensors in `dtype`, on `device`; a picture's planes stay as they are."""
     if isinstance(argument, Axis):
         return argument.to(device or argument.low.device, dtype)
-    if isinstance(argument, Conv | Expansion | Reading):
+    if isinstance(argument, Conv | TransposedConv | RgbTransform):
         names = ("weight", "bias", "slopes", "rows", "columns")
         parts = {name: cast(getattr(argument, name), dtype, device) for name in names if hasattr(argument, name)}
         return replace(argument, **parts)
-    if isinstance(argument, Warping):
+    if isinstance(argument, WarpInputs):
         stacks, rest = [argument.stack0, argument.stack1], (argument.taps, argument.extra, argument.times)
         given = stacks, list(argument.maps), argument.rows, argument.columns, *rest
-        return warping(*(cast(part, dtype, device) for part in given))
+        return warp_inputs(*(cast(part, dtype, device) for part in given))
     if isinstance(argument, list):
         return [cast(part, dtype, device) for part in argument]
     if isinstance(argument, tuple):
@@ -310,7 +314,7 @@ def _as_a_part(tensor: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
 def arguments_of(case: Case, size: tuple[int, int], move: Move, dtype: torch.dtype) -> Arguments:
     """The arguments of a case as a network of this dtype would have them; its coordinates stay float32."""
     made = case.make(torch.Generator().manual_seed(size[1]), *size, move)
-    if case.op in ("warp_stacks", "warp_convolve", "see"):  # the last tells what the result is for
+    if case.op in ("warp_stacks", "warp_convolve", "planes_to_rgb"):  # the last tells what the result is for
         return (*(cast(a, torch.float32) for a in made[:-1]), cast(made[-1], dtype))
     given = tuple(cast(a, dtype if case.half else torch.float32) for a in made)
     return (*given[:-1], cast(made[-1], torch.float32)) if case.op == "head" else given  # what is kept
@@ -344,9 +348,9 @@ def excess(twin: Callable[..., Tensor], case: Case, arguments: Arguments, device
 def _dtype_of(argument: Any) -> torch.dtype:
     if isinstance(argument, tuple | list):
         argument = argument[0]
-    if isinstance(argument, Warping):
+    if isinstance(argument, WarpInputs):
         argument = argument.stack0
-    if isinstance(argument, Axis | Conv | Expansion | Reading):
+    if isinstance(argument, Axis | Conv | TransposedConv | RgbTransform):
         argument = argument.weight
     return argument.dtype if isinstance(argument, Tensor) else torch.float32
 

@@ -20,7 +20,7 @@ LEAKY_SLOPE = 0.2  # of every LeakyReLU in the network
 class Conv:
     """A 3x3 convolution with its activation: LeakyReLU, or PReLU where `slopes` is given, or none.
 
-    Where `scales` is given the weights are int8 and the input is used in eight bits as well (`coded`).
+    Where `scales` is given the weights are int8 and the input is used in eight bits as well (`quantize`).
     """
 
     weight: Tensor  # (out, in / groups, 3, 3)
@@ -93,7 +93,7 @@ class Axis:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Reading:
+class RgbTransform:
     """How RGB follows from the samples of a picture: one linear map for all formats.
 
     Attributes:
@@ -109,14 +109,14 @@ class Reading:
     columns: Axis | None = None
 
 
-def sample(image: Tensor, rows: Axis, columns: Axis, total: Tensor | None = None) -> Tensor:
+def sample(image: Tensor, rows: Axis, columns: Axis, accumulate: Tensor | None = None) -> Tensor:
     """Bilinear interpolation of `image` on the grid rows x columns.
 
     Args:
         image: (N, C, H, W), of a float dtype.
         rows: where along H.
         columns: where along W.
-        total: (N, C, len(rows), len(columns)), a sum to add the result to; it may be overwritten.
+        accumulate: (N, C, len(rows), len(columns)), a sum to add the result to; it may be overwritten.
 
     Returns:
         (N, C, len(rows), len(columns)), dtype of `image`.
@@ -125,31 +125,31 @@ def sample(image: Tensor, rows: Axis, columns: Axis, total: Tensor | None = None
     image = torch.lerp(top, image.index_select(-2, rows.high), rows.weight[:, None].to(image.dtype))
     left = image.index_select(-1, columns.low)
     result = torch.lerp(left, image.index_select(-1, columns.high), columns.weight.to(image.dtype))
-    return result if total is None else total.add_(result)
+    return result if accumulate is None else accumulate.add_(result)
 
 
-def see(planes: Sequence[Tensor], reading: Reading, clamps: bool, into: Tensor) -> Tensor:
+def planes_to_rgb(planes: Sequence[Tensor], transform: RgbTransform, clamps: bool, out: Tensor) -> Tensor:
     """RGB of a picture, with zeros to its right and below.
 
     Args:
         planes: per plane (1, 1, h, w), in any samples.
-        reading: what they mean.
+        transform: what they mean.
         clamps: whether RGB is limited to 0..1.
-        into: (1, 3, H, W), at least as large as the first plane, of any float dtype and memory; it is overwritten.
+        out: (1, 3, H, W), at least as large as the first plane, of any float dtype and memory; it is overwritten.
 
     Returns:
-        `into`.
+        `out`.
     """
-    samples = [plane.to(reading.weight.dtype) for plane in planes]
-    if reading.rows is not None and reading.columns is not None:
-        samples[1:] = [sample(plane, reading.rows, reading.columns) for plane in samples[1:]]
-    image = reading.bias[:, None, None]
-    for plane, weight in zip(samples, reading.weight.unbind(1), strict=True):
+    samples = [plane.to(transform.weight.dtype) for plane in planes]
+    if transform.rows is not None and transform.columns is not None:
+        samples[1:] = [sample(plane, transform.rows, transform.columns) for plane in samples[1:]]
+    image = transform.bias[:, None, None]
+    for plane, weight in zip(samples, transform.weight.unbind(1), strict=True):
         image = torch.addcmul(image, weight[:, None, None], plane)
     if clamps:
         image = image.clamp_(0, 1)
     height, width = image.shape[-2:]
-    return into.copy_(F.pad(image, (0, into.shape[-1] - width, 0, into.shape[-2] - height)))
+    return out.copy_(F.pad(image, (0, out.shape[-1] - width, 0, out.shape[-2] - height)))
 
 
 def warp(image: Tensor, x: Tensor, y: Tensor) -> Tensor:
@@ -176,27 +176,27 @@ def warp(image: Tensor, x: Tensor, y: Tensor) -> Tensor:
     return F.grid_sample(image, grid, mode="bilinear", padding_mode="border", align_corners=True)
 
 
-def enlarge(maps: Sequence[Tensor], height: int, width: int, total: Tensor | None = None) -> Tensor:
+def upsample(maps: Sequence[Tensor], height: int, width: int, accumulate: Tensor | None = None) -> Tensor:
     """The sum of small maps, each enlarged once.
 
     Args:
         maps: each (N, C, any, any).
         height: of the result.
         width: of the result.
-        total: (N, C, height, width), a sum to add them to.
+        accumulate: (N, C, height, width), a sum to add them to.
 
     Returns:
-        (N, C, height, width): `total` and `resize` of each map.
+        (N, C, height, width): `accumulate` and `resize` of each map.
     """
     for small in maps:
         enlarged = resize(small, height, width)
-        total = enlarged if total is None else total + enlarged
-    assert total is not None
-    return total
+        accumulate = enlarged if accumulate is None else accumulate + enlarged
+    assert accumulate is not None
+    return accumulate
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Warping:
+class WarpInputs:
     """What a block's first convolution reads, before it is put together.
 
     Attributes:
@@ -233,41 +233,41 @@ class Warping:
         return len(self.rows) // self.taps, len(self.columns) // self.taps
 
 
-def warp_stacks(given: Warping, into: Tensor) -> Tensor:
+def warp_stacks(inputs: WarpInputs, weight: Tensor) -> Tensor:
     """Both stacks warped and averaged over each cell's taps, and further maps.
 
     Args:
-        given: all of it.
-        into: the weight of the convolution, (any, channels, any, any): its dtype is that of the result.
+        inputs: all of it.
+        weight: of the convolution, (any, channels, any, any): its dtype is that of the result.
 
     Returns:
         (N, channels, h, w): the stacks, `extra`, the averaged flow, `times`, zeros as far as the weight has
         more channels.
     """
-    height, width = given.size
-    flow, rows, columns = given.flow(), given.rows, given.columns
-    warped0 = warp(given.stack0, columns + flow[:, 0], rows + flow[:, 1])
-    warped1 = warp(given.stack1, columns + flow[:, 2], rows + flow[:, 3])
-    parts = [resize(part, height, width) for part in (warped0, warped1, given.extra, flow)]
-    parts.append(given.times.to(flow.dtype).expand(-1, -1, height, width))
-    filled = torch.cat(parts, dim=1).to(into.dtype)
-    missing = into.shape[1] - filled.shape[1]
+    height, width = inputs.size
+    flow, rows, columns = inputs.flow(), inputs.rows, inputs.columns
+    warped0 = warp(inputs.stack0, columns + flow[:, 0], rows + flow[:, 1])
+    warped1 = warp(inputs.stack1, columns + flow[:, 2], rows + flow[:, 3])
+    parts = [resize(part, height, width) for part in (warped0, warped1, inputs.extra, flow)]
+    parts.append(inputs.times.to(flow.dtype).expand(-1, -1, height, width))
+    filled = torch.cat(parts, dim=1).to(weight.dtype)
+    missing = weight.shape[1] - filled.shape[1]
     return F.pad(filled, (0, 0, 0, 0, 0, missing)) if missing else filled
 
 
-def warp_convolve(given: Warping, conv: Conv) -> Tensor:
+def warp_convolve(inputs: WarpInputs, conv: Conv) -> Tensor:
     """A block's first convolution: `convolve` of `warp_stacks`."""
-    return convolve(warp_stacks(given, conv.weight), conv)
+    return convolve(warp_stacks(inputs, conv.weight), conv)
 
 
-def blend(a: Tensor, b: Tensor, flow: Tensor, share: Tensor) -> Tensor:
+def blend(a: Tensor, b: Tensor, flow: Tensor, weight0: Tensor) -> Tensor:
     """Warp both neighbours of a picture to the time in between and mix them.
 
     Args:
         a: (N, C, H, W), the earlier picture, in any units and of any dtype.
         b: the later one, same shape.
         flow: (N, 4, h, w) in samples of the pictures: x and y into `a`, then into `b`; h <= H and w <= W.
-        share: (N, 1, h, w), weight of `a`, 0..1.
+        weight0: (N, 1, h, w), weight of `a`, 0..1.
 
     Returns:
         (N, C, h, w), dtype of `flow`. Outside the pictures the nearest border sample counts.
@@ -277,7 +277,7 @@ def blend(a: Tensor, b: Tensor, flow: Tensor, share: Tensor) -> Tensor:
     y = torch.arange(height, device=flow.device, dtype=flow.dtype)[:, None]
     warped_a = warp(a.to(flow.dtype), x + flow[:, 0], y + flow[:, 1])
     warped_b = warp(b.to(flow.dtype), x + flow[:, 2], y + flow[:, 3])
-    return torch.lerp(warped_b, warped_a, share)
+    return torch.lerp(warped_b, warped_a, weight0)
 
 
 def convolve(x: Tensor, conv: Conv) -> Tensor:
@@ -293,11 +293,11 @@ def convolve(x: Tensor, conv: Conv) -> Tensor:
     return activate(y, conv.slopes) if conv.activated else y
 
 
-def _filtered(x: Tensor, conv: Conv | Expansion, stride: int, groups: int) -> Tensor:
+def _filtered(x: Tensor, conv: Conv | TransposedConv, stride: int, groups: int) -> Tensor:
     """The convolution itself, with its bias."""
     if conv.scales is None:
         return F.conv2d(x, conv.weight, conv.bias, stride=stride, padding=1, groups=groups)
-    codes, step = coded(x)
+    codes, step = quantize(x)
     sums = F.conv2d(codes.to(torch.float64), conv.weight.to(torch.float64), stride=stride, padding=1, groups=groups)
     y = sums.to(x.dtype) * (conv.scales.to(x.dtype)[:, None, None] * step)
     return y if conv.bias is None else y + conv.bias.to(x.dtype)[:, None, None]
@@ -306,7 +306,7 @@ def _filtered(x: Tensor, conv: Conv | Expansion, stride: int, groups: int) -> Te
 CODES = 255  # steps between the least and the largest value of a map in eight bits
 
 
-def coded(x: Tensor) -> tuple[Tensor, Tensor]:
+def quantize(x: Tensor) -> tuple[Tensor, Tensor]:
     """A map in eight bits: whole steps from the least to the largest value of each sample, 0 among them.
 
     Args:
@@ -343,7 +343,7 @@ def activate(x: Tensor, slopes: Tensor | None) -> Tensor:
 
 
 @dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
-class Expansion:
+class TransposedConv:
     """A transposed convolution of 4x4 with stride 2 and padding 1, with or without a pixel shuffle by 2 behind it.
 
     Each output reads 2x2 inputs, and which ones depends on its parity. So it is held as a convolution of 2x2 with
@@ -363,7 +363,7 @@ class Expansion:
     scales: Tensor | None = None
 
     @classmethod
-    def of(cls, weight: Tensor, bias: Tensor, shuffles: bool) -> Expansion:
+    def of(cls, weight: Tensor, bias: Tensor, shuffles: bool) -> TransposedConv:
         """From the transposed convolution's weight (in, out, 4, 4) and bias (out,)."""
         inputs, outputs = weight.shape[:2]
         side = 2 if shuffles else 1
@@ -378,20 +378,20 @@ class Expansion:
         )
 
 
-def expand(x: Tensor, expansion: Expansion) -> Tensor:
-    """Transposed convolution and pixel shuffle as `expansion` says.
+def conv_transpose(x: Tensor, conv: TransposedConv) -> Tensor:
+    """Transposed convolution and pixel shuffle as `conv` says.
 
     Args:
         x: (N, C, H, W), dtype of the weights.
-        expansion: the weights.
+        conv: the weights.
 
     Returns:
         (N, out, factor * H, factor * W) in channels-last memory; float64 where the weights are, else float32.
     """
     count, _, height, width = x.shape
-    factor = expansion.factor
-    channels = expansion.weight.shape[0] // factor**2
-    places = _filtered(x, expansion, 1, 1).permute(0, 2, 3, 1)
+    factor = conv.factor
+    channels = conv.weight.shape[0] // factor**2
+    places = _filtered(x, conv, 1, 1).permute(0, 2, 3, 1)
     places = places.reshape(count, height + 1, width + 1, 2, factor // 2, 2, factor // 2 * channels)
     exact = torch.float64 if x.dtype == torch.float64 else torch.float32
     out = x.new_empty((count, height, 2, factor // 2, width, 2, factor // 2 * channels), dtype=exact)
@@ -401,25 +401,25 @@ def expand(x: Tensor, expansion: Expansion) -> Tensor:
     return out.reshape(count, factor * height, factor * width, channels).permute(0, 3, 1, 2)
 
 
-def head(x: Tensor, convs: Sequence[Conv], last: Expansion, into: Tensor) -> Tensor:
+def head(x: Tensor, convs: Sequence[Conv], last: TransposedConv, out: Tensor) -> Tensor:
     """The features of a frame.
 
     Args:
         x: (1, 3, H, W), dtype of the weights; H and W are even.
         convs: the first with stride 2.
         last: with factor 2.
-        into: (1, C, H, W) of any float dtype and memory; it is overwritten.
+        out: (1, C, H, W) of any float dtype and memory; it is overwritten.
 
     Returns:
-        `into`.
+        `out`.
     """
-    return into.copy_(expand(convolve_chain(x, convs), last))
+    return out.copy_(conv_transpose(convolve_chain(x, convs), last))
 
 
-STILL_RADII_PX = (1, 2, 4, 8, 16, 32)
+STATIC_RADII_PX = (1, 2, 4, 8, 16, 32)
 
 
-def calm(a: Tensor, b: Tensor) -> Tensor:
+def static_radius(a: Tensor, b: Tensor) -> Tensor:
     """How far around every sample two planes are equal.
 
     Args:
@@ -427,12 +427,12 @@ def calm(a: Tensor, b: Tensor) -> Tensor:
         b: the later one.
 
     Returns:
-        (1, 1, H, W) int8: the largest radius of 0 and `STILL_RADII_PX` whose box of side 2r + 1 holds no difference; -1
-        where the samples themselves differ.
+        (1, 1, H, W) int8: the largest radius r of 0 and `STATIC_RADII_PX` whose box of side 2r + 1 holds no difference;
+        -1 where the samples themselves differ.
     """
     moved = a != b
     result = torch.where(moved, -1, 0).to(torch.int8)
-    for step, radius in zip((1, *(r // 2 for r in STILL_RADII_PX[1:])), STILL_RADII_PX, strict=True):
+    for step, radius in zip((1, *(r // 2 for r in STATIC_RADII_PX[1:])), STATIC_RADII_PX, strict=True):
         moved = _dilate(moved, step)
         result.masked_fill_(~moved, radius)
     return result
@@ -449,31 +449,31 @@ def _dilate(mask: Tensor, step: int) -> Tensor:
     return tall
 
 
-def still(calmness: Tensor, flow: Tensor) -> Tensor:
+def is_static(radius: Tensor, flow: Tensor) -> Tensor:
     """Where nothing can have moved: both neighbours are equal as far as the flow reaches.
 
     A sample that moves by less than r would differ between the two pictures somewhere within r of its way. Where they
     are equal there, a flow other than 0 is the network's error, and the sample itself is right.
 
     Args:
-        calmness: (1, 1, H, W), of `calm`.
+        radius: (1, 1, H, W), of `static_radius`.
         flow: (N, 4, H, W) in samples of the plane.
 
     Returns:
         (N, 1, H, W) bool.
     """
-    return flow.abs().amax(1, keepdim=True) <= calmness
+    return flow.abs().amax(1, keepdim=True) <= radius
 
 
-def blend_plane(a: Tensor, b: Tensor, flow: Tensor, mask: Tensor, calmness: Tensor, peak: int) -> Tensor:
-    """A plane between two in its own samples: `blend`, but the sample itself where it is `still`.
+def blend_plane(a: Tensor, b: Tensor, flow: Tensor, mask: Tensor, radius: Tensor, peak: int) -> Tensor:
+    """A plane between two in its own samples: `blend`, but the sample itself where it is `is_static`.
 
     Args:
         a: (1, 1, H, W), the earlier plane in its own samples.
         b: the later one.
         flow: (N, 4, H, W) in samples of the plane.
         mask: (N, 1, H, W), logit of the weight of `a`.
-        calmness: (1, 1, H, W), of `calm`.
+        radius: (1, 1, H, W), of `static_radius`.
         peak: the largest sample value of an integer plane; float planes are neither rounded nor limited.
 
     Returns:
@@ -482,4 +482,4 @@ def blend_plane(a: Tensor, b: Tensor, flow: Tensor, mask: Tensor, calmness: Tens
     values = blend(a, b, flow, torch.sigmoid(mask))
     if not a.dtype.is_floating_point:
         values = values.round().clamp_(0, peak)
-    return torch.where(still(calmness, flow), a, values.to(a.dtype))
+    return torch.where(is_static(radius, flow), a, values.to(a.dtype))

@@ -27,7 +27,7 @@ from vsrife.networks.legacy import tensor_shapes
 from vsrife.ops import reference
 from vsrife.ops.cases import unit
 from vsrife.ops.cpu import int8, kernels
-from vsrife.ops.reference import Conv, Expansion
+from vsrife.ops.reference import Conv, TransposedConv
 
 CPU = torch.device("cpu")
 SIZES = [(1, 1), (2, 3), (5, 31), (37, 64)]
@@ -76,11 +76,11 @@ def test_twin_matches_reference(
 def test_expansion_matches_reference(outputs: int, inputs: int, factor: int) -> None:
     generator = torch.Generator().manual_seed(6)
     weight, scales, bias = coded(generator, outputs, inputs, 2)
-    expansion = Expansion(weight, bias, factor, scales)
+    conv = TransposedConv(weight, bias, factor, scales)
     for size in SIZES:
         x = unit(generator, 2, inputs, *size).float()
-        got = kernels.expand(x, expansion)
-        torch.testing.assert_close(got, reference.expand(x, expansion), rtol=0, atol=4e-6)
+        got = kernels.conv_transpose(x, conv)
+        torch.testing.assert_close(got, reference.conv_transpose(x, conv), rtol=0, atol=4e-6)
 
 
 @needs_vnni

@@ -15,7 +15,7 @@ import torch
 from vsrife.engine.color import Colorimetry, PictureFormat
 from vsrife.engine.engine import Engine, NetworkOptions, Picture, network
 from vsrife.ops import reference
-from vsrife.ops.cases import CASES, FLOWS, Case, arguments_of, excess, unit, warping
+from vsrife.ops.cases import CASES, FLOWS, Case, arguments_of, excess, unit, warp_inputs
 from vsrife.ops.cpu import blending, kernels, to_rgb
 from vsrife.ops.cpu import warping as warping_kernels
 from vsrife.ops.dispatch import choose
@@ -42,7 +42,7 @@ def test_shorter_vectors(lanes: int, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (blending, warping_kernels, to_rgb):
         monkeypatch.setattr(module, "lanes_here", lambda: lanes)
     for case in CASES:
-        if case.op in ("see", "warp_convolve", "blend_plane", "head"):
+        if case.op in ("planes_to_rgb", "warp_convolve", "blend_plane", "head"):
             arguments = arguments_of(case, (31, 65), FLOWS["subpixel"], torch.float32)
             assert excess(getattr(kernels, case.op), case, arguments) <= 0, case
 
@@ -74,8 +74,8 @@ def test_half_planes() -> None:
     generator = torch.Generator().manual_seed(3)
     a, b = (unit(generator, 1, 1, 12, 20).half() for _ in range(2))
     b[..., 10:] = a[..., 10:]
-    assert torch.equal(kernels.calm(a, b), reference.calm(a, b))
-    rest = unit(generator, 1, 4, 12, 20).float(), unit(generator, 1, 1, 12, 20).float(), kernels.calm(a, b), 1
+    assert torch.equal(kernels.static_radius(a, b), reference.static_radius(a, b))
+    rest = unit(generator, 1, 4, 12, 20).float(), unit(generator, 1, 1, 12, 20).float(), kernels.static_radius(a, b), 1
     got, expected = kernels.blend_plane(a, b, *rest), reference.blend_plane(a, b, *rest)
     assert got.dtype == torch.float16
     torch.testing.assert_close(got, expected, rtol=0, atol=1e-3)
@@ -108,8 +108,8 @@ def test_not_a_number_reads_inside_the_picture() -> None:
     picture = torch.ones(1, 1, 8, 8)
     flow = torch.full((1, 4, 8, 8), float("nan"))
     flow[..., ::2] = float("inf")
-    share = torch.full((1, 1, 8, 8), 0.5)
-    assert torch.equal(kernels.blend(picture, picture, flow, share), picture)
+    weight0 = torch.full((1, 1, 8, 8), 0.5)
+    assert torch.equal(kernels.blend(picture, picture, flow, weight0), picture)
 
 
 @pytest.mark.parametrize("channels", [3, 7])
@@ -128,11 +128,11 @@ def test_gaps_between_pixels_change_no_bit(channels: int, size: tuple[int, int])
     flow = 3 * unit(generator, 1, 4, height, width).float()
     grid = torch.arange(height).float()[:, None], torch.arange(width).float()
     extra, time = unit(generator, 1, 2, height, width).float(), torch.full((1, 1, 1, 1), 0.5)
-    given = warping(stacks, [flow], *grid, 1, extra, time)
-    into = torch.empty(1, 2 * channels + 2 + 4 + 1, 3, 3)
-    expected = kernels.warp_stacks(given, into)
+    given = warp_inputs(stacks, [flow], *grid, 1, extra, time)
+    weight = torch.empty(1, 2 * channels + 2 + 4 + 1, 3, 3)
+    expected = kernels.warp_stacks(given, weight)
     first, second = (room[:, :channels] for room in roomy)
-    assert torch.equal(kernels.warp_stacks(replace(given, stack0=first, stack1=second), into), expected)
+    assert torch.equal(kernels.warp_stacks(replace(given, stack0=first, stack1=second), weight), expected)
     assert expected.isfinite().all()
 
 

@@ -94,7 +94,7 @@ def test_kernel_on_a_gpu(case: Case, move: str, dtype: torch.dtype) -> None:
 
 
 def test_not_a_number_reads_inside_the_picture(interpreted: ModuleType) -> None:
-    picture, share = torch.ones(1, 1, 8, 8), torch.full((1, 1, 8, 8), 0.5)
+    picture, weight0 = torch.ones(1, 1, 8, 8), torch.full((1, 1, 8, 8), 0.5)
     flow = torch.full((1, 4, 8, 8), float("nan"))
     flow[..., ::2] = float("inf")
-    assert torch.equal(interpreted.blend(picture, picture, flow, share), picture)
+    assert torch.equal(interpreted.blend(picture, picture, flow, weight0), picture)

@@ -45,7 +45,7 @@ ROW = {
 
 def _write_row(builder: ir.IRBuilder, arguments: Sequence[ir.Value], samples: _Samples) -> None:
     """Whole vectors of a row."""
-    a, b, width, height, y, x, flow, pixel, share, calmness, out, peak, count = arguments
+    a, b, width, height, y, x, flow, pixel, share, radius, out, peak, count = arguments
     kind, lanes = KINDS[samples.dtype], samples.lanes
     w, size = Writer(builder, lanes), samples.dtype.itemsize
     whole, real = w.vector(I32), w.vector(F32)
@@ -54,7 +54,7 @@ def _write_row(builder: ir.IRBuilder, arguments: Sequence[ir.Value], samples: _S
     line = builder.mul(width, ir.Constant(I32, size))
     end = w.spread(builder.sub(builder.mul(line, height), ir.Constant(I32, READ)))
     line = w.spread(line)
-    loop = w.loop(count, [x, flow, share, calmness, out])
+    loop = w.loop(count, [x, flow, share, radius, out])
     _, first, moved, weight, calm, target = loop.values
     column = builder.add(w.spread(first), ir.Constant(whole, list(range(lanes))))
     own = (builder.sitofp(column, real), builder.sitofp(w.spread(y), real))
@@ -115,7 +115,7 @@ _row, _row_at = function(ROW, _write_row)
 
 
 @numba.njit(parallel=True, cache=True)
-def _blend(a, b, size, flow, row, pixel, share, calmness, peak, lanes, vectors, singles, out):  # type: ignore[no-untyped-def]
+def _blend(a, b, size, flow, row, pixel, share, radius, peak, lanes, vectors, singles, out):  # type: ignore[no-untyped-def]
     """Addresses and bytes between rows; `size` is that of a sample, `vectors` and `singles` are the code for a row."""
     height, width = out.shape
     whole = width // lanes
@@ -126,11 +126,11 @@ def _blend(a, b, size, flow, row, pixel, share, calmness, peak, lanes, vectors, 
                 _row(code, (
                     a, b, np.int32(width), np.int32(height), np.int32(y), np.int32(start),
                     flow + y * row + start * pixel, pixel, share.ctypes.data + 4 * (y * width + start),
-                    calmness.ctypes.data + y * width + start, out.ctypes.data + size * (y * width + start), peak, count,
+                    radius.ctypes.data + y * width + start, out.ctypes.data + size * (y * width + start), peak, count,
                 ))  # fmt: skip
 
 
-def blend_plane(a: Tensor, b: Tensor, flow: Tensor, share: Tensor, calmness: Tensor, peak: int, out: Tensor) -> None:
+def blend_plane(a: Tensor, b: Tensor, flow: Tensor, share: Tensor, radius: Tensor, peak: int, out: Tensor) -> None:
     """One plane.
 
     Args:
@@ -138,13 +138,13 @@ def blend_plane(a: Tensor, b: Tensor, flow: Tensor, share: Tensor, calmness: Ten
         b: the same.
         flow: (1, 4, H, W) float32.
         share: (H, W) float32, the weight of `a`.
-        calmness: (H, W) int8.
+        radius: (H, W) int8.
         peak: the largest sample of integers.
         out: (H, W) of the same kind.
     """
     lanes, known = lanes_here(), strided(flow)
     _blend(
         a.data_ptr(), b.data_ptr(), a.dtype.itemsize, known[0].data_ptr(), *known[1:], share.contiguous().numpy(),
-        calmness.contiguous().numpy(), np.float32(peak), lanes, _row_at(_Samples(lanes, a.dtype)),
+        radius.contiguous().numpy(), np.float32(peak), lanes, _row_at(_Samples(lanes, a.dtype)),
         _row_at(_Samples(1, a.dtype)), out.numpy(),
     )  # fmt: skip

@@ -21,7 +21,7 @@ KEPT = 12  # pieces; as many as are alive at once in a pair, with the frames tha
 _UNUSED = 3  # references to a piece that is in no result: the list's, the loop's and that of asking
 
 
-class Scratch:
+class BufferPool:
     """Pieces of memory that are lent out. Thread-safe."""
 
     def __init__(self) -> None:
@@ -50,12 +50,12 @@ class Scratch:
             self._pieces.clear()
 
 
-def room_for(shape: tuple[int, int, int, int], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """A map (N, C, H, W) of any content, in channels-last memory; float32 on a CPU lies in `scratch`."""
+def empty_channels_last(shape: tuple[int, int, int, int], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """A map (N, C, H, W) of any content, in channels-last memory; float32 on a CPU lies in `buffer_pool`."""
     count, channels, height, width = shape
     if device.type == "cpu" and dtype == torch.float32:
-        return torch.from_numpy(scratch.take((count, height, width, channels))).permute(0, 3, 1, 2)
+        return torch.from_numpy(buffer_pool.take((count, height, width, channels))).permute(0, 3, 1, 2)
     return torch.empty(shape, dtype=dtype, device=device, memory_format=torch.channels_last)
 
 
-scratch = Scratch()  # of the process, emptied whenever an engine of the CPU ends
+buffer_pool = BufferPool()  # of the process, emptied whenever an engine of the CPU ends

@@ -13,7 +13,7 @@ from llvmlite import ir
 from numpy.typing import NDArray
 
 from vsrife.ops.cpu.llvm import F32, I64, Writer, function
-from vsrife.ops.reference import LEAKY_SLOPE, Conv, Expansion
+from vsrife.ops.reference import LEAKY_SLOPE, Conv, TransposedConv
 
 Array = NDArray[Any]
 
@@ -132,21 +132,21 @@ def scaling(shape: Shape, *rows: Array) -> Array:
     return np.ascontiguousarray(parts.transpose(1, 0, 2))
 
 
-def bias_of(conv: Conv | Expansion) -> Array:
+def bias_of(conv: Conv | TransposedConv) -> Array:
     """For each output."""
     return np.zeros(len(conv.weight), np.float32) if conv.bias is None else np.asarray(conv.bias.numpy())
 
 
-def slopes_of(conv: Conv | Expansion) -> Array:
+def slopes_of(conv: Conv | TransposedConv) -> Array:
     """Of the activation below 0, for each output."""
-    if isinstance(conv, Expansion):
+    if isinstance(conv, TransposedConv):
         return np.ones(len(conv.weight), np.float32)
     if conv.slopes is not None and conv.activated:
         return np.asarray(conv.slopes.numpy())
     return np.full(len(conv.weight), LEAKY_SLOPE if conv.activated else 1, np.float32)
 
 
-def prepared(conv: Conv | Expansion, shape: Shape) -> tuple[Array, Array]:
+def prepared(conv: Conv | TransposedConv, shape: Shape) -> tuple[Array, Array]:
     """Weights and scaling of a layer in float32 as `tile` reads them, which is the same for rows of any length."""
     known = _prepared.get(conv)
     if known is None:
@@ -156,4 +156,4 @@ def prepared(conv: Conv | Expansion, shape: Shape) -> tuple[Array, Array]:
 
 
 # Lives as long as the network. Engines take turns on the CPU, so that two threads never meet here.
-_prepared: weakref.WeakKeyDictionary[Conv | Expansion, tuple[Array, Array]] = weakref.WeakKeyDictionary()
+_prepared: weakref.WeakKeyDictionary[Conv | TransposedConv, tuple[Array, Array]] = weakref.WeakKeyDictionary()

@@ -16,11 +16,11 @@ from llvmlite import ir
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vsrife.ops.cpu.buffers import scratch
+from vsrife.ops.cpu.buffers import buffer_pool
 from vsrife.ops.cpu.conv_tiles import Shape, prepared, tile, tile_at
 from vsrife.ops.cpu.llvm import I64, Writer, function
 from vsrife.ops.cpu.warping import lanes_for, parts_of, strided
-from vsrife.ops.reference import Conv, Expansion
+from vsrife.ops.reference import Conv, TransposedConv
 
 Array = NDArray[Any]
 
@@ -42,12 +42,12 @@ def _write_runs(builder: ir.IRBuilder, arguments: Sequence[ir.Value], length: in
 runs, runs_at = function(RUNS, _write_runs)
 
 
-def _numbers(layer: Conv | Expansion, wide: int) -> tuple[int, ...]:
+def _numbers(layer: Conv | TransposedConv, wide: int) -> tuple[int, ...]:
     """What the kernel has to know of a layer for rows of `wide` pixels; its weights live as long as it does."""
     outputs, taps = len(layer.weight), layer.weight.shape[-1]
     shape = Shape.of(lanes_for(outputs), outputs, wide, taps)
     memory = (array.ctypes.data for array in prepared(layer, shape))
-    stride = 1 if isinstance(layer, Expansion) else layer.stride
+    stride = 1 if isinstance(layer, TransposedConv) else layer.stride
     return *memory, outputs, shape.vectors * shape.lanes, shape.pixels, tile_at(shape), taps, stride
 
 
@@ -71,7 +71,7 @@ def _convolve(source, columns, channels, layer, target, high, wide):  # type: ig
 
 
 @numba.njit
-def _tile_of_head(number, frame, picture, layers, copy, place, into, memory):  # type: ignore[no-untyped-def]
+def _tile_of_head(number, frame, picture, layers, copy, place, out, memory):  # type: ignore[no-untyped-def]
     """All layers of one tile; apart from the loop over tiles, whose compilation takes longer the more stands in it."""
     height, width, channels, high, wide, _, across = picture
     half_height, half_width = height // 2, width // 2
@@ -124,12 +124,12 @@ def _tile_of_head(number, frame, picture, layers, copy, place, into, memory):  #
                 if end > first:
                     runs(place, (
                         places + ((r * wide + first - left) * 4 + p * 2 + q) * size, 4 * size,
-                        into[0] + at * into[1] + (2 * first - q) * into[2], 2 * into[2], end - first,
+                        out[0] + at * out[1] + (2 * first - q) * out[2], 2 * out[2], end - first,
                     ))  # fmt: skip
 
 
 @numba.njit(parallel=True, cache=True)
-def _head(frame, picture, layers, copy, place, into, memory):  # type: ignore[no-untyped-def]
+def _head(frame, picture, layers, copy, place, out, memory):  # type: ignore[no-untyped-def]
     """All layers, tile by tile.
 
     Args:
@@ -138,26 +138,26 @@ def _head(frame, picture, layers, copy, place, into, memory):  # type: ignore[no
         layers: for each, what `_numbers` has.
         copy: code that copies pixels.
         place: code that puts features in their place.
-        into: address, bytes between rows, between pixels.
+        out: address, bytes between rows, between pixels.
         memory: for each worker, one for what a tile reads and two for what lies between layers.
     """
     tiles = picture[5] * picture[6]
     for worker in numba.prange(len(memory)):
         for number in range(worker, tiles, len(memory)):
-            _tile_of_head(number, frame, picture, layers, copy, place, into, memory[worker])
+            _tile_of_head(number, frame, picture, layers, copy, place, out, memory[worker])
 
 
-def serves(x: Tensor, convs: Sequence[Conv], last: Expansion, into: Tensor) -> bool:
+def serves(x: Tensor, convs: Sequence[Conv], last: TransposedConv, out: Tensor) -> bool:
     """Whether `head` can do this here."""
     first, *inner = convs
     plain = all(c.scales is None and c.groups == 1 and not c.residual for c in convs) and last.scales is None
     strides = first.stride == 2 and all(conv.stride == 1 for conv in inner) and last.factor == 2
     fits = all(lanes_for(len(layer.weight)) for layer in _all(convs, last)) and len(x) == 1
-    exact = all(tensor.dtype == torch.float32 for tensor in (x, into, first.weight))
-    return plain and strides and fits and exact and x.stride(1) == into.stride(1) == 1
+    exact = all(tensor.dtype == torch.float32 for tensor in (x, out, first.weight))
+    return plain and strides and fits and exact and x.stride(1) == out.stride(1) == 1
 
 
-def head(x: Tensor, convs: Sequence[Conv], last: Expansion, into: Tensor) -> Tensor:
+def head(x: Tensor, convs: Sequence[Conv], last: TransposedConv, out: Tensor) -> Tensor:
     """What `reference.head` gives, where it `serves`."""
     channels, height, width = x.shape[1:]
     (high, down), (wide, across) = _parts(height // 2 + 1, ROWS), _parts(width // 2 + 1, COLUMNS)
@@ -172,13 +172,13 @@ def head(x: Tensor, convs: Sequence[Conv], last: Expansion, into: Tensor) -> Ten
     workers = min(numba.get_num_threads(), down * across)
     _head(
         _places(x), np.array([height, width, channels, high, wide, down, across]), layers, runs_at(channels),
-        runs_at(into.shape[1]), _places(into),
-        scratch.take((workers, 3, largest)),
+        runs_at(out.shape[1]), _places(out),
+        buffer_pool.take((workers, 3, largest)),
     )  # fmt: skip
-    return into
+    return out
 
 
-def _all(convs: Sequence[Conv], last: Expansion) -> list[Conv | Expansion]:
+def _all(convs: Sequence[Conv], last: TransposedConv) -> list[Conv | TransposedConv]:
     return [*convs, last]
 
 

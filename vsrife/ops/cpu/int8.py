@@ -19,10 +19,10 @@ from llvmlite import ir
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vsrife.ops.cpu.buffers import scratch
+from vsrife.ops.cpu.buffers import buffer_pool
 from vsrife.ops.cpu.conv_tiles import Shape, bias_of, packed, scaling, slopes_of, write_sums
 from vsrife.ops.cpu.llvm import F32, I8, I32, I64, Writer, features, function
-from vsrife.ops.reference import Conv, Expansion
+from vsrife.ops.reference import Conv, TransposedConv
 
 Array = NDArray[Any]
 Span = tuple[np.float32, np.float32]  # the least and the largest value of a map, and 0
@@ -156,14 +156,14 @@ def _convolve(  # type: ignore[no-untyped-def]
                     j += pixels
 
 
-def _rows(conv: Conv | Expansion, shape: Shape) -> Array:
+def _rows(conv: Conv | TransposedConv, shape: Shape) -> Array:
     """Scale, bias, slope and sum of weights of each output."""
     assert conv.scales is not None
     sums = conv.weight.numpy().sum((1, 2, 3), dtype=np.int32).view(np.float32)
     return scaling(shape, conv.scales.numpy(), bias_of(conv), slopes_of(conv), sums)
 
 
-def serves(x: Tensor, conv: Conv | Expansion) -> bool:
+def serves(x: Tensor, conv: Conv | TransposedConv) -> bool:
     """Whether `convolve` can do this here."""
     outputs, inputs = conv.weight.shape[:2]
     known = bool(vectors_here()) and outputs % vectors_here()[-1] == 0 and inputs % 4 == 0
@@ -175,7 +175,7 @@ def _span(values: Array) -> Span:
     return np.float32(min(least.item(), 0.0)), np.float32(max(most.item(), 0.0))
 
 
-def convolve(x: Tensor, conv: Conv | Expansion, spans: Sequence[Span] = ()) -> tuple[Tensor, Sequence[Span]]:
+def convolve(x: Tensor, conv: Conv | TransposedConv, spans: Sequence[Span] = ()) -> tuple[Tensor, Sequence[Span]]:
     """A convolution in eight bits.
 
     Args:
@@ -186,7 +186,7 @@ def convolve(x: Tensor, conv: Conv | Expansion, spans: Sequence[Span] = ()) -> t
     Returns:
         (N, K, h, w) float32 in channels-last memory, and the spans of its samples.
     """
-    stride, residual = (1, False) if isinstance(conv, Expansion) else (conv.stride, conv.residual)
+    stride, residual = (1, False) if isinstance(conv, TransposedConv) else (conv.stride, conv.residual)
     samples = x.permute(0, 2, 3, 1).contiguous().numpy()
     count, *sides, _ = samples.shape
     height, width = ((side + 2 - conv.weight.shape[-1]) // stride + 1 for side in sides)
@@ -196,7 +196,7 @@ def convolve(x: Tensor, conv: Conv | Expansion, spans: Sequence[Span] = ()) -> t
     known = _packed.get(conv)
     if known is None:
         known = _packed.setdefault(conv, (packed(conv.weight.numpy(), shape), _rows(conv, shape)))
-    out = scratch.take((count, height, width, outputs))
+    out = buffer_pool.take((count, height, width, outputs))
     rows = min(ROWS, -(-height // numba.get_num_threads()))
     found = np.empty((count, -(-height // rows), 2, lanes), np.float32)
     for i, sample in enumerate(samples):
@@ -210,7 +210,7 @@ def convolve(x: Tensor, conv: Conv | Expansion, spans: Sequence[Span] = ()) -> t
 
 
 def coding(span: Span) -> tuple[np.float32, np.float32]:
-    """What a code is worth, and the code of 0, as `reference.coded` has them."""
+    """What a code is worth, and the code of 0, as `reference.quantize` has them."""
     least, most = span
     step = (most - least) / np.float32(TOP)
     if not step > 0:
@@ -219,4 +219,4 @@ def coding(span: Span) -> tuple[np.float32, np.float32]:
 
 
 # Lives as long as the network. Engines take turns on the CPU, so that two threads never meet here.
-_packed: weakref.WeakKeyDictionary[Conv | Expansion, tuple[Array, Array]] = weakref.WeakKeyDictionary()
+_packed: weakref.WeakKeyDictionary[Conv | TransposedConv, tuple[Array, Array]] = weakref.WeakKeyDictionary()

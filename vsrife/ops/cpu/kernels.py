@@ -21,9 +21,9 @@ from torch import Tensor
 
 from vsrife.ops import reference
 from vsrife.ops.cpu import blending, encoder, int8, to_rgb, warping
-from vsrife.ops.cpu.buffers import scratch
+from vsrife.ops.cpu.buffers import buffer_pool
 from vsrife.ops.cpu.encoder import runs, runs_at
-from vsrife.ops.reference import STILL_RADII_PX, Axis, Conv, Expansion, Reading, Warping
+from vsrife.ops.reference import STATIC_RADII_PX, Axis, Conv, RgbTransform, TransposedConv, WarpInputs
 
 # VapourSynth's scripts run with every logger at debug level, where numba prints each step of its compiler.
 logging.getLogger("numba").setLevel(logging.WARNING)
@@ -52,61 +52,61 @@ def _each[**P](batched: int) -> Callable[[Callable[P, Tensor]], Callable[P, Tens
     return decorate
 
 
-def enlarge(maps: Sequence[Tensor], height: int, width: int, total: Tensor | None = None) -> Tensor:
-    """Twin of `reference.enlarge`."""
-    return warping.enlarge(maps, height, width, total)
+def upsample(maps: Sequence[Tensor], height: int, width: int, accumulate: Tensor | None = None) -> Tensor:
+    """Twin of `reference.upsample`."""
+    return warping.upsample(maps, height, width, accumulate)
 
 
-def sample(image: Tensor, rows: Axis, columns: Axis, total: Tensor | None = None) -> Tensor:
+def sample(image: Tensor, rows: Axis, columns: Axis, accumulate: Tensor | None = None) -> Tensor:
     """Twin of `reference.sample`."""
     if image.dtype != torch.float32:
-        return reference.sample(image, rows, columns, total)
-    return warping.sample(image, rows, columns, total)
+        return reference.sample(image, rows, columns, accumulate)
+    return warping.sample(image, rows, columns, accumulate)
 
 
-def see(planes: Sequence[Tensor], reading: Reading, clamps: bool, into: Tensor) -> Tensor:
-    """Twin of `reference.see`."""
+def planes_to_rgb(planes: Sequence[Tensor], transform: RgbTransform, clamps: bool, out: Tensor) -> Tensor:
+    """Twin of `reference.planes_to_rgb`."""
     known = [plane if plane.dtype in blending.KINDS else plane.float() for plane in planes]
-    if into.dtype == torch.float32 and into.stride(1) == 1:
-        return to_rgb.see(known, reading, clamps, into)
-    exact = torch.empty(into.shape, memory_format=torch.channels_last)
-    return into.copy_(to_rgb.see(known, reading, clamps, exact))
+    if out.dtype == torch.float32 and out.stride(1) == 1:
+        return to_rgb.planes_to_rgb(known, transform, clamps, out)
+    exact = torch.empty(out.shape, memory_format=torch.channels_last)
+    return out.copy_(to_rgb.planes_to_rgb(known, transform, clamps, exact))
 
 
-def warp_stacks(given: Warping, into: Tensor) -> Tensor:
+def warp_stacks(inputs: WarpInputs, weight: Tensor) -> Tensor:
     """Twin of `reference.warp_stacks`."""
-    return warping.gather(given, into.shape[1]).to(into.dtype)
+    return warping.gather(inputs, weight.shape[1]).to(weight.dtype)
 
 
-def warp_convolve(given: Warping, conv: Conv) -> Tensor:
+def warp_convolve(inputs: WarpInputs, conv: Conv) -> Tensor:
     """Twin of `reference.warp_convolve`."""
     outputs = len(conv.weight)
     if conv.weight.dtype == torch.float32 and conv.stride == 2 and conv.groups == 1 and warping.lanes_for(outputs):
-        return warping.gather_convolve(given, conv)
-    return convolve(warp_stacks(given, conv.weight), conv)
+        return warping.gather_convolve(inputs, conv)
+    return convolve(warp_stacks(inputs, conv.weight), conv)
 
 
 @_each(2)
-def blend(a: Tensor, b: Tensor, flow: Tensor, share: Tensor) -> Tensor:
+def blend(a: Tensor, b: Tensor, flow: Tensor, weight0: Tensor) -> Tensor:
     """Twin of `reference.blend`."""
-    return warping.blend(a.float(), b.float(), flow, share)
+    return warping.blend(a.float(), b.float(), flow, weight0)
 
 
 @_each(2)
-def blend_plane(a: Tensor, b: Tensor, flow: Tensor, mask: Tensor, calmness: Tensor, peak: int) -> Tensor:
+def blend_plane(a: Tensor, b: Tensor, flow: Tensor, mask: Tensor, radius: Tensor, peak: int) -> Tensor:
     """Twin of `reference.blend_plane`."""
     if a.dtype == torch.float16:
-        return blend_plane(a.float(), b.float(), flow, mask, calmness, peak).half()
+        return blend_plane(a.float(), b.float(), flow, mask, radius, peak).half()
     if a.dtype not in blending.KINDS or a.nbytes < blending.READ:
-        return reference.blend_plane(a, b, flow, mask, calmness, peak)
+        return reference.blend_plane(a, b, flow, mask, radius, peak)
     first, second = (plane[0, 0].contiguous() for plane in (a, b))
     out = torch.empty_like(first)
-    blending.blend_plane(first, second, flow, torch.sigmoid(mask)[0, 0], calmness[0, 0], peak, out)
+    blending.blend_plane(first, second, flow, torch.sigmoid(mask)[0, 0], radius[0, 0], peak, out)
     return out[None, None]
 
 
 @numba.njit(parallel=True, cache=True)
-def _calm(a, b, radii, result):  # type: ignore[no-untyped-def]
+def _static_radius(a, b, radii, result):  # type: ignore[no-untyped-def]
     """Differences spread step by step; around the picture lies a border that never differs.
 
     Rows are taken as slices, so that every index is from 0 on: else the compiler does not make vectors of them.
@@ -142,12 +142,12 @@ def _calm(a, b, radii, result):  # type: ignore[no-untyped-def]
         reached = radius
 
 
-def calm(a: Tensor, b: Tensor) -> Tensor:
-    """Twin of `reference.calm`."""
+def static_radius(a: Tensor, b: Tensor) -> Tensor:
+    """Twin of `reference.static_radius`."""
     if a.dtype == torch.float16:
         a, b = a.float(), b.float()
     result = np.empty(a.shape[-2:], np.int8)
-    _calm(a[0, 0].numpy(), b[0, 0].numpy(), STILL_RADII_PX, result)
+    _static_radius(a[0, 0].numpy(), b[0, 0].numpy(), STATIC_RADII_PX, result)
     return torch.from_numpy(result)[None, None]
 
 
@@ -198,34 +198,34 @@ def _interleave(places, copy, out):  # type: ignore[no-untyped-def]
                     ))  # fmt: skip
 
 
-def expand(x: Tensor, expansion: Expansion) -> Tensor:
-    """Twin of `reference.expand`."""
-    if expansion.scales is not None and int8.serves(x, expansion):
-        places, _ = int8.convolve(x, expansion)
-    elif expansion.scales is None and _FUSES and x.dtype == torch.float32:
+def conv_transpose(x: Tensor, conv: TransposedConv) -> Tensor:
+    """Twin of `reference.conv_transpose`."""
+    if conv.scales is not None and int8.serves(x, conv):
+        places, _ = int8.convolve(x, conv)
+    elif conv.scales is None and _FUSES and x.dtype == torch.float32:
         places = torch.ops.mkldnn._convolution_pointwise(
-            x, _packed(expansion, x.shape, 1, 1), expansion.bias, [1, 1], [1, 1], [1, 1], 1, *_NOTHING_BEHIND
+            x, _packed(conv, x.shape, 1, 1), conv.bias, [1, 1], [1, 1], [1, 1], 1, *_NOTHING_BEHIND
         )  # fmt: skip
     else:
-        return reference.expand(x, expansion)
+        return reference.conv_transpose(x, conv)
     count, _, height, width = x.shape
-    side = expansion.factor // 2
+    side = conv.factor // 2
     known = places.permute(0, 2, 3, 1).contiguous().reshape(count, height + 1, width + 1, 2, side, 2, -1)
-    out = scratch.take((count, height, 2, side, width, 2, known.shape[-1]))
+    out = buffer_pool.take((count, height, 2, side, width, 2, known.shape[-1]))
     for i in range(count):
         _interleave(known[i].numpy(), runs_at(known.shape[-1]), out[i])
     return torch.from_numpy(out.reshape(count, height * 2 * side, width * 2 * side, -1)).permute(0, 3, 1, 2)
 
 
-def head(x: Tensor, convs: Sequence[Conv], last: Expansion, into: Tensor) -> Tensor:
+def head(x: Tensor, convs: Sequence[Conv], last: TransposedConv, out: Tensor) -> Tensor:
     """Twin of `reference.head`."""
-    if encoder.serves(x, convs, last, into):
-        return encoder.head(x, convs, last, into)
+    if encoder.serves(x, convs, last, out):
+        return encoder.head(x, convs, last, out)
     x = x.contiguous(memory_format=torch.channels_last)  # what the convolutions want
-    return into.copy_(expand(convolve_chain(x, convs), last))
+    return out.copy_(conv_transpose(convolve_chain(x, convs), last))
 
 
-def _packed(conv: Conv | Expansion, shape: torch.Size, stride: int, groups: int) -> Tensor:
+def _packed(conv: Conv | TransposedConv, shape: torch.Size, stride: int, groups: int) -> Tensor:
     """The weights as oneDNN wants them for inputs of this shape, reordered once."""
     known = _packed_weights.setdefault(conv, {})
     weight = known.get(shape)
@@ -241,7 +241,9 @@ def _packed(conv: Conv | Expansion, shape: torch.Size, stride: int, groups: int)
 
 SHAPES_KEPT = 2  # picture sizes that are in use at once, as a rule at most
 # Lives as long as the network. Engines take turns on the CPU, so that two threads never meet here.
-_packed_weights: weakref.WeakKeyDictionary[Conv | Expansion, dict[torch.Size, Tensor]] = weakref.WeakKeyDictionary()
+_packed_weights: weakref.WeakKeyDictionary[Conv | TransposedConv, dict[torch.Size, Tensor]] = (
+    weakref.WeakKeyDictionary()
+)
 _FUSES = torch._C._has_mkldnn and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
 _FUSED_TYPES = (torch.float32, torch.bfloat16)
 _NOTHING_BEHIND: tuple[str, list[float], str] = ("none", [], "")  # no activation

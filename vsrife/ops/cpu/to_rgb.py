@@ -1,4 +1,4 @@
-"""Planes to what the network sees on a CPU, many samples at a time. Twin of `reference.see`."""
+"""Planes to what the network sees on a CPU, many samples at a time. Twin of `reference.planes_to_rgb`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor
 from vsrife.ops.cpu.blending import KINDS
 from vsrife.ops.cpu.llvm import F32, I32, I64, Writer, function, lanes_here
 from vsrife.ops.cpu.warping import neighbours_of
-from vsrife.ops.reference import Reading
+from vsrife.ops.reference import RgbTransform
 
 COLOURS = 3
 
@@ -89,7 +89,7 @@ _row, _row_at = function(ROW, _write_row)
 
 
 @numba.njit(parallel=True, fastmath={"contract", "nsz"}, cache=True)
-def _see(  # type: ignore[no-untyped-def]
+def _planes_to_rgb(  # type: ignore[no-untyped-def]
     first, second, third, near, shares, offsets, weights, matrix, limits, lanes, vectors, singles, out, row, pixel
 ):  # fmt: skip
     """All rows of the picture; `out` is an address, `row` the bytes between rows there."""
@@ -115,26 +115,26 @@ def _see(  # type: ignore[no-untyped-def]
                 ))  # fmt: skip
 
 
-def see(planes: Sequence[Tensor], reading: Reading, clamps: bool, into: Tensor) -> Tensor:
-    """Twin of `reference.see` for planes of `KINDS` and a result in float32 whose colours lie side by side."""
+def planes_to_rgb(planes: Sequence[Tensor], transform: RgbTransform, clamps: bool, out: Tensor) -> Tensor:
+    """Twin of `reference.planes_to_rgb` for planes of `KINDS` and float32 channels-last `out`."""
     samples = [plane[0, 0].contiguous().numpy() for plane in planes]
     first, second, third = samples if len(samples) == COLOURS else samples * COLOURS
     height, width = first.shape
     matrix = np.zeros((COLOURS + 1, COLOURS), np.float32)
-    matrix[:COLOURS, : len(samples)] = reading.weight.numpy()
-    matrix[COLOURS] = reading.bias.numpy()
+    matrix[:COLOURS, : len(samples)] = transform.weight.numpy()
+    matrix[COLOURS] = transform.bias.numpy()
     near, shares = np.empty((0, 2), np.int64), np.empty(0, np.float32)
     offsets, weights = np.empty((0, 2), np.int32), shares
-    if reading.rows is not None and reading.columns is not None:
-        (near, shares), (sides, weights) = neighbours_of(reading.rows), neighbours_of(reading.columns)
+    if transform.rows is not None and transform.columns is not None:
+        (near, shares), (sides, weights) = neighbours_of(transform.rows), neighbours_of(transform.columns)
         offsets = (4 * sides).astype(np.int32)
     lanes, limits = lanes_here(), (0, 1) if clamps else (-np.inf, np.inf)
     vectors, singles = (_row_at(_Samples(n, planes[0].dtype, len(planes), len(near) > 0)) for n in (lanes, 1))
-    _, _, row, pixel = into.stride()
-    _see(
+    _, _, row, pixel = out.stride()
+    _planes_to_rgb(
         first, second, third, near, shares, offsets, weights, matrix, np.array(limits, np.float32), lanes, vectors,
-        singles, into.data_ptr(), 4 * row, 4 * pixel,
+        singles, out.data_ptr(), 4 * row, 4 * pixel,
     )  # fmt: skip
-    into[..., height:, :] = 0
-    into[..., :height, width:] = 0
-    return into
+    out[..., height:, :] = 0
+    out[..., :height, width:] = 0
+    return out

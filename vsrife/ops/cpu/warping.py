@@ -1,6 +1,6 @@
 """What a block reads, on a CPU: small maps enlarged and summed, both frames read where flow points, row by row.
 
-Twins of `reference.enlarge`, `warp_stacks`, `warp_convolve` and `blend`. A block's first convolution reads three rows
+Twins of `reference.upsample`, `warp_stacks`, `warp_convolve` and `blend`. A block's first convolution reads three rows
 of what is gathered while they are in the caches; at full resolution it would be 110 MB for a picture of 1280x720.
 
 Maps may be channels of larger tensors in channels-last memory. Arithmetic is float32.
@@ -20,10 +20,10 @@ from llvmlite import ir
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vsrife.ops.cpu.buffers import scratch
+from vsrife.ops.cpu.buffers import buffer_pool
 from vsrife.ops.cpu.conv_tiles import Shape, prepared, tile, tile_at
 from vsrife.ops.cpu.llvm import F32, I32, I64, Writer, function, lanes_here
-from vsrife.ops.reference import Axis, Conv, Warping
+from vsrife.ops.reference import Axis, Conv, WarpInputs
 
 Array = NDArray[Any]
 
@@ -344,7 +344,7 @@ def _axis(count: int, small: int) -> Neighbours:
 
 
 @numba.njit(parallel=True, cache=True)
-def _enlarge(maps, near, shares, offsets, weights, starts, between, along, total, out):  # type: ignore[no-untyped-def]
+def _upsample(maps, near, shares, offsets, weights, starts, between, along, total, out):  # type: ignore[no-untyped-def]
     """Maps (M, 4) of address, bytes between rows, between pixels, and width; (H, W, channels) to `out`."""
     height, width, channels = out.shape
     size = 4 * width * channels
@@ -369,13 +369,13 @@ def _summed(maps: Sequence[Tensor], axes: Sequence[tuple[Neighbours, Neighbours]
         (np.stack([near for near, _ in axis]), np.stack([share for _, share in axis]))
         for axis in zip(*axes, strict=True)
     )
-    out = scratch.take((count, rows.shape[1], columns.shape[1], channels))
+    out = buffer_pool.take((count, rows.shape[1], columns.shape[1], channels))
     known = None if total is None else total.permute(0, 2, 3, 1).contiguous()
     starts = np.cumsum([0, *(channels * small.shape[3] for small in maps)])
     offsets = (4 * (channels * columns + starts[:-1, None, None])).astype(np.int32)
     for n in range(count):
         parts = [strided(each[n % len(each)][None]) for each in maps]
-        _enlarge(
+        _upsample(
             np.array([(part.data_ptr(), row, pixel, part.shape[3]) for part, row, pixel in parts]),
             rows, shares, offsets, weights, starts, _between_at(channels),
             _along_at((channels, len(maps), known is not None)),
@@ -384,8 +384,8 @@ def _summed(maps: Sequence[Tensor], axes: Sequence[tuple[Neighbours, Neighbours]
     return torch.from_numpy(out).permute(0, 3, 1, 2)
 
 
-def enlarge(maps: Sequence[Tensor], height: int, width: int, total: Tensor | None = None) -> Tensor:
-    """Twin of `reference.enlarge`."""
+def upsample(maps: Sequence[Tensor], height: int, width: int, total: Tensor | None = None) -> Tensor:
+    """Twin of `reference.upsample`."""
     axes = [(_axis(height, small.shape[2]), _axis(width, small.shape[3])) for small in maps]
     return _summed(maps, axes, total)
 
@@ -465,18 +465,18 @@ def _gather_convolve(  # type: ignore[no-untyped-def]
                     j += pixels
 
 
-def _given(n: int, filled: int, given: Warping, flow: Tensor) -> tuple[tuple[Any, ...], list[Tensor]]:
+def _given(n: int, filled: int, inputs: WarpInputs, flow: Tensor) -> tuple[tuple[Any, ...], list[Tensor]]:
     """What the kernels read of sample n, and what has to stay alive meanwhile."""
-    extra, times = given.extra, given.times
-    stacks, where, layout = _pair(given.stack0, given.stack1)
+    extra, times = inputs.extra, inputs.times
+    stacks, where, layout = _pair(inputs.stack0, inputs.stack1)
     moved = flow[n].permute(1, 2, 0).contiguous().numpy()
     part, extra_row, extra_pixel = strided(extra[n % len(extra)][None])
-    height, width = given.size
+    height, width = inputs.size
     (near, shares), (sides, weights) = _axis(height, part.shape[2]), _axis(width, part.shape[3])
     extras, moments = part.shape[1], times[n % len(times)].permute(1, 2, 0).contiguous().float().numpy()
-    reading = _Reading(layout, extras, moments.shape[2], filled, given.taps)
+    reading = _Reading(layout, extras, moments.shape[2], filled, inputs.taps)
     return (
-        where, moved, given.columns.numpy(), given.rows.flatten().numpy(), given.taps,
+        where, moved, inputs.columns.numpy(), inputs.rows.flatten().numpy(), inputs.taps,
         np.array([part.data_ptr(), extra_row, extra_pixel, part.shape[3], extras, _between_at(extras)]), near, shares,
         (4 * extras * sides).astype(np.int32), weights, moments, _gather_at(reading),
     ), [part, *stacks]  # fmt: skip
@@ -502,12 +502,12 @@ def _room(stack: Tensor) -> int:
     return int(stack.untyped_storage().nbytes() // stack.element_size() - last)
 
 
-def gather(given: Warping, filled: int) -> Tensor:
+def gather(inputs: WarpInputs, filled: int) -> Tensor:
     """What `reference.warp_stacks` gives, with `filled` channels."""
-    flow = given.flow()
-    out = scratch.take((given.count, *given.size, filled))
+    flow = inputs.flow()
+    out = buffer_pool.take((inputs.count, *inputs.size, filled))
     for n in range(len(out)):
-        arguments, _alive = _given(n, filled, given, flow)
+        arguments, _alive = _given(n, filled, inputs, flow)
         _gather_all(*arguments, out[n])
     return torch.from_numpy(out).permute(0, 3, 1, 2)
 
@@ -529,7 +529,7 @@ def blend(a: Tensor, b: Tensor, flow: Tensor, share: Tensor) -> Tensor:
     _alive, where, layout = _pair(a, b)
     moved, *steps = strided(flow)
     channels, height, width = a.shape[1], *flow.shape[-2:]
-    out = scratch.take((height, width, channels + -channels % 4))
+    out = buffer_pool.take((height, width, channels + -channels % 4))
     _blend_all(where, np.array([moved.data_ptr(), *steps]), share[0, 0].contiguous().numpy(), _blend_at(layout), out)
     return torch.from_numpy(out)[None].permute(0, 3, 1, 2)[:, :channels]
 
@@ -539,14 +539,14 @@ def lanes_for(outputs: int) -> int:
     return next((lanes for lanes in (16, 8, 4) if lanes <= lanes_here() and outputs % lanes == 0), 0)
 
 
-def gather_convolve(given: Warping, conv: Conv) -> Tensor:
+def gather_convolve(inputs: WarpInputs, conv: Conv) -> Tensor:
     """What `reference.warp_convolve` gives, for a convolution with stride 2 whose outputs fit `lanes_for`."""
     outputs, filled = conv.weight.shape[:2]
-    height, width = (-(-side // 2) for side in given.size)
+    height, width = (-(-side // 2) for side in inputs.size)
     shape = Shape.of(lanes_for(outputs), outputs, width, 3)
-    flow = given.flow()
-    out = scratch.take((given.count, height, width, outputs))
+    flow = inputs.flow()
+    out = buffer_pool.take((inputs.count, height, width, outputs))
     for n in range(len(out)):
-        arguments, _alive = _given(n, filled, given, flow)
+        arguments, _alive = _given(n, filled, inputs, flow)
         _gather_convolve(*arguments, *prepared(conv, shape), filled, shape.pixels, tile_at(shape), out[n])
     return torch.from_numpy(out).permute(0, 3, 1, 2)

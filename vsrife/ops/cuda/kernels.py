@@ -18,7 +18,7 @@ import triton.language as tl
 from torch import Tensor
 
 from vsrife.ops import reference
-from vsrife.ops.reference import Axis, Conv, Expansion, Reading, Warping
+from vsrife.ops.reference import Axis, Conv, RgbTransform, TransposedConv, WarpInputs
 
 PIXELS = 128  # of one program
 FUSION = {"enable_fp_fusion": True}  # sums with products in one instruction; left open, Triton warns
@@ -99,7 +99,7 @@ def _grid_sample(image, upper, lower, first, second, down, along, use):
 
 
 @triton.jit(do_not_specialize=SIZES)
-def _see_kernel(
+def _planes_to_rgb_kernel(
     first, first_y, first_x, second, second_y, second_x, third, third_y, third_x, weight, bias,
     top, low, weight_y, left, right, weight_x, out, oc, oy, ox, height, width, out_height, out_width,
     PLANES: tl.constexpr, SUBSAMPLED: tl.constexpr, CLAMPS: tl.constexpr, P: tl.constexpr,
@@ -134,22 +134,22 @@ def _see_kernel(
     tl.store(out + (row * oy + x * ox)[:, None] + k * oc, tl.where(use[:, None], value, 0.0), mask=inside)
 
 
-def see(planes: Sequence[Tensor], reading: Reading, clamps: bool, into: Tensor) -> Tensor:
-    """Twin of `reference.see`."""
+def planes_to_rgb(planes: Sequence[Tensor], transform: RgbTransform, clamps: bool, out: Tensor) -> Tensor:
+    """Twin of `reference.planes_to_rgb`."""
     height, width = planes[0].shape[-2:]
     first, second, third = planes if len(planes) == 3 else (planes[0],) * 3
-    rows, columns, bias = reading.rows, reading.columns, reading.bias
+    rows, columns, bias = transform.rows, transform.columns, transform.bias
     axes = (bias,) * 6 if rows is None or columns is None else (
         rows.low, rows.high, rows.weight, columns.low, columns.high, columns.weight
     )  # fmt: skip
-    with _on(into):
+    with _on(out):
         _start(
-            _see_kernel, (_blocks(into.shape[-2] * into.shape[-1], PIXELS),),
+            _planes_to_rgb_kernel, (_blocks(out.shape[-2] * out.shape[-1], PIXELS),),
             first, *first.stride()[2:], second, *second.stride()[2:], third, *third.stride()[2:],
-            reading.weight.contiguous(), bias, *axes, into, *into.stride()[1:], height, width, *into.shape[-2:],
+            transform.weight.contiguous(), bias, *axes, out, *out.stride()[1:], height, width, *out.shape[-2:],
             PLANES=len(planes), SUBSAMPLED=rows is not None, CLAMPS=clamps, P=PIXELS,
         )  # fmt: skip
-    return into
+    return out
 
 
 @triton.jit(do_not_specialize=SIZES)
@@ -217,7 +217,7 @@ def _spread(maps: Sequence[Tensor], height: int, width: int) -> tuple[tuple[Any,
 
 
 @triton.jit(do_not_specialize=SIZES)
-def _enlarge_kernel(
+def _upsample_kernel(
     total, tn, tc, ty, tx, maps, strides, sides, out, on, oc, oy, ox, height, width, channels,
     ADDS: tl.constexpr, MAPS: tl.constexpr, C: tl.constexpr, P: tl.constexpr,
 ):  # fmt: skip
@@ -231,14 +231,14 @@ def _enlarge_kernel(
     tl.store(out + n * on + c * oc + (y.to(tl.int64) * oy + x * ox)[:, None], value, mask=use)
 
 
-def enlarge(maps: Sequence[Tensor], height: int, width: int, total: Tensor | None = None) -> Tensor:
-    """Twin of `reference.enlarge`."""
+def upsample(maps: Sequence[Tensor], height: int, width: int, total: Tensor | None = None) -> Tensor:
+    """Twin of `reference.upsample`."""
     like = max(maps, key=len) if total is None else max(*maps, total, key=len)
     out = _empty(like, like.shape[1], height, width, like.dtype)
     summand = out if total is None else total
     with _on(out):
         _start(
-            _enlarge_kernel, (_blocks(height * width, PIXELS), len(out)),
+            _upsample_kernel, (_blocks(height * width, PIXELS), len(out)),
             summand, *_strides(summand), *_spread(maps, height, width), out, *out.stride(),
             height, width, out.shape[1], ADDS=total is not None, MAPS=len(maps), C=_lanes(out.shape[1]), P=PIXELS,
         )  # fmt: skip
@@ -280,15 +280,15 @@ def _warp_stacks_kernel(
             stack1 + n * bn, column + x1, row + y1, stack_width, stack_height, by, bx, c * bc, use
         )  # fmt: skip
         mean += flow
-    share = 1.0 / (TAPS * TAPS)
-    tl.store(place + c * oc, from0 * share, mask=use)
-    tl.store(place + (channels + c) * oc, from1 * share, mask=use)
+    tap_weight = 1.0 / (TAPS * TAPS)
+    tl.store(place + c * oc, from0 * tap_weight, mask=use)
+    tl.store(place + (channels + c) * oc, from1 * tap_weight, mask=use)
     e = tl.arange(0, E)[None, :]
     wanted = inside[:, None] & (e < extras)
     at_y, at_x = (y.to(tl.float32) + 0.5) * step_y - 0.5, (x.to(tl.float32) + 0.5) * step_x - 0.5
     further = _bilinear(extra + n * en, at_x, at_y, extra_width, extra_height, ey, ex, e * ec, wanted)
     tl.store(place + (2 * channels + e) * oc, further, mask=wanted)
-    tl.store(place + (2 * channels + extras + k) * oc, mean * share, mask=inside[:, None])
+    tl.store(place + (2 * channels + extras + k) * oc, mean * tap_weight, mask=inside[:, None])
     # The times, and zeros in what is left over.
     r = tl.arange(0, R)[None, :]
     moment = times + n * times_n + (y.to(tl.int64) * ty + x * tx)[:, None] + r * tc
@@ -297,33 +297,33 @@ def _warp_stacks_kernel(
     tl.store(place + (behind + r) * oc, time, mask=inside[:, None] & (behind + r < filled))
 
 
-def warp_stacks(given: Warping, into: Tensor) -> Tensor:
+def warp_stacks(inputs: WarpInputs, weight: Tensor) -> Tensor:
     """Twin of `reference.warp_stacks`: flow is put together at the taps and never written."""
-    height, width = given.size
-    stack0, stack1, extra = given.stack0, given.stack1, given.extra
+    height, width = inputs.size
+    stack0, stack1, extra = inputs.stack0, inputs.stack1, inputs.extra
     channels, extras = stack0.shape[1], extra.shape[1]
-    out = _empty(max(given.maps, key=len), into.shape[1], height, width, into.dtype)
-    rest = into.shape[1] - 2 * channels - extras - 4
-    times = given.times.to(extra.dtype).expand(-1, -1, height, width)
+    out = _empty(max(inputs.maps, key=len), weight.shape[1], height, width, weight.dtype)
+    rest = weight.shape[1] - 2 * channels - extras - 4
+    times = inputs.times.to(extra.dtype).expand(-1, -1, height, width)
     with _on(out):
         _start(
             _warp_stacks_kernel, (_blocks(height * width, PIXELS), len(out)),
-            stack0, *_strides(stack0), stack1, *_strides(stack1), *_spread(given.maps, *stack0.shape[-2:]),
-            given.rows, given.columns, extra, *_strides(extra), times, *_strides(times), out, *out.stride(),
+            stack0, *_strides(stack0), stack1, *_strides(stack1), *_spread(inputs.maps, *stack0.shape[-2:]),
+            inputs.rows, inputs.columns, extra, *_strides(extra), times, *_strides(times), out, *out.stride(),
             height, width, *stack0.shape[-2:], *extra.shape[-2:], extra.shape[-2] / height, extra.shape[-1] / width,
-            channels, extras, times.shape[1], into.shape[1],
-            TAPS=given.taps, MAPS=len(given.maps), C=_lanes(channels), E=_lanes(extras), R=_lanes(rest), P=PIXELS,
+            channels, extras, times.shape[1], weight.shape[1],
+            TAPS=inputs.taps, MAPS=len(inputs.maps), C=_lanes(channels), E=_lanes(extras), R=_lanes(rest), P=PIXELS,
         )  # fmt: skip
     return out
 
 
-def warp_convolve(given: Warping, conv: Conv) -> Tensor:
+def warp_convolve(inputs: WarpInputs, conv: Conv) -> Tensor:
     """Twin of `reference.warp_convolve`."""
-    return convolve(warp_stacks(given, conv.weight), conv)
+    return convolve(warp_stacks(inputs, conv.weight), conv)
 
 
 @triton.jit
-def _mix(a, an, ac, ay, ax, b, bn, bc, by, bx, n, flow, fc, share, x, y, width, height, c, use, inside):
+def _mix(a, an, ac, ay, ax, b, bn, bc, by, bx, n, flow, fc, weight0, x, y, width, height, c, use, inside):
     """Both pictures moved and mixed, (P, C) float32; the largest component of the flow, (P,)."""
     x0, y0 = tl.load(flow, mask=inside, other=0), tl.load(flow + fc, mask=inside, other=0)
     x1, y1 = tl.load(flow + 2 * fc, mask=inside, other=0), tl.load(flow + 3 * fc, mask=inside, other=0)
@@ -331,12 +331,12 @@ def _mix(a, an, ac, ay, ax, b, bn, bc, by, bx, n, flow, fc, share, x, y, width, 
     earlier = _bilinear(a + n * an, at_x + x0, at_y + y0, width, height, ay, ax, c * ac, use)
     later = _bilinear(b + n * bn, at_x + x1, at_y + y1, width, height, by, bx, c * bc, use)
     reach = tl.maximum(tl.maximum(tl.abs(x0), tl.abs(y0)), tl.maximum(tl.abs(x1), tl.abs(y1)))
-    return later + (earlier - later) * share[:, None], reach
+    return later + (earlier - later) * weight0[:, None], reach
 
 
 @triton.jit(do_not_specialize=SIZES)
 def _blend_kernel(
-    a, an, ac, ay, ax, b, bn, bc, by, bx, flow, fn, fc, fy, fx, share, sn, sc, sy, sx, out, on, oc, oy, ox,
+    a, an, ac, ay, ax, b, bn, bc, by, bx, flow, fn, fc, fy, fx, weight0, sn, sc, sy, sx, out, on, oc, oy, ox,
     height, width, picture_height, picture_width, channels,
     C: tl.constexpr, P: tl.constexpr,
 ):  # fmt: skip
@@ -346,7 +346,7 @@ def _blend_kernel(
     y, x, c = pixel // width, pixel % width, tl.arange(0, C)[None, :]
     use = inside[:, None] & (c < channels)
     row = y.to(tl.int64)
-    weight = tl.load(share + n * sn + row * sy + x * sx, mask=inside, other=0)
+    weight = tl.load(weight0 + n * sn + row * sy + x * sx, mask=inside, other=0)
     value, _ = _mix(
         a, an, ac, ay, ax, b, bn, bc, by, bx, n, flow + n * fn + row * fy + x * fx, fc, weight, x, y,
         picture_width, picture_height, c, use, inside,
@@ -354,7 +354,7 @@ def _blend_kernel(
     tl.store(out + n * on + c * oc + (row * oy + x * ox)[:, None], value, mask=use)
 
 
-def blend(a: Tensor, b: Tensor, flow: Tensor, share: Tensor) -> Tensor:
+def blend(a: Tensor, b: Tensor, flow: Tensor, weight0: Tensor) -> Tensor:
     """Twin of `reference.blend`."""
     height, width = flow.shape[-2:]
     channels = a.shape[1]
@@ -362,7 +362,7 @@ def blend(a: Tensor, b: Tensor, flow: Tensor, share: Tensor) -> Tensor:
     with _on(flow):
         _start(
             _blend_kernel, (_blocks(height * width, PIXELS), len(flow)),
-            a, *_strides(a), b, *_strides(b), flow, *_strides(flow), share, *_strides(share), out, *out.stride(),
+            a, *_strides(a), b, *_strides(b), flow, *_strides(flow), weight0, *_strides(weight0), out, *out.stride(),
             height, width, *a.shape[-2:], channels, C=_lanes(channels), P=PIXELS,
         )  # fmt: skip
     return out
@@ -370,7 +370,7 @@ def blend(a: Tensor, b: Tensor, flow: Tensor, share: Tensor) -> Tensor:
 
 @triton.jit(do_not_specialize=SIZES)
 def _blend_plane_kernel(
-    a, ay, ax, b, by, bx, flow, fn, fc, fy, fx, mask, mn, mc, my, mx, calmness, cy, cx, out, on, oc, oy, ox,
+    a, ay, ax, b, by, bx, flow, fn, fc, fy, fx, mask, mn, mc, my, mx, radius, cy, cx, out, on, oc, oy, ox,
     height, width, peak,
     ROUNDS: tl.constexpr, P: tl.constexpr,
 ):  # fmt: skip
@@ -388,13 +388,13 @@ def _blend_plane_kernel(
     if ROUNDS:
         # Half to even, as everywhere: adding and taking away 1.5 * 2^23 leaves no digits behind the point.
         value = tl.minimum(tl.maximum((value + 12582912.0) - 12582912.0, 0.0), peak)
-    quiet = tl.load(calmness + row * cy + x * cx, mask=inside, other=0).to(tl.float32)
+    quiet = tl.load(radius + row * cy + x * cx, mask=inside, other=0).to(tl.float32)
     same = tl.load(a + row * ay + x * ax, mask=inside, other=0)
     kind = out.dtype.element_ty
     tl.store(out + n * on + row * oy + x * ox, tl.where(reach <= quiet, same, value.to(kind)), mask=inside)
 
 
-def blend_plane(a: Tensor, b: Tensor, flow: Tensor, mask: Tensor, calmness: Tensor, peak: int) -> Tensor:
+def blend_plane(a: Tensor, b: Tensor, flow: Tensor, mask: Tensor, radius: Tensor, peak: int) -> Tensor:
     """Twin of `reference.blend_plane`."""
     height, width = flow.shape[-2:]
     out = torch.empty((len(flow), 1, height, width), dtype=a.dtype, device=a.device)
@@ -402,7 +402,7 @@ def blend_plane(a: Tensor, b: Tensor, flow: Tensor, mask: Tensor, calmness: Tens
         _start(
             _blend_plane_kernel, (_blocks(height * width, PIXELS), len(flow)),
             a, *a.stride()[2:], b, *b.stride()[2:], flow, *_strides(flow), mask, *_strides(mask),
-            calmness, *calmness.stride()[2:], out, *out.stride(), height, width, float(peak),
+            radius, *radius.stride()[2:], out, *out.stride(), height, width, float(peak),
             ROUNDS=not a.dtype.is_floating_point, P=PIXELS,
         )  # fmt: skip
     return out
@@ -427,7 +427,7 @@ def _reach_kernel(
 
 
 @triton.jit(do_not_specialize=SIZES)
-def _calm_kernel(near, out, height, width, RADIUS: tl.constexpr, P: tl.constexpr):
+def _static_radius_kernel(near, out, height, width, RADIUS: tl.constexpr, P: tl.constexpr):
     """From the distances along the rows: the largest radius below the distance in both axes."""
     pixel = tl.program_id(0) * P + tl.arange(0, P)
     inside = pixel < height * width
@@ -443,19 +443,19 @@ def _calm_kernel(near, out, height, width, RADIUS: tl.constexpr, P: tl.constexpr
     tl.store(out + pixel, radius.to(tl.int8), mask=inside)
 
 
-def calm(a: Tensor, b: Tensor) -> Tensor:
-    """Twin of `reference.calm`."""
+def static_radius(a: Tensor, b: Tensor) -> Tensor:
+    """Twin of `reference.static_radius`."""
     height, width = a.shape[-2:]
     near = torch.empty((1, 1, height, width), dtype=torch.int8, device=a.device)
     out = torch.empty_like(near)
     grid = (_blocks(height * width, PIXELS),)
-    radius = reference.STILL_RADII_PX[-1]
+    radius = reference.STATIC_RADII_PX[-1]
     with _on(a):
         _start(
             _reach_kernel, grid,
             a, *a.stride()[2:], b, *b.stride()[2:], near, height, width, RADIUS=radius, P=PIXELS
         )  # fmt: skip
-        _start(_calm_kernel, grid, near, out, height, width, RADIUS=radius, P=PIXELS)
+        _start(_static_radius_kernel, grid, near, out, height, width, RADIUS=radius, P=PIXELS)
     return out
 
 
@@ -538,25 +538,25 @@ def _interleave_kernel(
     tl.store(out + n * on + c * oc + (y.to(tl.int64) * oy + x * ox)[:, None], value, mask=use)
 
 
-def expand(x: Tensor, expansion: Expansion) -> Tensor:
-    """Twin of `reference.expand`."""
-    height, width = (expansion.factor * side for side in x.shape[-2:])
-    return _expand(x, expansion, _empty(x, len(expansion.weight) // expansion.factor**2, height, width, torch.float32))
+def conv_transpose(x: Tensor, conv: TransposedConv) -> Tensor:
+    """Twin of `reference.conv_transpose`."""
+    height, width = (conv.factor * side for side in x.shape[-2:])
+    return _conv_transpose(x, conv, _empty(x, len(conv.weight) // conv.factor**2, height, width, torch.float32))
 
 
-def head(x: Tensor, convs: Sequence[Conv], last: Expansion, into: Tensor) -> Tensor:
+def head(x: Tensor, convs: Sequence[Conv], last: TransposedConv, out: Tensor) -> Tensor:
     """Twin of `reference.head`."""
-    return _expand(convolve_chain(x, convs), last, into)
+    return _conv_transpose(convolve_chain(x, convs), last, out)
 
 
-def _expand(x: Tensor, expansion: Expansion, out: Tensor) -> Tensor:
+def _conv_transpose(x: Tensor, conv: TransposedConv, out: Tensor) -> Tensor:
     """To `out`, (N, any, factor * H, factor * W): the library's convolution, then one pass."""
-    places = F.conv2d(x, expansion.weight, padding=1)
+    places = F.conv2d(x, conv.weight, padding=1)
     channels, height, width = out.shape[1:]
     with _on(x):
         _start(
             _interleave_kernel, (_blocks(height * width, PIXELS), len(out)),
-            places, *_strides(places), expansion.bias, out, *out.stride(), height, width, channels,
-            SIDE=expansion.factor // 2, C=_lanes(channels), P=PIXELS,
+            places, *_strides(places), conv.bias, out, *out.stride(), height, width, channels,
+            SIDE=conv.factor // 2, C=_lanes(channels), P=PIXELS,
         )  # fmt: skip
     return out
