@@ -1,4 +1,4 @@
-"""Make the picture of stitching in docs/usage.md: two overlapping views, blended, and stitched.
+"""Make the picture of stitching in docs/guide/pictures.md: two overlapping views, blended, and stitched.
 
     python examples/make_stitch.py -o docs/stitch.webp
 
