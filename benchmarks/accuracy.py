@@ -22,8 +22,9 @@ from torch import Tensor
 
 from benchmarks.inputs import GOLDEN, golden, made_weights
 from benchmarks.measure import LEAST_PSNR_DB, Report, Row, arguments, begin
-from vsrife.engine.color import Colorimetry, PictureFormat
-from vsrife.engine.engine import Engine, Picture
+from vsrife.engine.engine import Engine
+from vsrife.engine.formats import Colorimetry, PictureFormat
+from vsrife.engine.sources import InputFrame
 from vsrife.networks.catalogue import MODELS
 from vsrife.networks.fold import fold
 from vsrife.ops import cases
@@ -59,7 +60,7 @@ def _rebuilt(case: Mapping[str, object], device: torch.device, dtype: torch.dtyp
     scale = float(str(case.get("scale", 1.0)))
     net = fold(MODELS[version].layout, tensors, scale=scale, device=device, dtype=dtype)
     engine = Engine(net, PictureFormat("RGB", 32, True, width, height))
-    left, right = (Picture(i, list(frame), RGB) for i, frame in enumerate(golden().frames(height, width)))
+    left, right = (InputFrame(i, list(frame), RGB) for i, frame in enumerate(golden().frames(height, width)))
     planes = engine.interpolate(left, right, float(str(case["timestep"])))
     assert planes is not None
     return torch.stack(planes)

@@ -45,7 +45,8 @@ from benchmarks.measure import (
 )
 from benchmarks.network import work
 from benchmarks.ops import nbytes
-from vsrife.engine.engine import Engine, Picture
+from vsrife.engine.engine import Engine
+from vsrife.engine.sources import InputFrame
 from vsrife.networks.fold import FoldedNet
 from vsrife.ops.dispatch import OP_NAMES, Ops
 
@@ -86,7 +87,7 @@ class Rows(Benchmark):
     def row(self, model: str, size: Size) -> Row:
         """Planes on the device; then with both ways over the bus, as the filter has them."""
         net, frames = folded(model, self.device, self.dtype), pictures(size, self.device, self.steps + 1)
-        hosted = [Picture(p.key, [torch.as_tensor(x).cpu().numpy() for x in p.planes], p.color) for p in frames]
+        hosted = [InputFrame(p.key, [torch.as_tensor(x).cpu().numpy() for x in p.planes], p.color) for p in frames]
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
         engine = Engine(net, format_of(size))
@@ -110,7 +111,7 @@ class Rows(Benchmark):
         return model, str(size), number(first), number(again)
 
 
-def _clip(engine: Engine, shown: Sequence[Picture], run: Callable[..., object]) -> None:
+def _clip(engine: Engine, shown: Sequence[InputFrame], run: Callable[..., object]) -> None:
     engine.prepared.clear()
     for left, right in pairwise(shown):
         run(left, right, 0.5)

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from benchmarks.measure import ROOT, Size
 from vsrife.checkpoints.weights import load_weights
-from vsrife.engine.color import Colorimetry, PictureFormat
-from vsrife.engine.engine import Picture
+from vsrife.engine.formats import Colorimetry, PictureFormat
+from vsrife.engine.sources import InputFrame
 from vsrife.networks.catalogue import MODELS, Layout
 from vsrife.networks.fold import FoldedNet, fold
 from vsrife.networks.ifnet import IFNet
@@ -66,7 +66,7 @@ def published(model: str, device: torch.device, dtype: torch.dtype) -> IFNet:
     return net.to(device, torch.float32 if dtype == torch.int8 else dtype)
 
 
-def pictures(size: Size, device: torch.device, count: int) -> list[Picture]:
+def pictures(size: Size, device: torch.device, count: int) -> list[InputFrame]:
     """YUV420P8 frames of a pattern that moves by a few pixels; planes lie on the device."""
     generator = torch.Generator().manual_seed(0)
     coarse = torch.rand((1, 3, size.height // 16 + 9, size.width // 16 + 9), generator=generator)
@@ -75,7 +75,7 @@ def pictures(size: Size, device: torch.device, count: int) -> list[Picture]:
     for i in range(count):
         moved = large[0, :, 2 * i : 2 * i + size.height, 6 * i : 6 * i + size.width].to(torch.uint8)
         planes.append([moved[0].contiguous(), *(moved[p, ::2, ::2].contiguous() for p in (1, 2))])
-    return [Picture(i, [p.to(device) for p in three], BT709) for i, three in enumerate(planes)]
+    return [InputFrame(i, [p.to(device) for p in three], BT709) for i, three in enumerate(planes)]
 
 
 def format_of(size: Size) -> PictureFormat:

@@ -32,15 +32,16 @@ from benchmarks.engine import with_ops
 from benchmarks.inputs import format_of, pictures
 from benchmarks.measure import HD, SAMPLE, Report, Row, Size, facts, number
 from vsrife.checkpoints.weights import load_weights
-from vsrife.engine.color import PictureFormat
-from vsrife.engine.engine import Engine, Picture
+from vsrife.engine.engine import Engine
+from vsrife.engine.formats import PictureFormat
+from vsrife.engine.sources import InputFrame
 from vsrife.networks.fold import FoldedNet, fold
 from vsrife.ops.dispatch import Ops
 from vsrife.ops.reference import Conv
 
 CPU = torch.device("cpu")
 FIRST = 20  # frame of each pair
-Pair = tuple[Picture, Picture]
+Pair = tuple[InputFrame, InputFrame]
 Nets = tuple[FoldedNet, FoldedNet]  # float32, int8
 SPEED_HEAD = ("block", "channels", "map", "float32, ms", "int8, ms", "ratio")
 
@@ -56,7 +57,7 @@ def pair_of(path: Path, size: Size) -> Pair:
     clip = vs.core.bs.VideoSource(str(path), cachemode=0)
     clip = clip.std.SetFrameProps(_Matrix=vs.MATRIX_BT709).resize.Bicubic(size.width, size.height, format=vs.RGBS)
     frames = [clip.get_frame(FIRST + i) for i in range(2)]
-    a, b = (Picture((str(path), i), [np.array(f[p]) for p in range(3)], RGB) for i, f in enumerate(frames))
+    a, b = (InputFrame((str(path), i), [np.array(f[p]) for p in range(3)], RGB) for i, f in enumerate(frames))
     return a, b
 
 
@@ -108,7 +109,7 @@ def speed_row(nets: Nets, x: Tensor, index: int, rounds: int) -> Row:
     return str(index), str(x.shape[1]), shape, *map(number, (float_ms, int_ms, float_ms / int_ms))
 
 
-def new_frame(engine: Engine, left: Picture, right: Picture) -> None:
+def new_frame(engine: Engine, left: InputFrame, right: InputFrame) -> None:
     """What a running clip does for each frame: one prepared, one made."""
     engine.prepared.pop(right.key, None)
     engine.compute(left, right, 0.5)

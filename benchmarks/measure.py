@@ -19,7 +19,7 @@ import torch
 
 import vsrife
 from vsrife.engine.devices import parse_device, parse_precision
-from vsrife.networks.catalogue import Precision
+from vsrife.engine.keywords import Precision
 
 ROOT = Path(__file__).parents[1]
 SAMPLE = ROOT / "examples" / "sample.mp4"

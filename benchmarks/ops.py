@@ -25,7 +25,8 @@ from torch import Tensor
 from benchmarks.accuracy import wrong_ops
 from benchmarks.inputs import BT709
 from benchmarks.measure import Benchmark, Row, Size, arguments, milliseconds, number
-from vsrife.engine.color import PictureFormat, rgb_transform
+from vsrife.engine.color import rgb_transform
+from vsrife.engine.formats import PictureFormat
 from vsrife.networks.catalogue import BODY_LAYERS
 from vsrife.ops import reference
 from vsrife.ops.dispatch import choose

@@ -16,8 +16,8 @@ import vapoursynth as vs
 from numpy.typing import NDArray
 
 import vsrife.filters.rife
-from vsrife.engine.color import PictureFormat
-from vsrife.engine.engine import Picture
+from vsrife.engine.formats import PictureFormat
+from vsrife.engine.sources import InputFrame
 from vsrife.engine.transfer import Arrived, Download
 from vsrife.networks import pyramid
 from vsrife.networks.fold import FoldedNet
@@ -230,8 +230,8 @@ class LinearEngine:
 
     def start(
         self,
-        left: Picture,
-        right: Picture,
+        left: InputFrame,
+        right: InputFrame,
         timestep: float,
         interrupt: Callable[[], None] = lambda: None,  # noqa: ARG002
     ) -> Download | None:

@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 
 import vsrife
 from vsrife.checkpoints.weights import load_weights
-from vsrife.engine.color import Colorimetry, PictureFormat
-from vsrife.engine.engine import Engine, NetworkOptions, Picture, network
+from vsrife.engine.engine import Engine
+from vsrife.engine.formats import Colorimetry, PictureFormat
+from vsrife.engine.loaded import NetworkOptions, network
+from vsrife.engine.sources import InputFrame
 from vsrife.errors import DeviceError, OptionError
 from vsrife.networks import pyramid
 from vsrife.networks.catalogue import DEFAULT_WEIGHTS
@@ -48,7 +50,7 @@ def test_result_is_that_of_the_engine(dtype: str) -> None:
     fmt = PictureFormat("RGB", bits, dtype.startswith("f"), WIDTH, HEIGHT)
     net = network(NetworkOptions(None, 1.0, False, torch.device("cpu"), torch.float32))
     color = Colorimetry(matrix=1, full_range=True, chroma_location=0)
-    left, right = (Picture(key, list(p.transpose(2, 0, 1)), color) for key, p in (("a", a), ("b", b)))
+    left, right = (InputFrame(key, list(p.transpose(2, 0, 1)), color) for key, p in (("a", a), ("b", b)))
     planes = Engine(net, fmt).interpolate(left, right, 0.4)
     assert planes is not None
     assert np.array_equal(got, np.stack([p.numpy() for p in planes], -1))

@@ -42,7 +42,7 @@ ROOMS_OF_LIBRARY = {
     "click": ("cli",),
     "rich": ("cli",),
 }
-WITHOUT_TORCH = ("errors", "files", "timing", "networks.catalogue", "checkpoints.finding")
+WITHOUT_TORCH = ("errors", "files", "timing", "networks.catalogue", "checkpoints.finding", "engine.keywords")
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
-from typing import Any, TypedDict, Unpack, overload
+from typing import Any, Unpack, overload
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vsrife.engine.color import Colorimetry, PictureFormat, to_samples
-from vsrife.engine.devices import parse_device, parse_precision, parse_scale
-from vsrife.engine.engine import Engine, NetworkOptions, Picture, network
+from vsrife.engine.color import to_samples
+from vsrife.engine.engine import Engine
+from vsrife.engine.formats import Colorimetry, PictureFormat
+from vsrife.engine.keywords import NetworkKeywords
+from vsrife.engine.loaded import NetworkOptions, network
+from vsrife.engine.sources import InputFrame
 from vsrife.errors import OptionError
 from vsrife.networks.ifnet import warp_by_flow
 
@@ -33,20 +35,8 @@ _GROUND = 0.5  # what the network sees behind transparent pixels: black and whit
 _UNSEEN = 1e-6
 
 
-class NetworkKeywords(TypedDict, total=False):
-    """What to run and on what; as in `vsrife.RIFE`."""
-
-    scale: float
-    model: str | Path | None
-    ensemble: bool
-    tta: bool
-    tta_temporal: bool
-    device: str | torch.device | None
-    precision: str | None
-
-
 @dataclass(frozen=True, slots=True, eq=False)
-class Flow[Array: (NDArray[Any], Tensor)]:
+class OpticalFlow[Array: (NDArray[Any], Tensor)]:
     """The motion between two pictures, seen from a time in between.
 
     Flow is in pixels, x (to the right) before y (down): pixel (x, y) of the picture in between shows what is at
@@ -106,7 +96,7 @@ def interpolate[Array: (NDArray[Any], Tensor)](
 
 def flow[Array: (NDArray[Any], Tensor)](
     a: Array, b: Array, timestep: Timestep = 0.5, **options: Unpack[NetworkKeywords]
-) -> Flow[Array]:
+) -> OpticalFlow[Array]:
     """The motion between two pictures that `interpolate` would use.
 
     Args:
@@ -138,26 +128,6 @@ def _checked(timestep: Any, size: tuple[int, int]) -> float | Tensor:
     return float(timestep)
 
 
-def network_options(
-    *,
-    scale: float = 1.0,
-    model: str | Path | None = None,
-    ensemble: bool = False,
-    tta: bool = False,
-    tta_temporal: bool = False,
-    device: str | torch.device | None = None,
-    precision: str | None = None,
-) -> NetworkOptions:
-    """Checked keywords of a call.
-
-    Raises:
-        OptionError, DeviceError: one of them is out of range.
-    """
-    chosen = parse_device(device)
-    dtype = parse_precision(precision, chosen)
-    return NetworkOptions(model, parse_scale(scale), bool(ensemble), chosen, dtype, bool(tta), bool(tta_temporal))
-
-
 class Pair[Array: (NDArray[Any], Tensor)]:
     """Two pictures and all that does not depend on the time between them.
 
@@ -180,7 +150,7 @@ class Pair[Array: (NDArray[Any], Tensor)]:
             )
         self.a: Array = a
         self.b: Array = b
-        self._options = network_options(**options)
+        self._options = NetworkOptions.of(**options)
         bits, floating = _FORMATS[_dtype(a)]
         height, width = self.size
         colours = a.ndim == 3 and a.shape[2] >= 3
@@ -202,14 +172,16 @@ class Pair[Array: (NDArray[Any], Tensor)]:
         result: Array = self._joined(planes)
         return result
 
-    def flow(self, timestep: float | Tensor) -> Flow[Array]:
+    def flow(self, timestep: float | Tensor) -> OpticalFlow[Array]:
         """The motion seen from a time 0..1, or from a time for each pixel (H, W)."""
         flow, share = self._engine.motion(*self._pictures, timestep)
         to_a, to_b = flow[:2], flow[2:]
         warped = (self._warped(picture, part) for picture, part in zip(self._pictures, (to_a, to_b), strict=True))
-        return Flow(self._out(to_a.permute(1, 2, 0)), self._out(to_b.permute(1, 2, 0)), self._out(share), *warped)
+        return OpticalFlow(
+            self._out(to_a.permute(1, 2, 0)), self._out(to_b.permute(1, 2, 0)), self._out(share), *warped
+        )
 
-    def _warped(self, picture: Picture, flow: Tensor) -> Any:
+    def _warped(self, picture: InputFrame, flow: Tensor) -> Any:
         planes = [*picture.planes, *(plane for extra in picture.carried for plane in extra.planes)]
         stack = torch.stack([torch.as_tensor(plane).to(flow.device, flow.dtype) for plane in planes])
         return self._joined(tuple(warp_by_flow(stack[None], flow[None])[0]))
@@ -226,21 +198,21 @@ class Pair[Array: (NDArray[Any], Tensor)]:
         return 1.0 if self._fmt.floating else float(self._fmt.peak)
 
     @cached_property
-    def _pictures(self) -> tuple[Picture, Picture]:
+    def _pictures(self) -> tuple[InputFrame, InputFrame]:
         return self._picture(0, self.a), self._picture(1, self.b)
 
-    def _picture(self, key: int, array: NDArray[Any] | Tensor) -> Picture:
+    def _picture(self, key: int, array: NDArray[Any] | Tensor) -> InputFrame:
         """As the engine takes it. What is translucent is shown to it on a ground, and carried by it."""
         tensor = array.detach() if isinstance(array, Tensor) else torch.from_numpy(np.array(array))
         planes = list(tensor.to(self._options.device).reshape(*self.size, -1).unbind(-1))
         colours = planes[: self._fmt.num_planes]
         if not self._translucent:
-            return Picture(key, colours, _COLOR)
+            return InputFrame(key, colours, _COLOR)
         opacity = planes[-1].float() / self._peak
         shown = [torch.lerp(torch.full_like(opacity, _GROUND), c.float() / self._peak, opacity) for c in colours]
         weighted = [c.float() * (opacity + _UNSEEN) for c in colours]
-        extras = Picture(key, weighted, _COLOR), Picture(key, [opacity], _COLOR)
-        return Picture(key, shown, _COLOR, extras)
+        extras = InputFrame(key, weighted, _COLOR), InputFrame(key, [opacity], _COLOR)
+        return InputFrame(key, shown, _COLOR, extras)
 
     @cached_property
     def _engine(self) -> Engine:

@@ -11,15 +11,8 @@ import vapoursynth as vs
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vsrife.engine.color import (
-    Colorimetry,
-    PictureFormat,
-    chroma_in_luma,
-    luma_in_chroma,
-    luma_range,
-    to_rgb,
-    to_samples,
-)
+from vsrife.engine.color import chroma_in_luma, luma_in_chroma, luma_range, to_rgb, to_samples
+from vsrife.engine.formats import Colorimetry, PictureFormat
 
 core = vs.core
 CPU = torch.device("cpu")

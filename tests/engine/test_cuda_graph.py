@@ -11,8 +11,10 @@ from torch import Tensor
 
 from tests.golden import frame_pair, tensors
 from vsrife.engine import cuda_graph
-from vsrife.engine.color import Colorimetry, PictureFormat
-from vsrife.engine.engine import Engine, Picture, Planes
+from vsrife.engine.engine import Engine
+from vsrife.engine.formats import Colorimetry, PictureFormat
+from vsrife.engine.sources import InputFrame
+from vsrife.engine.transfer import Planes
 from vsrife.networks.catalogue import MODELS
 from vsrife.networks.fold import fold
 
@@ -27,11 +29,11 @@ def engine_of(version: str, device: torch.device) -> Engine:
     return Engine(net, PictureFormat("YUV", 8, False, WIDTH, HEIGHT, 1, 1))
 
 
-def pictures() -> list[Picture]:
+def pictures() -> list[InputFrame]:
     """Frames of YUV420P8 that differ."""
     first, second = (frame[0].numpy() for frame in frame_pair(HEIGHT, WIDTH))
     codes = [(16 + 219 * np.clip(f, 0, 1)).astype(np.uint8) for f in (first, second, first[:, ::-1], second[:, ::-1])]
-    return [Picture(i, [c[0], c[1, ::2, ::2], c[2, ::2, ::2]], BT709) for i, c in enumerate(codes)]
+    return [InputFrame(i, [c[0], c[1, ::2, ::2], c[2, ::2, ::2]], BT709) for i, c in enumerate(codes)]
 
 
 def made(version: str, device: torch.device, *, records: bool) -> list[Planes]:

@@ -14,9 +14,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tests.golden import tensors
-from vsrife.engine import engine as engine_module
-from vsrife.engine.color import Colorimetry, PictureFormat, to_rgb
-from vsrife.engine.engine import NETWORKS_KEPT, Engine, NetworkOptions, Picture, network
+from vsrife.engine import loaded
+from vsrife.engine.color import to_rgb
+from vsrife.engine.engine import Engine
+from vsrife.engine.formats import Colorimetry, PictureFormat
+from vsrife.engine.loaded import NETWORKS_KEPT, NetworkOptions, network
+from vsrife.engine.sources import InputFrame
 from vsrife.errors import DeviceError, OptionError
 from vsrife.networks import pyramid
 from vsrife.networks.catalogue import MODELS
@@ -76,9 +79,9 @@ def encoded(
         return planes, fmt, Colorimetry.from_props(frame.props, fmt)
 
 
-def picture(key: Any, content: tuple[Planes, PictureFormat, Colorimetry]) -> Picture:
+def picture(key: Any, content: tuple[Planes, PictureFormat, Colorimetry]) -> InputFrame:
     planes, _fmt, color = content
-    return Picture(key, planes, color)
+    return InputFrame(key, planes, color)
 
 
 def arrays(planes: tuple[Tensor, ...] | None) -> Planes:
@@ -305,7 +308,7 @@ def test_networks_are_shared_and_bounded() -> None:
     assert network(NetworkOptions(None, 1.0, False, CPU, torch.float32)) is first
     for scale in (0.5, 2.0, 4.0):
         assert network(NetworkOptions(None, scale, False, CPU, torch.float32)) is not first
-        assert len(engine_module._networks) <= NETWORKS_KEPT
+        assert len(loaded._networks) <= NETWORKS_KEPT
     assert network(usual) is not first
     with pytest.raises(OptionError, match="ensemble must be False for models with carried features, got True for"):
         network(NetworkOptions(None, 1.0, True, CPU, torch.float32))

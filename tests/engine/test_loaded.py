@@ -22,9 +22,10 @@ import vsrife.filters.rife
 from tests.clips import LinearEngine, counting, equal, pan, planes_of, value_of
 from vsrife import RIFE
 from vsrife.engine import cuda_graph, transfer
-from vsrife.engine.color import Colorimetry
 from vsrife.engine.devices import parse_device, parse_devices, parse_precision
-from vsrife.engine.engine import Engine, Picture
+from vsrife.engine.engine import Engine
+from vsrife.engine.formats import Colorimetry
+from vsrife.engine.sources import InputFrame
 from vsrife.engine.transfer import Download, Planes
 from vsrife.errors import DeviceError
 
@@ -47,8 +48,8 @@ class Sharing(LinearEngine):
 
     def start(
         self,
-        left: Picture,
-        right: Picture,
+        left: InputFrame,
+        right: InputFrame,
         timestep: float,
         interrupt: Callable[[], None] = lambda: None,
     ) -> Download | None:
@@ -102,7 +103,7 @@ def test_two_devices_work_at_the_same_time(monkeypatch: pytest.MonkeyPatch) -> N
     together = threading.Barrier(2, timeout=60)
     real = Sharing.start
 
-    def start(self: Sharing, left: Picture, *rest: Any) -> Download | None:
+    def start(self: Sharing, left: InputFrame, *rest: Any) -> Download | None:
         if left.key in (4, 5):
             together.wait()
         return real(self, left, *rest)
@@ -210,7 +211,7 @@ def test_results_outlive_the_next_pairs(fmt: str, monkeypatch: pytest.MonkeyPatc
     output = RIFE(source, sc_threshold=1.0)
     for n in (*range(output.num_frames), 3, 1):
         assert equal(planes_of(output, n), expected[n]), n
-    pictures = [Picture(i, [np.asarray(plane) for plane in planes_of(source, i)], COLOR) for i in range(5)]
+    pictures = [InputFrame(i, [np.asarray(plane) for plane in planes_of(source, i)], COLOR) for i in range(5)]
     started = [engines[0].start(pictures[i], pictures[i + 1], 0.5) for i in range(4)]  # none is read before the last
     assert Later.waiting >= 4
     for i, found in enumerate(started):

@@ -18,10 +18,12 @@ from torch import Tensor
 from tests.clips import clip_of, converted, core, equal, panned, planes_of, psnr_db
 from tests.golden import tensors
 from vsrife import RIFE, interpolate
-from vsrife.engine import engine
-from vsrife.engine.color import Colorimetry, PictureFormat
-from vsrife.engine.engine import Engine, NetworkOptions, Picture, network
+from vsrife.engine import loaded
+from vsrife.engine.engine import Engine
+from vsrife.engine.formats import Colorimetry, PictureFormat
+from vsrife.engine.loaded import NetworkOptions, network
 from vsrife.engine.memory import out_of_memory
+from vsrife.engine.sources import InputFrame
 from vsrife.engine.tiling import LEAST_CONTEXT_PX, Take, Tiling
 from vsrife.errors import DeviceError
 from vsrife.networks import pyramid
@@ -126,10 +128,10 @@ def test_what_is_kept_goes_first_and_the_picture_is_the_same() -> None:
     with memory_for(32, 32, failures=1):  # another program's need, that passes
         output = RIFE(clip, device="cpu")
         unused = network(NetworkOptions(None, 0.5, False, CPU, torch.float32))
-        assert unused in engine._networks.values()
+        assert unused in loaded._networks.values()
         del unused
         assert all(equal(planes_of(output, n), expected[n]) for n in range(6))
-    assert [options.scale for options, *_ in engine._networks] == [1.0]  # the one in use stays
+    assert [options.scale for options, *_ in loaded._networks] == [1.0]  # the one in use stays
 
 
 def test_error_names_what_was_tried_and_later_frames_work() -> None:
@@ -235,7 +237,7 @@ def test_a_part_that_stands_still_is_not_blurred(small_net: FoldedNet) -> None:
     """Where both pictures are equal the result is that picture, also where the other half moves."""
     left, right = (np.ascontiguousarray((255 * panned(n, 960, 64, 6)[..., 0]).astype(np.uint8)) for n in (0, 1))
     right[:, :600] = left[:, :600]
-    first, second = (Picture(n, [plane], Colorimetry(1, True, 0)) for n, plane in enumerate((left, right)))
+    first, second = (InputFrame(n, [plane], Colorimetry(1, True, 0)) for n, plane in enumerate((left, right)))
     divided = Engine(small_net, PictureFormat("GRAY", 8, False, 960, 64))
     with memory_for(736, 64), pytest.warns(RuntimeWarning, match=DIVIDED.format(2)):
         result = divided.interpolate(first, second, 0.5)

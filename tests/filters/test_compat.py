@@ -26,7 +26,7 @@ from tests.clips import (
     with_props,
 )
 from vsrife import RIFE, rife
-from vsrife.engine.engine import Network, NetworkOptions, network
+from vsrife.engine.loaded import Network, NetworkOptions, network
 from vsrife.errors import WeightsError
 
 # Names, order and defaults of the published function, save the default of `model`, which was "4.25".

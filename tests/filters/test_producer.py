@@ -23,7 +23,8 @@ import vsrife.filters.rife
 from tests.clips import counted_runs, counting, equal, pan, planes_of
 from tests.conftest import VSPipe
 from vsrife import RIFE
-from vsrife.engine.engine import Engine, Picture
+from vsrife.engine.engine import Engine
+from vsrife.engine.sources import InputFrame
 from vsrife.filters.producer import PREPARED_FRAMES
 from vsrife.filters.worker import MAX_FINISHED, MAX_WAITING, Pipeline
 
@@ -241,7 +242,7 @@ def test_frames_after_an_error_still_come(monkeypatch: pytest.MonkeyPatch) -> No
     real = Engine.start
     broken = True
 
-    def start(self: Engine, left: Picture, right: Picture, *rest: Any) -> Any:
+    def start(self: Engine, left: InputFrame, right: InputFrame, *rest: Any) -> Any:
         if left.key == 2 and broken:
             raise MemoryError
         return real(self, left, right, *rest)

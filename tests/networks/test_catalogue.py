@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from tests.golden.make_inputs import frames, weights
-from vsrife.networks.catalogue import FLOW_SCALES, LAYOUTS, MODELS, Layout
+from vsrife.engine.keywords import FLOW_SCALES
+from vsrife.networks.catalogue import LAYOUTS, MODELS, Layout
 
 
 def test_tensors_of_every_version(golden_data: Path) -> None:

@@ -27,9 +27,11 @@ from vsrife.arrays import flow
 from vsrife.checkpoints import weights
 from vsrife.checkpoints.loading import LegacyWeights, load_model
 from vsrife.engine import midpoint
-from vsrife.engine.color import Colorimetry, PictureFormat, difference_in_planes, to_rgb
-from vsrife.engine.engine import Engine, Picture
+from vsrife.engine.color import difference_in_planes, to_rgb
+from vsrife.engine.engine import Engine
+from vsrife.engine.formats import Colorimetry, PictureFormat
 from vsrife.engine.midpoint import Bisection, reachable
+from vsrife.engine.sources import InputFrame
 from vsrife.errors import OptionError, WeightsError
 from vsrife.networks import legacy
 from vsrife.networks.catalogue import LAYOUTS, LEGACY_LAYOUTS, LEGACY_MODELS, LegacyLayout, Refiner
@@ -292,7 +294,7 @@ def test_every_frame_of_a_pair_is_made_once(parts: int, step: int) -> None:
     assert sorted(made) == [Fraction(n, parts) for n in range(1, parts)]
 
 
-def engine_pair(fmt: str = "RGBS", width: int = 70, height: int = 46) -> tuple[PictureFormat, list[Picture]]:
+def engine_pair(fmt: str = "RGBS", width: int = 70, height: int = 46) -> tuple[PictureFormat, list[InputFrame]]:
     clip = pan(2, width, height, fmt)
     known = clip.format
     floating = known.sample_type == vs.FLOAT
@@ -301,7 +303,7 @@ def engine_pair(fmt: str = "RGBS", width: int = 70, height: int = 46) -> tuple[P
         family, known.bits_per_sample, floating, width, height, known.subsampling_w, known.subsampling_h
     )
     color = Colorimetry(matrix=1, full_range=family == "RGB", chroma_location=0)
-    return picture_format, [Picture(n, planes_of(clip, n), color) for n in range(2)]
+    return picture_format, [InputFrame(n, planes_of(clip, n), color) for n in range(2)]
 
 
 @torch.inference_mode()
@@ -401,7 +403,7 @@ def test_native_planes_show_the_published_picture(layout_id: str) -> None:
     assert psnr_db(seen[inner], expected[inner], 1.0) > 34
 
 
-def halfway(net: LegacyNet, fmt: PictureFormat, pair: list[Picture]) -> tuple[Tensor, ...]:
+def halfway(net: LegacyNet, fmt: PictureFormat, pair: list[InputFrame]) -> tuple[Tensor, ...]:
     planes = Engine(net, fmt).interpolate(pair[0], pair[1], 0.5)
     assert planes is not None
     return planes
@@ -430,7 +432,7 @@ def test_what_stands_still_keeps_its_codes(layout_id: str) -> None:
     after = [plane.copy() for plane in still]
     for plane, other in zip(after, moved, strict=True):
         plane[:, -plane.shape[1] // 4 :] = other[:, -plane.shape[1] // 4 :]
-    pair = Picture(0, still, left.color), Picture(1, after, right.color)
+    pair = InputFrame(0, still, left.color), InputFrame(1, after, right.color)
     got = Engine(small_net(layout_id), fmt).interpolate(*pair, 0.25)
     assert got is not None
     for made, before in zip(got, still, strict=True):

@@ -11,8 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tests.golden import CASES, Case, authors_output, frame_pair, tensors
-from vsrife.engine.color import Colorimetry, PictureFormat
-from vsrife.engine.engine import Engine, Picture
+from vsrife.engine.engine import Engine
+from vsrife.engine.formats import Colorimetry, PictureFormat
+from vsrife.engine.sources import InputFrame
 from vsrife.networks import pyramid
 from vsrife.networks.catalogue import LAYOUTS, MODELS, Layout
 from vsrife.networks.fold import FoldedNet, fold
@@ -54,7 +55,7 @@ def test_engine_equals_the_authors_output(case: Case, request: pytest.FixtureReq
     expected = authors_output(case, request)
     net = fold(case.layout, case.tensors, scale=case.scale, ensemble=case.ensemble)
     engine = Engine(net, PictureFormat("RGB", 32, True, width=case.width, height=case.height))
-    left, right = (Picture(i, list(frame[0].numpy()), FULL_RANGE) for i, frame in enumerate(case.frames))
+    left, right = (InputFrame(i, list(frame[0].numpy()), FULL_RANGE) for i, frame in enumerate(case.frames))
     planes = engine.interpolate(left, right, case.timestep)
     assert planes is not None
     assert (torch.stack(planes) - expected).abs().max() <= LARGEST_ERROR

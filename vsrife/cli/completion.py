@@ -9,7 +9,8 @@ import click
 from click.shell_completion import CompletionItem, get_completion_class
 
 from vsrife.checkpoints.weights import installed_names
-from vsrife.networks.catalogue import LEGACY_MODELS, MODELS, Precision
+from vsrife.engine.keywords import Precision
+from vsrife.networks.catalogue import LEGACY_MODELS, MODELS
 
 
 @click.command(

@@ -14,7 +14,7 @@ from vsrife.cli.options import NetworkArguments, SectionedCommand, console_optio
 from vsrife.errors import OptionError
 
 if TYPE_CHECKING:
-    from vsrife.arrays import Flow
+    from vsrife.arrays import OpticalFlow
     from vsrife.images.files import Picture
 
 _FILES = (
@@ -74,7 +74,9 @@ def flow(
     report(paths, console)
 
 
-def _write(path: Path, seen: Flow[Any], between: Picture | None, largest: float | None, icc: bytes | None) -> None:
+def _write(
+    path: Path, seen: OpticalFlow[Any], between: Picture | None, largest: float | None, icc: bytes | None
+) -> None:
     from vsrife.images.files import Picture, write_picture
     from vsrife.images.flow_files import flow_colours, write_flo
 

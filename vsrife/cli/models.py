@@ -14,8 +14,9 @@ from vsrife.checkpoints.download import UnreachableError, download
 from vsrife.checkpoints.installed import StoredModel, import_model, remove, stored_model, stored_models, verify
 from vsrife.checkpoints.weights import download_command, model_directory, named_version, split_legacy
 from vsrife.cli.completion import complete_model, complete_version
+from vsrife.engine.keywords import FLOW_SCALES
 from vsrife.errors import OptionError, WeightsError
-from vsrife.networks.catalogue import FLOW_SCALES, MODELS, ModelSpec
+from vsrife.networks.catalogue import MODELS, ModelSpec
 
 _COLUMNS = ("model", "layout", "parameters", "size", "licence", "where")
 _RIGHT = ("parameters", "size")

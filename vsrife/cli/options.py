@@ -13,8 +13,8 @@ import click
 
 from vsrife.cli.completion import complete_device, complete_model, complete_precision
 from vsrife.cli.console import Console
+from vsrife.engine.keywords import FLOW_SCALES
 from vsrife.errors import OptionError
-from vsrife.networks.catalogue import FLOW_SCALES
 
 if TYPE_CHECKING:
     from vsrife.video.plan import VideoOptions

@@ -9,8 +9,8 @@ from typing import get_args
 
 import torch
 
+from vsrife.engine.keywords import FLOW_SCALES, Precision
 from vsrife.errors import DeviceError, OptionError
-from vsrife.networks.catalogue import FLOW_SCALES, Precision
 
 _DTYPES: dict[str, torch.dtype] = {
     "fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16, "int8": torch.int8

@@ -12,24 +12,19 @@ import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from vsrife.checkpoints.loading import LegacyWeights, files_of, load_model
-from vsrife.checkpoints.weights import find_weights
 from vsrife.engine import cuda_graph, transfer
-from vsrife.engine.color import PictureFormat
 from vsrife.engine.devices import full_precision
+from vsrife.engine.formats import PictureFormat
 from vsrife.engine.legacy import LegacyFrames, samples_of
+from vsrife.engine.loaded import Network, release_networks
 from vsrife.engine.memory import Thrift, give_back
 from vsrife.engine.sources import (
     CERTAIN_LOGIT,
-    Network,
-    Picture,
+    InputFrame,
     Prepared,
     View,
     cropped,
@@ -40,98 +35,16 @@ from vsrife.engine.sources import (
 )
 from vsrife.engine.tiling import MOST_PARTS, Take, Tiling
 from vsrife.engine.transfer import Planes
-from vsrife.errors import OptionError
-from vsrife.networks import legacy, pyramid, tta
-from vsrife.networks.fold import FoldedNet, fold
+from vsrife.networks import pyramid, tta
+from vsrife.networks.fold import FoldedNet
 from vsrife.networks.ifnet import warp_by_flow
 from vsrife.networks.legacy import LegacyNet
-from vsrife.networks.tta import ALL_VIEWS, UPRIGHT, Averaging
+from vsrife.networks.tta import UPRIGHT, Averaging
 
-__all__ = ["Engine", "Network", "NetworkOptions", "Picture", "Planes", "network"]
-
-NETWORKS_KEPT = 2
-_networks: OrderedDict[tuple[Any, ...], Network] = OrderedDict()  # least recently asked for first
-_networks_lock = threading.Lock()
 # Filters share the cores: two engines that compute at once on the CPU only get in each other's way.
 _cpu_lock = threading.Lock()
 BRINGING_STEPS = 8  # enough where neighbouring pixels move alike
 TURN_SECONDS = 0.05  # between two looks at whether waiting for it still makes sense
-
-
-@dataclass(frozen=True, slots=True)
-class NetworkOptions:
-    """What a loaded network depends on."""
-
-    model: str | Path | None  # version, path, or None for the bundled default
-    scale: float
-    ensemble: bool
-    device: torch.device
-    dtype: torch.dtype
-    tta: bool = False  # eight orientations
-    tta_temporal: bool = False  # both time directions, for any model
-
-    @property
-    def averaging(self) -> Averaging | None:
-        """The passes that are averaged after each block; None: the network as it is, be it an ensemble."""
-        if not (self.tta or self.tta_temporal):
-            return None
-        return Averaging(ALL_VIEWS if self.tta else (UPRIGHT,), self.tta_temporal or self.ensemble)
-
-
-def network(options: NetworkOptions) -> Network:
-    """The network for these options, loaded once per process; the `NETWORKS_KEPT` last ones of each device stay.
-
-    Thread-safe. A weights file that changed on disk is loaded anew.
-
-    Raises:
-        WeightsError: the weights are missing or not usable.
-        OptionError: an ensemble of a layout that cannot run as one.
-    """
-    path = find_weights(options.model)
-    stats = [(file, stat.st_mtime_ns, stat.st_size) for file in files_of(path) for stat in [file.stat()]]
-    key = (options, path, *stats)
-    with _networks_lock:
-        net = _networks.pop(key, None) or _load(options)
-        _networks[key] = net
-        of_device = [other for other in _networks if other[0].device == options.device]
-        for oldest in of_device[:-NETWORKS_KEPT]:
-            del _networks[oldest]
-    return net
-
-
-def release_networks() -> None:
-    """Let go of loaded networks that nobody uses."""
-    with _networks_lock:
-        loaded = [(key, weakref.ref(net)) for key, net in _networks.items()]
-        _networks.clear()
-        _networks.update((key, net) for key, reference in loaded if (net := reference()) is not None)
-
-
-def _load(options: NetworkOptions) -> Network:
-    weights = load_model(options.model)
-    if options.ensemble and (isinstance(weights, LegacyWeights) or not weights.layout.ensemble):
-        which = "before 4.x" if isinstance(weights, LegacyWeights) else "with carried features"
-        raise OptionError(
-            f"ensemble must be False for models {which}, got True for {weights.name}; leave it out, or take a model "
-            "from 4.0 to 4.20, or 4.24"
-        )
-    if isinstance(weights, LegacyWeights):
-        if options.dtype == torch.int8:
-            raise OptionError(
-                f"precision must not be 'int8' for models before 4.x, got it for {weights.name}; leave it out, or "
-                "take a model of 4.x"
-            )
-        return legacy.load(
-            weights.layout, weights.tensors, scale=options.scale, device=options.device, dtype=options.dtype
-        )
-    return fold(
-        weights.layout,
-        weights.tensors,
-        scale=options.scale,
-        ensemble=options.ensemble and options.averaging is None,
-        device=options.device,
-        dtype=options.dtype,
-    )
 
 
 class Engine:
@@ -170,7 +83,11 @@ class Engine:
             weakref.finalize(self, give_back, net.device).atexit = False
 
     def interpolate(
-        self, left: Picture, right: Picture, timestep: float | Tensor, interrupt: Callable[[], None] = lambda: None
+        self,
+        left: InputFrame,
+        right: InputFrame,
+        timestep: float | Tensor,
+        interrupt: Callable[[], None] = lambda: None,
     ) -> Planes | None:
         """The picture at `timestep` between two.
 
@@ -193,8 +110,8 @@ class Engine:
 
     def start(
         self,
-        left: Picture,
-        right: Picture,
+        left: InputFrame,
+        right: InputFrame,
         timestep: float | Tensor,
         interrupt: Callable[[], None] = lambda: None,
     ) -> transfer.Download | None:
@@ -207,12 +124,16 @@ class Engine:
         return self._run(work, interrupt)
 
     def compute(
-        self, left: Picture, right: Picture, timestep: float | Tensor, interrupt: Callable[[], None] = lambda: None
+        self,
+        left: InputFrame,
+        right: InputFrame,
+        timestep: float | Tensor,
+        interrupt: Callable[[], None] = lambda: None,
     ) -> Planes | None:
         """What `interpolate` gives, on the network's device."""
         return self._run(lambda: self._interpolate(left, right, timestep, interrupt), interrupt)
 
-    def motion(self, left: Picture, right: Picture, timestep: float | Tensor) -> tuple[Tensor, Tensor]:
+    def motion(self, left: InputFrame, right: InputFrame, timestep: float | Tensor) -> tuple[Tensor, Tensor]:
         """What the picture at `timestep` is made with; arguments as for `interpolate`.
 
         At 0 and 1 the network has no reason to look for the other picture, which is not shown. There the result is the
@@ -264,7 +185,7 @@ class Engine:
             _cpu_lock.release()
 
     def _interpolate(
-        self, left: Picture, right: Picture, timestep: float | Tensor, interrupt: Callable[[], None]
+        self, left: InputFrame, right: InputFrame, timestep: float | Tensor, interrupt: Callable[[], None]
     ) -> Planes | None:
         equal = left.equals(right)
         if equal and all(x.equals(y) for x, y in zip(left.carried, right.carried, strict=True)):
@@ -333,7 +254,7 @@ class Engine:
         engine = Engine(self.net, fmt, averaging=self.averaging)
         engine.records = False
         left, right = (
-            engine._prepare(Picture(key, [plane[0, 0] for plane in take(frame.planes)], frame.color))
+            engine._prepare(InputFrame(key, [plane[0, 0] for plane in take(frame.planes)], frame.color))
             for key, frame in enumerate((a, b))
         )
         time = timestep[0, 0] if isinstance(timestep, Tensor) else timestep
@@ -360,7 +281,7 @@ class Engine:
             return pyramid.estimate(net, a.source, b.source, timestep, interrupt)
         return tta.estimate(net, a.sources, b.sources, timestep, self.averaging, interrupt)
 
-    def _prepare(self, picture: Picture) -> Prepared:
+    def _prepare(self, picture: InputFrame) -> Prepared:
         prepared = self.prepared.pop(picture.key, None) or Prepared(
             self.net, self.fmt, picture, self.transfer, self.carried,
             self.averaging.views if self.averaging else (UPRIGHT,),

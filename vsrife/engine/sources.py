@@ -15,7 +15,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vsrife.engine.color import Colorimetry, PictureFormat, chroma_in_luma, resized, rgb_transform, to_samples
+from vsrife.engine.color import chroma_in_luma, resized, rgb_transform, to_samples
+from vsrife.engine.formats import Colorimetry, PictureFormat
+from vsrife.engine.loaded import Network
 from vsrife.engine.transfer import Planes, Transfer
 from vsrife.networks import pyramid
 from vsrife.networks.fold import FoldedNet
@@ -24,14 +26,13 @@ from vsrife.networks.tta import UPRIGHT
 from vsrife.networks.tta import View as Orientation
 
 View = tuple[Tensor, Tensor]  # flow (1, 4, H, W) and mask logits (1, 1, H, W) at the samples of a picture
-Network = FoldedNet | LegacyNet
 
 CERTAIN_LOGIT = 100.0  # of a mask that takes all from one picture: its share is exactly 1 or as good as 0
 ROWS_COMPARED = 64  # at once: most frames differ in the first of them
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class InputFrame:
     """One source frame as it comes.
 
     Attributes:
@@ -43,9 +44,9 @@ class Picture:
     key: Hashable
     planes: Sequence[NDArray[Any] | Tensor]
     color: Colorimetry
-    carried: tuple[Picture, ...] = ()  # moved along with it; their keys do not matter
+    carried: tuple[InputFrame, ...] = ()  # moved along with it; their keys do not matter
 
-    def equals(self, other: Picture) -> bool:
+    def equals(self, other: InputFrame) -> bool:
         """Whether all samples are the same, those carried aside. On arrays no device is waited for."""
         return all(_equal(a, b) for a, b in zip(self.planes, other.planes, strict=True))
 
@@ -67,7 +68,7 @@ class Prepared:
         self,
         net: Network,
         fmt: PictureFormat,
-        picture: Picture,
+        picture: InputFrame,
         transfer: Transfer,
         carried: Sequence[PictureFormat] = (),
         views: Sequence[Orientation] = (UPRIGHT,),

@@ -23,7 +23,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vsrife.engine.color import PictureFormat, to_samples
+from vsrife.engine.color import to_samples
+from vsrife.engine.formats import PictureFormat
 from vsrife.networks.catalogue import Layout
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ import numpy as np
 import vapoursynth as vs
 
 import vsrife
-from vsrife.engine.color import Colorimetry
+from vsrife.engine.formats import Colorimetry
 from vsrife.evaluation.baselines import BASELINES
 from vsrife.evaluation.metrics import METRICS, Image8
 from vsrife.filters.frames import picture_format

@@ -11,9 +11,9 @@ from typing import get_args
 import torch
 import vapoursynth as vs
 
-from vsrife.engine.color import PictureFormat
 from vsrife.engine.devices import parse_devices, parse_precision, parse_scale
-from vsrife.engine.engine import NetworkOptions
+from vsrife.engine.formats import PictureFormat
+from vsrife.engine.loaded import NetworkOptions
 from vsrife.errors import ClipError, OptionError
 from vsrife.filters.frames import picture_format
 from vsrife.timing.parsing import (

@@ -10,9 +10,11 @@ import torch
 import vapoursynth as vs
 from torch import Tensor
 
-from vsrife.arrays import NetworkKeywords, network_options
-from vsrife.engine.color import Colorimetry, PictureFormat
-from vsrife.engine.engine import Engine, Picture, network
+from vsrife.engine.engine import Engine
+from vsrife.engine.formats import Colorimetry, PictureFormat
+from vsrife.engine.keywords import NetworkKeywords
+from vsrife.engine.loaded import NetworkOptions, network
+from vsrife.engine.sources import InputFrame
 from vsrife.errors import RifeError
 from vsrife.filters.producer import close_on_destroy
 from vsrife.filters.worker import Interrupt, Pipeline
@@ -27,14 +29,14 @@ def engine_for(fmt: PictureFormat, **options: Unpack[NetworkKeywords]) -> Engine
     Raises:
         RifeError: an option is out of range, or the model is not here.
     """
-    chosen = network_options(**options)
+    chosen = NetworkOptions.of(**options)
     return Engine(network(chosen), fmt, capacity=2, averaging=chosen.averaging)
 
 
-def picture_of(key: int, frame: vs.VideoFrame, fmt: PictureFormat) -> Picture:
+def picture_of(key: int, frame: vs.VideoFrame, fmt: PictureFormat) -> InputFrame:
     """A frame for the engine, which only reads it."""
     planes = [np.asarray(frame[p]) for p in range(fmt.num_planes)]
-    return Picture(key, planes, Colorimetry.from_props(frame.props, fmt))
+    return InputFrame(key, planes, Colorimetry.from_props(frame.props, fmt))
 
 
 def computed(name: str, clips: Sequence[vs.VideoNode], compute: Compute) -> vs.VideoNode:

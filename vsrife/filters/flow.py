@@ -8,8 +8,8 @@ import torch
 import vapoursynth as vs
 from torch import Tensor
 
-from vsrife.arrays import NetworkKeywords
 from vsrife.engine.engine import brought
+from vsrife.engine.keywords import NetworkKeywords
 from vsrife.errors import RifeError
 from vsrife.filters.computed import Frames, computed, engine_for, picture_of
 from vsrife.filters.frames import DURATION, NEXT, PREV, picture_format, shifted

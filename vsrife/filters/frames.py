@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import vapoursynth as vs
 
-from vsrife.engine.color import PictureFormat
+from vsrife.engine.formats import PictureFormat
 from vsrife.errors import ClipError
 
 PREV, NEXT = "_SceneChangePrev", "_SceneChangeNext"

@@ -9,8 +9,8 @@ import torch
 import vapoursynth as vs
 from torch import Tensor
 
-from vsrife.arrays import NetworkKeywords
-from vsrife.engine.color import PictureFormat
+from vsrife.engine.formats import PictureFormat
+from vsrife.engine.keywords import NetworkKeywords
 from vsrife.errors import ClipError, RifeError
 from vsrife.filters.computed import Frames, computed, engine_for, picture_of
 from vsrife.filters.frames import picture_format

@@ -12,8 +12,9 @@ import numpy as np
 import torch
 import vapoursynth as vs
 
-from vsrife.engine.color import Colorimetry, PictureFormat
-from vsrife.engine.engine import Engine, Picture
+from vsrife.engine.engine import Engine
+from vsrife.engine.formats import Colorimetry, PictureFormat
+from vsrife.engine.sources import InputFrame
 from vsrife.engine.transfer import Download
 from vsrife.errors import RifeError
 from vsrife.filters.arguments import Options
@@ -202,10 +203,10 @@ def _pipeline(engine: Engine) -> Pipeline[_Request, Download | _Still]:
     return pipeline
 
 
-def _pictures(key: int, frames: Sequence[vs.VideoFrame], formats: Sequence[PictureFormat]) -> Picture:
+def _pictures(key: int, frames: Sequence[vs.VideoFrame], formats: Sequence[PictureFormat]) -> InputFrame:
     """A frame of the clip and those of the carried clips for the engine."""
     picture, *carried = (
-        Picture(key, [np.asarray(frame[p]) for p in range(fmt.num_planes)], Colorimetry.from_props(frame.props, fmt))
+        InputFrame(key, [np.asarray(frame[p]) for p in range(fmt.num_planes)], Colorimetry.from_props(frame.props, fmt))
         for frame, fmt in zip(frames, formats, strict=True)
     )
     return replace(picture, carried=tuple(carried))

@@ -13,7 +13,8 @@ import torch
 import vapoursynth as vs
 
 from vsrife.checkpoints.weights import find_weights
-from vsrife.engine.engine import Engine, network
+from vsrife.engine.engine import Engine
+from vsrife.engine.loaded import network
 from vsrife.errors import RifeError
 from vsrife.filters.arguments import Options, check_options
 from vsrife.filters.frames import DURATION, NEXT, shifted

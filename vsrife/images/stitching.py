@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from vsrife.arrays import NetworkKeywords, Pair
+from vsrife.arrays import Pair
+from vsrife.engine.keywords import NetworkKeywords
 from vsrife.errors import OptionError
 
 Pixels = NDArray[Any]

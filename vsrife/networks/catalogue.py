@@ -20,8 +20,6 @@ BODY_LAYERS = 8
 IMAGE_CHANNELS = 3
 CARRIED_CHANNELS = 8
 FLOW_CHANNELS = 4
-FLOW_SCALES = (0.25, 0.5, 1.0, 2.0, 4.0)
-Precision = Literal["fp32", "fp16", "bf16", "int8"]
 
 Shape = tuple[int, ...]
 

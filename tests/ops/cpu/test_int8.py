@@ -17,9 +17,11 @@ from torch import Tensor
 import vsrife
 from tests.clips import equal, pan, planes_of, psnr_db
 from vsrife.checkpoints.weights import load_weights
-from vsrife.engine.color import Colorimetry, PictureFormat
 from vsrife.engine.devices import parse_precision
-from vsrife.engine.engine import Engine, NetworkOptions, Picture, network
+from vsrife.engine.engine import Engine
+from vsrife.engine.formats import Colorimetry, PictureFormat
+from vsrife.engine.loaded import NetworkOptions, network
+from vsrife.engine.sources import InputFrame
 from vsrife.errors import DeviceError, OptionError
 from vsrife.networks.catalogue import LEGACY_LAYOUTS, MODELS
 from vsrife.networks.fold import fold
@@ -120,7 +122,9 @@ def test_bundled_models_stay_close_to_float32(model: str, sample: Path) -> None:
     with av.open(str(sample)) as container:
         frames = [frame.to_ndarray(format="gray") for frame in islice(container.decode(video=0), 10)]
     weights = load_weights(model)
-    a, b = (Picture(i, [frames[8 + i]], Colorimetry(matrix=1, full_range=False, chroma_location=0)) for i in range(2))
+    a, b = (
+        InputFrame(i, [frames[8 + i]], Colorimetry(matrix=1, full_range=False, chroma_location=0)) for i in range(2)
+    )
     results = []
     for dtype in (torch.float32, torch.int8):
         engine = Engine(fold(weights.layout, weights.tensors, dtype=dtype), PictureFormat("GRAY", 8, False, 640, 360))

@@ -12,8 +12,10 @@ import av
 import pytest
 import torch
 
-from vsrife.engine.color import Colorimetry, PictureFormat
-from vsrife.engine.engine import Engine, NetworkOptions, Picture, network
+from vsrife.engine.engine import Engine
+from vsrife.engine.formats import Colorimetry, PictureFormat
+from vsrife.engine.loaded import NetworkOptions, network
+from vsrife.engine.sources import InputFrame
 from vsrife.ops import reference
 from vsrife.ops.cases import CASES, FLOWS, Case, arguments_of, excess, unit, warp_inputs
 from vsrife.ops.cpu import blending, kernels, to_rgb
@@ -62,7 +64,7 @@ def test_bfloat16_stays_close_to_float32(sample: Path) -> None:
     results = []
     for dtype in (torch.float32, torch.bfloat16):
         engine = Engine(network(NetworkOptions(None, 1.0, False, torch.device("cpu"), dtype)), LUMA)
-        planes = engine.interpolate(Picture(0, [frames[8]], BT709), Picture(1, [frames[9]], BT709), 0.5)
+        planes = engine.interpolate(InputFrame(0, [frames[8]], BT709), InputFrame(1, [frames[9]], BT709), 0.5)
         assert planes is not None
         results.append(planes[0].double())
     error = (results[0] - results[1]).square().mean()
