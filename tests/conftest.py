@@ -11,11 +11,14 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
+
+from tests.media_clips import Programs
 
 ROOT = Path(__file__).parents[1]
 TEST_DATA_VARIABLE = "VSRIFE_TEST_DATA"
@@ -77,6 +80,25 @@ def _folder(path: Path) -> Path:
     return path
 
 
+# --- surroundings -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def mixed_frames() -> Iterator[None]:
+    """New frames are mixed instead of computed, which takes no time."""
+    from tests.clips import linear_engine  # imports torch and vapoursynth, which not every test needs
+
+    with linear_engine():
+        yield
+
+
+@pytest.fixture
+def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory, empty."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
 # --- programs ---------------------------------------------------------------------------------------------------------
 
 
@@ -90,6 +112,12 @@ def ffmpeg() -> str:
 def ffprobe() -> str:
     """Path of the program `ffprobe`."""
     return _program("ffprobe")
+
+
+@pytest.fixture(scope="session")
+def programs(ffmpeg: str, ffprobe: str) -> Programs:
+    """Both, to make files and to look into results."""
+    return Programs(ffmpeg, ffprobe)
 
 
 @pytest.fixture(scope="session")

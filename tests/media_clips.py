@@ -1,4 +1,4 @@
-"""Small video files for tests of the command, and ways to look into results with FFmpeg's programs."""
+"""Small video files, the command `vsrife video`, and FFmpeg's programs to look into results."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from typing import Any
 
 import av
 import numpy as np
+import pytest
 from numpy.typing import NDArray
+
+from vsrife.cli import main
 
 WIDTH, HEIGHT = 64, 48
 
@@ -76,6 +79,21 @@ class Programs:
             "-ac", "1", "-ar", str(rate), "-f", "f32le", "-",
         ]  # fmt: skip
         return np.frombuffer(subprocess.run(command, check=True, capture_output=True, timeout=120).stdout, np.float32)
+
+
+def video(*arguments: str | Path) -> int:
+    """Run `vsrife video --quiet` in this process; returns the exit code."""
+    return main(["video", "--quiet", *map(str, arguments)])
+
+
+def failure(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
+    """Run a command that must fail with a single line on stderr; returns that line."""
+    assert video(*arguments) in (1, 2)
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith("vsrife: ")
+    assert said.err.count("\n") == 1, said.err
+    return said.err.removeprefix("vsrife: ")
 
 
 def write_greys(

@@ -156,7 +156,7 @@ def test_only_what_differs_from_the_filters_own_ways_is_printed(
 @pytest.mark.parametrize(
     ("arguments", "code", "expected"),
     [
-        ([], 2, "IN is missing; name a video file, or use --mpv"),
+        ([], 2, "IN is missing"),
         (["nowhere.mkv"], 1, "nowhere.mkv is no file"),
         (["CLIP", "--multi", "2", "--fps", "60"], 2, "give one of them"),
         (["CLIP", "--model", "4.2x"], 2, "did you mean 4.2"),

@@ -30,11 +30,6 @@ FRAMES = 400
 
 
 @pytest.fixture(scope="module")
-def programs(ffmpeg: str, ffprobe: str) -> Programs:
-    return Programs(ffmpeg, ffprobe)
-
-
-@pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory, programs: Programs) -> Path:
     """Sixteen seconds of moving pictures and sound."""
     path = tmp_path_factory.mktemp("source") / "in.mkv"
@@ -68,13 +63,13 @@ def run(*arguments: str | Path, options: tuple[str, ...] = OPTIONS) -> int:
 
 
 @contextmanager
-def running_until_pieces(count: int, source: Path, output: Path) -> Iterator[subprocess.Popen[str]]:
+def running_until_segments(count: int, source: Path, output: Path) -> Iterator[subprocess.Popen[str]]:
     """A run that has finished at least so many pieces and is still at work."""
     with subprocess.Popen(
         command(source, output, *OPTIONS), env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
         try:
-            while len(pieces(output)) < count:
+            while len(segments(output)) < count:
                 assert process.poll() is None, process.communicate()[1]
                 time.sleep(0.01)
             yield process
@@ -82,7 +77,7 @@ def running_until_pieces(count: int, source: Path, output: Path) -> Iterator[sub
             process.kill()
 
 
-def pieces(output: Path) -> list[Path]:
+def segments(output: Path) -> list[Path]:
     return sorted(output.with_name(f"{output.name}.part").glob("*.packets"))
 
 
@@ -96,15 +91,15 @@ def test_a_killed_run_goes_on_to_the_same_result(
     source: Path, uninterrupted: Path, tmp_path: Path, programs: Programs, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "out.mkv"
-    with running_until_pieces(2, source, output) as process:
+    with running_until_segments(2, source, output) as process:
         process.send_signal(signal.SIGKILL)
         process.wait()
     assert not output.exists()
-    done = pieces(output)
+    done = segments(output)
     assert 2 <= len(done) < 16
 
     assert run(source, output) == 2
-    assert "holds an unfinished run; give --resume to go on with it, or --overwrite" in capsys.readouterr().err
+    assert "holds an unfinished run; give --resume to continue it, or --overwrite" in capsys.readouterr().err
     assert run(source, output, "--resume", options=("--multi", "3", "--segment", "1", "--crf", "30")) == 2
     different = "--crf was None, is 30.0; --multi was None, is 3; --preset was ultrafast, is None"
     assert different in capsys.readouterr().err
@@ -112,10 +107,10 @@ def test_a_killed_run_goes_on_to_the_same_result(
     other.write_bytes(source.read_bytes()[:-1000])
     assert run(other, output, "--resume") == 2
     assert "input size was" in capsys.readouterr().err
-    assert pieces(output) == done
+    assert segments(output) == done
 
     assert run(source, output, "--resume") == 0
-    assert f"{len(done)} of 16 pieces are done, going on" in capsys.readouterr().err
+    assert f"{len(done)} of 16 segments are done, continuing" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["out.mkv"]
     assert packets(programs, output) == packets(programs, uninterrupted)
     assert len(programs.frame_hashes(output)) == FRAMES * 2
@@ -125,7 +120,7 @@ def test_ctrl_c_finishes_the_file_so_far(
     source: Path, uninterrupted: Path, tmp_path: Path, programs: Programs, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "out.mkv"
-    with running_until_pieces(2, source, output) as process:
+    with running_until_segments(2, source, output) as process:
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=120)
     assert process.returncode == 130
@@ -145,7 +140,7 @@ def test_ctrl_c_finishes_the_file_so_far(
     assert [path.name for path in tmp_path.iterdir()] == ["out.mkv"]
 
 
-@pytest.mark.parametrize("room", [0.5, 1.5], ids=["for half", "for the pieces alone"])
+@pytest.mark.parametrize("room", [0.5, 1.5], ids=["for half", "for the segments alone"])
 def test_a_full_disk_is_one_message_and_no_file(room: float, source: Path, uninterrupted: Path, tmp_path: Path) -> None:
     """On a disk of its own, which is gone with the process."""
     size = round(room * uninterrupted.stat().st_size)
@@ -159,7 +154,7 @@ def test_a_full_disk_is_one_message_and_no_file(room: float, source: Path, unint
     arguments = ["unshare", "-rm", "sh", "-c", shell, "-", *command(source, tmp_path / "out.mkv", "--quiet", *OPTIONS)]
     result = subprocess.run(arguments, env=environment(), capture_output=True, text=True, timeout=120)
     assert result.returncode == 1, result.stderr
-    assert "cannot be written, got: No space left on device; what is done stays in" in result.stderr
+    assert "cannot be written, got: No space left on device; finished segments stay in" in result.stderr
     assert "--resume" in result.stderr
     assert result.stderr.count("\n") == 1
     listed = result.stdout.split()

@@ -18,6 +18,7 @@ import click
 from vsrife._version import __version__
 from vsrife.cli.compare import compare
 from vsrife.cli.completion import completion
+from vsrife.cli.console import DONE, FAILED, INTERRUPTED, WRONG_USAGE
 from vsrife.cli.doctor import doctor
 from vsrife.cli.flow import flow
 from vsrife.cli.image import image
@@ -26,7 +27,6 @@ from vsrife.cli.script import script
 from vsrife.cli.video import video
 from vsrife.errors import OptionError, RifeError
 
-DONE, FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130
 _EXTRAS = {"onnx": "export"}  # of a package that is not installed, where it is not `cli`
 
 

@@ -131,14 +131,14 @@ def _run(
     """Gives the result, and the time of each of its frames."""
     from vsrife.evaluation.comparison import compare as compare_clip
     from vsrife.evaluation.comparison import plan_dropping
-    from vsrife.video.source import explained, open_source
+    from vsrife.video.source import media_errors, open_source
 
     for package in ("cv2", "matplotlib.figure", "PIL.Image"):
         import_module(package)  # one that is missing is missed now, not when the work is done
     models = _models(network)
     part = _part(open_source(file, upright=True), start, end, frames, deinterlace)
     time_of = None if part.timeline.rate is not None else part.timeline.__getitem__
-    with explained(file, "cannot be compared on"):
+    with media_errors(file, "cannot be compared on"):
         with console.progress("looking for cuts", part.clip.num_frames) as advance:
             dropping = plan_dropping(part.clip, drop, sc_threshold, time_of, advance)
         with console.progress("rebuilding", len(dropping.targets)) as advance:

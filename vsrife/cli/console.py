@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
+DONE, FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130  # exit codes
+_NOUNS = {"cuts": "scene cut", "duplicates": "duplicate"}  # of counts beside the progress bar
 _JSON_SECONDS = 1.0  # between two progress lines for machines
 
 
@@ -70,6 +72,11 @@ class Console:
         return advance
 
 
+def plural(count: object, noun: str) -> str:
+    """A count with its noun: 1 frame, 2 frames."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
 class _Rate:
     """Frames a second since the first call."""
 
@@ -109,7 +116,7 @@ def _bar(description: str, total: int | None) -> Iterator[Advance]:
             if first:
                 bar.reset(task, completed=done, total=total)
                 first = False
-            shown = ", ".join(f"{value} {name}" for name, value in more.items())
+            shown = ", ".join(plural(value, _NOUNS.get(name, name)) for name, value in more.items())
             bar.update(task, completed=done, total=total, rate=f"{rate(done):.1f} frames/s", more=shown)
 
         yield advance

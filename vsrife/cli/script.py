@@ -1,4 +1,4 @@
-"""`vsrife script`: the .vpy that the options of `vsrife video` amount to."""
+"""`vsrife script`: prints a .vpy that does what the same options of `vsrife video` do."""
 
 from __future__ import annotations
 
@@ -36,18 +36,18 @@ Examples:
 @click.argument("source", metavar="[IN]", required=False, type=click.Path(path_type=Path))
 @clip_options
 @network_options
-@option("--mpv", is_flag=True, section="Player", help="For real-time playback in mpv, which needs no IN.")
+@option("--mpv", is_flag=True, section="Player", help="Print a script for real-time playback in mpv; takes no IN.")
 def script(source: Path | None, clip: ClipArguments, network: NetworkArguments, mpv: bool) -> None:
-    """Print the VapourSynth script that the same options of `vsrife video` amount to.
+    """Print a VapourSynth script for the same options as `vsrife video`.
 
-    Run by vspipe, it makes the same frames at the same times, to go on from in VapourSynth.
+    Run by vspipe, it makes the same frames at the same times, as a starting point for scripts of your own.
     """
     options = clip.options(replace(network, model=_located(network.model)))
     if mpv:
         _print_mpv(source, options)
         return
     if source is None:
-        raise OptionError("IN is missing; name a video file, or use --mpv for a script that any file plays through")
+        raise OptionError("IN is missing; give a video file, or --mpv for a script that plays any file")
     from vsrife.video.plan import make_plan
     from vsrife.video.script import vapoursynth_script
     from vsrife.video.source import open_source
@@ -61,17 +61,17 @@ def _print_mpv(source: Path | None, options: VideoOptions) -> None:
     from vsrife.video.script import MPV_LINE, mpv_script
 
     if source is not None:
-        raise OptionError(f"--mpv plays any file, got {source}; leave IN out")
+        raise OptionError(f"--mpv is for any file, got {source}; leave IN out")
     click.echo(mpv_script(options), nl=False)
     print(f"save it as vsrife.vpy in mpv's folder, and put into mpv.conf:  {MPV_LINE}", file=sys.stderr)
 
 
 def _located(model: str | None) -> str | None:
-    """A model's name, or the whole path of a file, since a script may run anywhere."""
+    """A model's name, or the absolute path of a file, since the script may run in another folder."""
     if model is None or model in MODELS:
         return model
     path = Path(model).expanduser()
     if path.exists():
         return str(path.absolute())
-    named_version(model)  # raises where no such name is known
+    named_version(model)  # raises if there is no such name
     return model

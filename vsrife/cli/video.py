@@ -1,4 +1,4 @@
-"""`vsrife video`: whole videos, many of them, picture sequences and pipes."""
+"""`vsrife video`: videos, picture sequences and pipes, one or many."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from vsrife.cli.completion import complete_codec
-from vsrife.cli.console import Console
+from vsrife.cli.console import DONE, FAILED, INTERRUPTED, Console, plural
 from vsrife.cli.options import (
     ClipArguments,
     NetworkArguments,
@@ -27,14 +27,13 @@ from vsrife.cli.options import (
     network_options,
     option,
 )
-from vsrife.errors import OptionError, RifeError
+from vsrife.errors import MediaError, OptionError, RifeError
 
 if TYPE_CHECKING:
     from vsrife.video.inputs import Input
     from vsrife.video.job import Outcome, Reporter, VideoJob
     from vsrife.video.source import Source
 
-_DONE, _FAILED, _INTERRUPTED = 0, 1, 130
 _KEPT_SUFFIXES = frozenset({".mp4", ".mkv", ".mov", ".m4v", ".webm"})  # others become .mkv
 
 _source, _encoding, _output = (partial(option, section=section) for section in ("Source", "Encoding", "Output"))
@@ -53,7 +52,9 @@ Examples:
 )
 @click.argument("files", nargs=-1, required=True, metavar="IN... [OUT]")
 @clip_options
-@_source("--rate", metavar="FPS", help="Frames a second of pictures (24), or of a video whose times are wrong.")
+@_source(
+    "--rate", metavar="FPS", help="Frame rate of pictures, or of a video whose times are wrong.  [24 for pictures]"
+)
 @network_options
 @_encoding(
     "--codec", metavar="CODEC", shell_complete=complete_codec,
@@ -62,27 +63,33 @@ Examples:
 @_encoding("--crf", type=float, metavar="CRF", help="Quality, lower is better.  [of the codec]")
 @_encoding("--preset", metavar="PRESET", help="Speed of the encoder.  [of the codec]")
 @_encoding("--pix-fmt", metavar="FORMAT", help="Pixel format as FFmpeg names it.  [the source's]")
-@_encoding("--stretch-audio", is_flag=True, help="Slow the sound of slow motion down, instead of leaving it out.")
-@_output("--output-dir", metavar="DIR", help="Put results there, under the names of the inputs.")
+@_encoding("--stretch-audio", is_flag=True, help="Slow the audio down as well; without it slow motion is silent.")
+@_output("--output-dir", metavar="DIR", help="Folder for the results, which keep the names of their inputs.")
 @_output("--container", metavar="SUFFIX", help="Container of results in --output-dir, such as mkv.  [the source's]")
 @_output("--images", metavar="PATTERN", help="Write pictures: a folder, or names such as out/%05d.webp.")
 @_output("--png", metavar="DIR", help="Write PNG pictures to a folder.")
-@_output("--y4m", metavar="FILE", help="Write raw frames to a file, or to stdout with -.")
-@_output("--montage", is_flag=True, help="Show the source at the left of the result.")
-@_output("--overwrite", is_flag=True, help="Replace what is there.")
-@_output("--skip-existing", is_flag=True, help="Leave out inputs whose result is there and complete.")
-@_output("--resume", is_flag=True, help="Go on with a run that was interrupted or failed.")
-@_output("--segment", default="10", show_default=True, metavar="SECONDS", help="Between points to resume from.")
+@_output("--y4m", metavar="FILE", help="Write raw frames as YUV4MPEG2 to a file, or to stdout with -.")
+@_output("--montage", is_flag=True, help="Put the source at the left of the result, side by side.")
+@_output("--overwrite", is_flag=True, help="Replace existing files.")
+@_output("--skip-existing", is_flag=True, help="Skip inputs whose result is complete.")
+@_output("--resume", is_flag=True, help="Continue a run that was interrupted or failed.")
+@_output(
+    "--segment",
+    default="10",
+    show_default=True,
+    metavar="SECONDS",
+    help="Segment length for --resume.",
+)
 @console_options
 def video(files: tuple[str, ...], console: Console, **options: Any) -> int:
     """Raise the frame rate of videos, or slow them down.
 
     IN is a video, a folder or glob of videos, or pictures: a folder, a glob or frame_%04d.png. OUT is a video; its
-    suffix chooses the container. Without OUT the result stands beside the input. All tracks, chapters, files, tags
-    and colours are kept.
+    suffix chooses the container. Without OUT the result is written beside the input. Audio, subtitles, chapters,
+    attachments, tags and colour description are kept; what the container cannot hold is reported.
 
-    Ctrl-C ends the result after the current frame: OUT plays up to there, and --resume makes the rest. A run that
-    failed or was killed leaves OUT.part, which --resume goes on from as well.
+    Ctrl-C finishes the current frame: OUT plays up to there, and --resume makes the rest. A run that failed or was
+    killed leaves the folder OUT.part, from which --resume continues as well.
     """
     with _interruptible(console) as stop:
         tasks = _tasks(files, **options)
@@ -94,13 +101,13 @@ def video(files: tuple[str, ...], console: Console, **options: Any) -> int:
 
 @dataclass(frozen=True, slots=True)
 class _Task:
-    """One result.
+    """One result to make.
 
     Attributes:
-        name: of the input, for people.
-        job: what to make.
+        name: of the input, for messages.
+        job: describes the result.
         make: makes it.
-        skip: whether it is there already.
+        skip: it is complete already.
     """
 
     name: str
@@ -120,7 +127,7 @@ def _tasks(
     from vsrife.video.resume import folder_of
 
     kind = _kind(images, png, y4m)
-    elsewhere = kind.place or output_dir
+    elsewhere = kind.path or output_dir
     names, out = (files[:-1], files[-1]) if len(files) == 2 and elsewhere is None else (files, None)
     if len(files) > 2 and output_dir is None:
         raise OptionError(f"several inputs need --output-dir, got {len(files)} names; or give one IN and one OUT")
@@ -131,8 +138,8 @@ def _tasks(
     for each, output in zip(inputs, outputs, strict=True):
         job = VideoJob(
             source=_opener(each, rate, upright=kind.upright), inputs=each.files, output=output, video=video,
-            encode=EncodeOptions(**encode), montage=montage, resume=resume, overwrite=overwrite,
-            piece_seconds=_above_zero("--segment", segment),
+            encode=EncodeOptions(**encode), side_by_side=montage, resume=resume, overwrite=overwrite,
+            segment_seconds=_above_zero("--segment", segment),
         )  # fmt: skip
         complete = output.exists() and not folder_of(output).exists()
         tasks.append(_Task(each.name, job, kind.make, skip_existing and complete))
@@ -145,17 +152,17 @@ class _Kind:
 
     Attributes:
         make: makes it.
-        place: where it goes; None: what OUT says.
-        upright: whether frames are turned, because the result has no tag for it.
+        path: where to write it; None: OUT.
+        upright: rotate frames, because the result has no tag for rotation.
     """
 
     make: Callable[[VideoJob, Reporter], Outcome]
-    place: Path | None
+    path: Path | None
     upright: bool
 
 
 def _kind(images: str | None, png: str | None, y4m: str | None) -> _Kind:
-    """What the options ask for; a video file without any of them."""
+    """The kind of result that the options choose; without any of them a video file."""
     from vsrife.video.image_sequence import pattern_of, write_pictures
     from vsrife.video.job import run
 
@@ -172,19 +179,19 @@ def _kind(images: str | None, png: str | None, y4m: str | None) -> _Kind:
 
 
 def _write_y4m(job: VideoJob, report: Reporter) -> Outcome:
-    from vsrife.images.files import written
+    from vsrife.files import atomic_write
     from vsrife.video.job import check_output
     from vsrife.video.y4m import write_y4m
 
     if str(job.output) == "-":
         return write_y4m(job, sys.stdout.buffer, report)
     check_output(job)
-    with written(job.output) as part, part.open("wb") as file:
+    with atomic_write(job.output, error=MediaError) as part, part.open("wb") as file:
         return write_y4m(job, file, report)
 
 
 def _opener(each: Input, rate: str | None, *, upright: bool) -> Callable[[Path | None], Source]:
-    """Opens an input; is given a folder for the index."""
+    """A function that opens an input; its argument is the folder for bestsource's index."""
     from vsrife.timing.parsing import parse_fps
     from vsrife.video.image_sequence import DEFAULT_RATE, open_pictures
     from vsrife.video.source import open_source
@@ -203,8 +210,8 @@ def _outputs(
     if container is not None and output_dir is None:
         raise OptionError(f"--container goes with --output-dir, got {container}; the suffix of OUT chooses it")
     if output_dir is not None:
-        if kind.place is not None:
-            raise OptionError("--output-dir is for videos; pictures and y4m name their own place, leave it out")
+        if kind.path is not None:
+            raise OptionError("--output-dir is for videos; pictures and y4m have their own paths; leave it out")
         Path(output_dir).mkdir(parents=True, exist_ok=True)
         outputs = [Path(output_dir) / f"{_stem(each)}{_suffix(each, container)}" for each in inputs]
         twice = next((output for output in outputs if outputs.count(output) > 1), None)
@@ -213,11 +220,11 @@ def _outputs(
         return outputs
     if len(inputs) > 1:
         raise OptionError(f"{len(inputs)} videos found, got no --output-dir to put the results in; give one")
-    return [kind.place or Path(out or _beside(inputs[0], clip))]
+    return [kind.path or Path(out or _default_output(inputs[0], clip))]
 
 
-def _beside(each: Input, clip: ClipArguments) -> Path:
-    """A name that tells what was done, such as in-2x.mp4."""
+def _default_output(each: Input, clip: ClipArguments) -> Path:
+    """A name beside the input that says what was done, such as in-2x.mp4."""
     done = f"{clip.fps.replace('/', '-')}fps" if clip.fps else f"{2**clip.exp if clip.exp else clip.multi or 2}x"
     if clip.retime:
         done = "retimed"
@@ -245,7 +252,7 @@ def _above_zero(name: str, text: str) -> Fraction:
     except (ValueError, ZeroDivisionError):
         value = Fraction(0)
     if value <= 0:
-        raise OptionError(f"{name} must be a number above 0, got {text!r}; correct it")
+        raise OptionError(f"{name} must be a number above 0, got {text!r}")
     return value
 
 
@@ -253,13 +260,13 @@ def _above_zero(name: str, text: str) -> Fraction:
 
 
 def _run_all(tasks: Sequence[_Task], console: Console, stop: threading.Event) -> int:
-    """Make everything; one that fails does not stop the others. Gives the exit code."""
+    """Make all results, also after one has failed. Returns the exit code."""
     if len(tasks) == 1 and not tasks[0].skip:
         return _report(_run(tasks[0], console, stop), console)
     failed: list[str] = []
     for task in tasks:
         if task.skip:
-            console.say(f"{task.job.output} is there, skipped")
+            console.say(f"{task.job.output} is complete, skipped")
             console.event("skipped", output=task.job.output)
             continue
         try:
@@ -268,11 +275,11 @@ def _run_all(tasks: Sequence[_Task], console: Console, stop: threading.Event) ->
             failed.append(f"{task.name}: {error}")
             console.warn(failed[-1])
             continue
-        if code == _INTERRUPTED:
+        if code == INTERRUPTED:
             return code
     if failed:
         console.warn(f"{len(failed)} of {len(tasks)} failed:\n  " + "\n  ".join(failed))
-    return _FAILED if failed else _DONE
+    return FAILED if failed else DONE
 
 
 def _run(task: _Task, console: Console, stop: threading.Event) -> Outcome:
@@ -280,32 +287,36 @@ def _run(task: _Task, console: Console, stop: threading.Event) -> Outcome:
 
     with console.progress(Path(task.name).name, None) as advance:
 
-        def progress(done: int, total: int, cuts: int, repeats: int) -> None:
-            advance(done, total, cuts=cuts, repeats=repeats)
+        def progress(done: int, total: int, cuts: int, duplicates: int) -> None:
+            advance(done, total, cuts=cuts, duplicates=duplicates)
 
         report = Reporter(say=console.say, warn=console.warn, advance=progress, stop=stop.is_set)
         return task.make(task.job, report)
 
 
 def _report(outcome: Outcome, console: Console) -> int:
-    """Say what was made; gives the exit code."""
-    console.event("done" if outcome.whole else "interrupted", output=outcome.output, frames=outcome.frames,
-                  total=outcome.total, seconds=outcome.seconds, cuts=outcome.cuts, repeats=outcome.repeats)  # fmt: skip
-    seen = f"{outcome.frames} frames, {outcome.cuts} scene cuts, {outcome.repeats} repeated source frames"
-    if outcome.whole:
-        console.say(f"wrote {outcome.output}: {seen}")
-        return _DONE
-    rest = "the same command with --resume makes the rest" if outcome.resumable else "what is missing starts anew"
+    """Report what was made. Returns the exit code."""
+    console.event(
+        "done" if outcome.complete else "interrupted", output=outcome.output, frames=outcome.frames,
+        total=outcome.total, seconds=outcome.seconds, cuts=outcome.cuts, duplicates=outcome.duplicates,
+    )  # fmt: skip
+    counts = ", ".join(
+        (plural(outcome.frames, "frame"), plural(outcome.cuts, "scene cut"), plural(outcome.duplicates, "duplicate"))
+    )
+    if outcome.complete:
+        console.say(f"wrote {outcome.output}: {counts}")
+        return DONE
+    rest = "the same command with --resume makes the rest" if outcome.resumable else "run it again for the rest"
     console.warn(
         f"interrupted: {outcome.output} holds the first {outcome.frames} of {outcome.total} frames "
         f"({outcome.seconds:.3f} s); {rest}"
     )
-    return _INTERRUPTED
+    return INTERRUPTED
 
 
 @contextmanager
 def _interruptible(console: Console) -> Iterator[threading.Event]:
-    """The first Ctrl-C asks for an end after the current frame, a second one ends at once."""
+    """On the first Ctrl-C set the event, which ends the run after the current frame; on the second one end at once."""
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield stop
@@ -315,7 +326,7 @@ def _interruptible(console: Console) -> Iterator[threading.Event]:
         if stop.is_set():
             raise KeyboardInterrupt
         stop.set()
-        console.say("finishing the file so far; press Ctrl-C again to leave at once")
+        console.say("finishing the file so far; press Ctrl-C again to quit at once")
 
     before = signal.signal(signal.SIGINT, on_interrupt)
     try:

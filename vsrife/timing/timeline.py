@@ -1,4 +1,4 @@
-"""When the frames of a file are shown, exactly: whole ticks of a container's clock, or a constant rate."""
+"""Exact times of a file's frames: whole ticks of its container's clock, or a constant rate."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vsrife.errors import OptionError
 
 
 class _Rational(Protocol):
-    """FFmpeg's fractions, which PyAV does not call fractions."""
+    """Anything with a numerator and a denominator, such as PyAV's rationals."""
 
     @property
     def numerator(self) -> int: ...
@@ -22,19 +22,20 @@ class _Rational(Protocol):
 
 
 def exact(value: _Rational) -> Fraction:
+    """A rational as a `Fraction`."""
     return Fraction(value.numerator, value.denominator)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Timeline:
-    """The times of a clip's frames; eight bytes a frame, or none where the rate is constant.
+    """Times of a clip's frames; takes eight bytes a frame, or none if the rate is constant.
 
     Attributes:
-        start: seconds at which the first frame is shown.
-        frames: how many there are.
-        rate: frames a second where it is constant, else None.
-        ticks: of each frame, and of the end of the last one; empty where the rate is constant.
-        tick: seconds.
+        start: time of the first frame, seconds.
+        frames: number of frames.
+        rate: frames per second if constant, else None.
+        ticks: times of all frames and of the end of the last one, in ticks; empty if the rate is constant.
+        tick: seconds of a tick.
     """
 
     start: Fraction
@@ -44,7 +45,7 @@ class Timeline:
     tick: Fraction = Fraction(1)
 
     def __getitem__(self, n: int) -> Fraction:
-        """Seconds at which frame n is shown; for n = `frames` the end."""
+        """Time of frame n, seconds; for n = `frames` the end of the last."""
         return self.ticks[n] * self.tick if self.rate is None else self.start + n / self.rate
 
     @property
@@ -53,30 +54,30 @@ class Timeline:
 
     @property
     def mean_rate(self) -> Fraction:
-        """Frames a second on average, for encoders and names; not for times."""
+        """Frames per second on average, rounded: for encoders and names, not for times."""
         if self.rate is not None:
             return self.rate
         return (self.frames / (self.end - self.start)).limit_denominator(1001)
 
     def at(self, position: Fraction) -> Fraction:
-        """Seconds of a position in frames: 3 + 1/2 is halfway between frames 3 and 4."""
+        """Time of a position in frames, seconds: 3 + 1/2 is halfway between frames 3 and 4."""
         left = min(int(position), self.frames - 1)
         if self.rate is not None:
             return self.start + position / self.rate
         return self[left] + (position - left) * (self[left + 1] - self[left])
 
     def first_at(self, seconds: Fraction) -> int:
-        """The first frame that is shown at this time or later; `frames` after the last."""
+        """The first frame at this time or later; `frames` if there is none."""
         if self.rate is not None:
             return min(max(-int(-(seconds - self.start) * self.rate // 1), 0), self.frames)
         return bisect_left(self.ticks, seconds / self.tick, hi=self.frames)
 
     def part(self, first: int, end: int) -> Timeline:
-        """Frames `first` up to and without `end`, at their own times."""
+        """Frames `first` up to and without `end`, at unchanged times."""
         return Timeline(self[first], end - first, self.rate, self.ticks[first : end + 1], self.tick)
 
     def doubled(self) -> Timeline:
-        """With one more frame in the middle of each frame's time."""
+        """With another frame halfway through each frame's duration."""
         if self.rate is not None:
             return Timeline(self.start, self.frames * 2, self.rate * 2)
         twice = array("q")
@@ -86,7 +87,7 @@ class Timeline:
         return Timeline(self.start, self.frames * 2, None, twice, self.tick / 2)
 
     def moved(self, by: Fraction) -> Timeline:
-        """Everything later by this many seconds."""
+        """Shifted by this many seconds."""
         if self.rate is not None:
             return Timeline(self.start + by, self.frames, self.rate)
         scale = (by / self.tick).denominator
@@ -96,21 +97,22 @@ class Timeline:
 
 
 def constant(frames: int, rate: Fraction, start: Fraction = Fraction(0)) -> Timeline:
+    """A timeline of constant rate, frames per second."""
     return Timeline(start, frames, rate)
 
 
 def measured(ticks: Iterable[int], tick: Fraction, last_ticks: int | None, rates: Iterable[Fraction]) -> Timeline:
-    """The timeline of a container's time stamps.
+    """A timeline from a container's time stamps.
 
     Args:
-        ticks: of each frame, increasing.
-        tick: seconds.
-        last_ticks: how long the last frame lasts; None: as the one before.
-        rates: what may be the exact rate behind stamps that a container has rounded; the first that agrees with all
-            of them within one tick makes the timeline constant.
+        ticks: time of each frame, increasing.
+        tick: seconds of a tick.
+        last_ticks: duration of the last frame; None: that of the frame before.
+        rates: candidates for the exact rate behind rounded stamps, frames per second; the first that agrees with all
+            stamps within one tick makes the timeline constant.
 
     Raises:
-        OptionError: two frames have the same time, or times go back.
+        OptionError: the times do not increase.
     """
     stamps = array("q", ticks)
     for n in range(1, len(stamps)):
@@ -129,7 +131,7 @@ def measured(ticks: Iterable[int], tick: Fraction, last_ticks: int | None, rates
 
 
 def _agrees(stamps: Sequence[int], tick: Fraction, rate: Fraction) -> bool:
-    """Whether frame n at n / rate, rounded to ticks from anywhere within one, gives these stamps."""
+    """Whether all stamps lie within one tick of n / rate plus a constant."""
     step = 1 / (rate * tick)  # ticks a frame
     p, q = step.numerator, step.denominator
     lowest = highest = stamps[0] * q

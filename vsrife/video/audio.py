@@ -1,37 +1,35 @@
-"""Sound that has to be encoded again: slower, at the same pitch, or for a container that cannot hold it as it is."""
+"""Audio that must be encoded again: for slow motion, or for a container that cannot hold the source's codec."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import av
 from av.audio.stream import AudioStream
 from av.codec.codec import UnknownCodecError
 from av.container import OutputContainer
 
+from vsrife.timing.clock import Clock
 from vsrife.timing.timeline import exact
-from vsrife.video.codecs import holds
+from vsrife.video.containers import can_hold
 
-if TYPE_CHECKING:
-    from vsrife.video.streams import Clock
-
-_SLOWEST = Fraction(1, 2)  # tempo of one filter
-_FALLBACK = ("aac", "libopus", "flac")  # where the source's codec has no encoder or the container does not hold it
+_MIN_TEMPO = Fraction(1, 2)  # of one atempo filter
+_FALLBACK = ("aac", "libopus", "flac")  # where the source's codec has no encoder or the container cannot hold it
 
 
 @dataclass(slots=True)
-class SlowedAudio:
-    """One audio track; a `Track`.
+class EncodedAudio:
+    """One audio track, slowed down at the same pitch if the clock does so; a `Track`.
 
     Attributes:
-        stream: of the target.
+        stream: of the result.
         clock: from the source's time to the result's.
-        graph: changes the tempo, and samples into what the encoder takes.
-        time: of the first sample in the result, seconds; None before it.
-        samples: handed to the encoder so far.
+        graph: FFmpeg filters that change the tempo and convert samples for the encoder.
+        time: seconds of the first sample in the result; None before it.
+        samples: number handed to the encoder so far.
     """
 
     stream: AudioStream
@@ -41,8 +39,8 @@ class SlowedAudio:
     samples: int = 0
 
     @classmethod
-    def add(cls, source: AudioStream, target: OutputContainer, clock: Clock) -> SlowedAudio | None:
-        """Add an encoder to a container for a track of another one; None where it holds nothing that will do."""
+    def add(cls, source: AudioStream, target: OutputContainer, clock: Clock) -> EncodedAudio | None:
+        """Add a stream and its encoder to a container; None if it can hold no codec that there is an encoder for."""
         name = _encoder(source, target.format.name, target.default_audio_codec)
         if name is None:
             return None
@@ -68,7 +66,7 @@ class SlowedAudio:
 
     def flush(self) -> list[av.Packet[Any]]:
         self.graph.push(None)
-        return self._encode() + [self._owned(packet) for packet in self.stream.encode(None)]
+        return self._encode() + [self._assigned(packet) for packet in self.stream.encode(None)]
 
     def _encode(self) -> list[av.Packet[Any]]:
         packets: list[av.Packet[Any]] = []
@@ -77,7 +75,7 @@ class SlowedAudio:
             assert self.time is not None
             frame.pts, frame.time_base = round(self.time * rate) + self.samples, Fraction(1, rate)
             self.samples += frame.samples
-            packets += [self._owned(packet) for packet in self.stream.encode(frame)]
+            packets += [self._assigned(packet) for packet in self.stream.encode(frame)]
         return packets
 
     def _filtered(self) -> Iterator[av.AudioFrame]:
@@ -89,25 +87,25 @@ class SlowedAudio:
             assert isinstance(frame, av.AudioFrame)
             yield frame
 
-    def _owned(self, packet: av.Packet[Any]) -> av.Packet[Any]:
+    def _assigned(self, packet: av.Packet[Any]) -> av.Packet[Any]:
         packet.stream = self.stream
         return packet
 
 
-def _encoder(source: AudioStream, container: str, usual: str) -> str | None:
-    """The source's codec where it can be encoded and held, else one that can."""
-    for name in (source.codec_context.codec.canonical_name, usual, *_FALLBACK):
+def _encoder(source: AudioStream, container: str, default: str) -> str | None:
+    """The source's codec, the container's default or a fallback: the first that can be encoded and held."""
+    for name in (source.codec_context.codec.canonical_name, default, *_FALLBACK):
         try:
             codec = av.Codec(name, "w")
         except UnknownCodecError:
             continue
-        if codec.type == "audio" and not codec.experimental and holds(container, codec.name):
+        if codec.type == "audio" and not codec.experimental and can_hold(container, codec.name):
             return codec.name
     return None
 
 
 def _rate(encoder: str, rate: int) -> int:
-    """The nearest sample rate that the encoder takes."""
+    """The nearest sample rate that the encoder supports."""
     rates = av.Codec(encoder, "w").audio_rates
     return min(rates, key=lambda offered: (abs(offered - rate), -offered)) if rates else rate
 
@@ -116,7 +114,7 @@ def _graph(source: AudioStream, target: AudioStream, factor: Fraction) -> av.fil
     graph = av.filter.Graph()
     chain = [graph.add_abuffer(template=source)]
     while factor > 1:
-        tempo = max(1 / factor, _SLOWEST)
+        tempo = max(1 / factor, _MIN_TEMPO)
         chain.append(graph.add("atempo", f"{float(tempo):.9f}"))
         factor *= tempo
     context = target.codec_context

@@ -1,11 +1,11 @@
-"""Frames of VapourSynth to packets of an encoder."""
+"""VapourSynth frames to encoded packets."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
+from typing import Any, NamedTuple
 
 import av
 import numpy as np
@@ -14,29 +14,39 @@ from av.codec.context import Flags
 from av.video.codeccontext import VideoCodecContext
 
 from vsrife.errors import MediaError
-from vsrife.video.codecs import Layout
+from vsrife.video.codecs import silenced
+from vsrife.video.pixel_formats import UNSPECIFIED, PixelFormat, matrix_of
 
-_UNKNOWN = 2  # of matrix, primaries and transfer, in VapourSynth as in FFmpeg
 _RANGE = {0: 1, 1: 2}  # limited and full, VapourSynth's number to FFmpeg's
-_PLANES = {"RGB": (1, 2, 0)}  # FFmpeg keeps green, blue, red
+_PLANE_ORDER = {"RGB": (1, 2, 0)}  # FFmpeg keeps green, blue, red
 
-Frames = tuple[vs.VideoFrame, ...]  # of the colours, and of alpha where there is one
+Frames = tuple[vs.VideoFrame, ...]  # colour, then alpha if there is one
+
+
+class ColorTags(NamedTuple):
+    """Colour description as FFmpeg numbers it; 2 is unspecified, for range and chroma location 0."""
+
+    matrix: int
+    primaries: int
+    transfer: int
+    range: int
+    chroma_location: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VideoSettings:
-    """All that an encoder needs to know; the same settings and frames give the same packets.
+    """Everything that decides on an encoder's packets besides the frames.
 
     Attributes:
         encoder: FFmpeg's name.
         options: of the encoder.
         width, height: pixels.
-        pix_fmt: what the encoder stores.
-        planar: what frames are handed over as; differs where the encoder wants its samples interleaved.
-        rate: frames a second, on average where it varies.
+        pix_fmt: pixel format that the encoder stores.
+        planar: pixel format of the frames handed to it; differs where the encoder's format is interleaved.
+        rate: frames per second, on average if it varies.
         sample_aspect: width of a pixel over its height.
-        colours: matrix, primaries, transfer, range, chroma location, as FFmpeg numbers them.
-        global_header: whether the container keeps the stream's header apart.
+        color: tags of the stream and its frames.
+        global_header: the container keeps the stream's header apart from its packets.
     """
 
     encoder: str
@@ -47,55 +57,49 @@ class VideoSettings:
     planar: str
     rate: Fraction
     sample_aspect: Fraction
-    colours: tuple[int, int, int, int, int]
+    color: ColorTags
     global_header: bool
 
 
-def colours_of(
-    clip: vs.VideoNode, props: Mapping[str, Any], layout: Layout, chroma_location: int
-) -> tuple[int, int, int, int, int]:
-    """For `VideoSettings`: what a clip with these props is once it is `converted`."""
-    was_rgb, is_rgb = clip.format.color_family == vs.RGB, layout.family == "RGB"
-    matrix = 0 if is_rgb else _matrix(props, clip.height) if was_rgb else int(props.get("_Matrix", _UNKNOWN))
+def color_tags(clip: vs.VideoNode, props: Mapping[str, Any], target: PixelFormat, chroma_location: int) -> ColorTags:
+    """The tags of a clip with these props after `pixel_formats.convert` to `target`."""
+    was_rgb, is_rgb = clip.format.color_family == vs.RGB, target.family == "RGB"
+    matrix = 0 if is_rgb else matrix_of(props, clip.height) if was_rgb else int(props.get("_Matrix", UNSPECIFIED))
     value_range = _RANGE[int(props["_Range"])] if "_Range" in props else 0
     if was_rgb != is_rgb:
         value_range = _RANGE[int(is_rgb)]
-    subsampled = layout.subsampling_w or layout.subsampling_h
-    return (
-        matrix, int(props.get("_Primaries", _UNKNOWN)), int(props.get("_Transfer", _UNKNOWN)), value_range,
+    subsampled = target.subsampling_w or target.subsampling_h
+    return ColorTags(
+        matrix, int(props.get("_Primaries", UNSPECIFIED)), int(props.get("_Transfer", UNSPECIFIED)), value_range,
         chroma_location if subsampled else 0,
     )  # fmt: skip
 
 
-def _matrix(props: Mapping[str, Any], height: int) -> int:
-    """What turns RGB into YUV and back, where the props do not say: BT.709 or BT.601."""
-    matrix = int(props.get("_Matrix", _UNKNOWN))
-    return matrix if matrix not in (0, _UNKNOWN) else 1 if height >= 720 else 6
-
-
 def configure(context: VideoCodecContext, settings: VideoSettings) -> None:
-    """Set up an encoder that is not yet open. One tick is one frame."""
+    """Set up an encoder before it is opened. One tick of its time base is one frame."""
     context.width, context.height, context.pix_fmt = settings.width, settings.height, settings.pix_fmt
     context.time_base, context.framerate = 1 / settings.rate, settings.rate
     context.sample_aspect_ratio = settings.sample_aspect
-    matrix, primaries, transfer, value_range, chroma_location = settings.colours
-    context.colorspace, context.color_primaries, context.color_trc = matrix, primaries, transfer
-    context.color_range, context.chroma_sample_location = value_range, chroma_location
+    color = settings.color
+    context.colorspace, context.color_primaries, context.color_trc = color.matrix, color.primaries, color.transfer
+    context.color_range, context.chroma_sample_location = color.range, color.chroma_location
     context.options = dict(settings.options)
     if settings.global_header:
         context.flags |= Flags.global_header
 
 
 def encode(settings: VideoSettings, frames: Iterable[Frames]) -> Iterator[av.Packet[Any]]:
-    """Packets in decoding order; the `pts` of each is the number of its frame, from 0.
+    """Encode frames. Packets come in decoding order; the `pts` of each is the number of its frame, from 0.
 
     Raises:
-        MediaError: the encoder refuses its settings or fails.
+        MediaError: the encoder rejects its settings or fails.
     """
     try:
         context = av.CodecContext.create(settings.encoder, "w")
         assert isinstance(context, VideoCodecContext)
         configure(context, settings)
+        with silenced(settings.encoder):
+            context.open()
         for number, planes in enumerate(frames):
             picture = to_picture(planes, settings)
             picture.pts, picture.time_base = number, 1 / settings.rate
@@ -106,6 +110,7 @@ def encode(settings: VideoSettings, frames: Iterable[Frames]) -> Iterator[av.Pac
 
 
 def encoder_error(settings: VideoSettings, error: Exception) -> MediaError:
+    """The error for an encoder that FFmpeg could not open or that failed."""
     reason = getattr(error, "strerror", None) or str(error)
     options = ", ".join(f"{key}={value}" for key, value in settings.options.items()) or "no options"
     return MediaError(
@@ -115,30 +120,16 @@ def encoder_error(settings: VideoSettings, error: Exception) -> MediaError:
 
 
 def to_picture(frames: Frames, settings: VideoSettings) -> av.VideoFrame:
-    """Copy the planes of a frame, and alpha as the last one."""
-    colours = frames[0]
-    picture = av.VideoFrame(colours.width, colours.height, settings.planar)
-    order = _PLANES.get(colours.format.color_family.name, tuple(range(colours.format.num_planes)))
-    planes = [colours[number] for number in order] + [frame[0] for frame in frames[1:]]
+    """Copy the planes of a frame and its alpha to a frame of FFmpeg."""
+    colour = frames[0]
+    picture = av.VideoFrame(colour.width, colour.height, settings.planar)
+    order = _PLANE_ORDER.get(colour.format.color_family.name, tuple(range(colour.format.num_planes)))
+    planes = [colour[number] for number in order] + [frame[0] for frame in frames[1:]]
     for target, plane in zip(picture.planes, planes, strict=True):
         samples = np.asarray(plane)
-        rows = np.frombuffer(target, samples.dtype).reshape(target.height, -1)  # wider than the picture
+        rows = np.frombuffer(target, samples.dtype).reshape(target.height, -1)  # padded on the right
         rows[:, : samples.shape[1]] = samples
-    matrix, primaries, transfer, value_range, chroma_location = settings.colours
-    picture.colorspace, picture.color_primaries, picture.color_trc = matrix, primaries, transfer
-    picture.color_range, picture.chroma_location = value_range, chroma_location
+    color = settings.color
+    picture.colorspace, picture.color_primaries, picture.color_trc = color.matrix, color.primaries, color.transfer
+    picture.color_range, picture.chroma_location = color.range, color.chroma_location
     return picture
-
-
-def converted(clip: vs.VideoNode, layout: Layout, props: Mapping[str, Any]) -> vs.VideoNode:
-    """The clip in another format; depth is reduced with dither."""
-    if clip.format.id == layout.vapoursynth_id:
-        return clip
-    extra: dict[str, Any] = {}
-    if clip.format.color_family == vs.RGB and layout.family != "RGB":
-        extra["matrix"] = _matrix(props, clip.height)
-        extra["range"] = vs.RANGE_LIMITED
-    if clip.format.color_family != vs.RGB and layout.family == "RGB":
-        extra["matrix_in"] = _matrix(props, clip.height)
-    dither = "error_diffusion" if layout.bits < clip.format.bits_per_sample else "none"
-    return clip.resize.Bicubic(format=layout.vapoursynth_id, dither_type=dither, **extra)

@@ -1,10 +1,9 @@
-"""Picture files as a source, and results as picture files."""
+"""Numbered picture files as a source, and results as numbered picture files."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from dataclasses import replace
+from contextlib import ExitStack, suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -16,12 +15,12 @@ from vsrife.errors import MediaError, OptionError
 from vsrife.images.files import PICTURE_SUFFIXES, Picture, read_picture, write_picture
 from vsrife.images.numbering import numbered
 from vsrife.timing.timeline import constant
-from vsrife.video import codecs, resume
+from vsrife.video import resume
 from vsrife.video.encoder import Frames
 from vsrife.video.job import Outcome, Reporter, VideoJob, identify
-from vsrife.video.muxer import fit
-from vsrife.video.rendering import Product, Seen, make_product
-from vsrife.video.source import Source, explained
+from vsrife.video.pixel_formats import PixelFormat, clip_format
+from vsrife.video.rendering import FrameStats, RenderedClip, fit, render
+from vsrife.video.source import Source, media_errors
 
 DEFAULT_RATE = Fraction(24)
 
@@ -29,10 +28,10 @@ DEFAULT_RATE = Fraction(24)
 
 
 def open_pictures(paths: Sequence[Path], rate: Fraction) -> Source:
-    """A clip of picture files, in order, all of the size and format of the first.
+    """Open picture files as a clip; all must have the size and format of the first.
 
     Raises:
-        MediaError: the first one cannot be read. Later ones are read, and told of, when their turn comes.
+        MediaError: the first one cannot be read. Errors of later ones are raised when their frame is requested.
     """
     first = read_picture(paths[0])
     colours, alpha = _blank(first, len(paths), rate), None
@@ -83,7 +82,7 @@ def _reader(paths: Sequence[Path], first: Picture, planes_of: Callable[[Picture]
 
 
 def pattern_of(text: str) -> Path:
-    """Where numbered pictures go: a folder gets `%08d.png`, a name like `out/f_%05d.webp` stands for itself.
+    """The pattern of file names for a value of --images: "%08d.png" in a folder, or a numbered name as it is.
 
     Raises:
         OptionError: the name has a suffix of pictures but no number.
@@ -97,73 +96,80 @@ def pattern_of(text: str) -> Path:
 
 
 def write_pictures(job: VideoJob, report: Reporter) -> Outcome:
-    """Write the frames as picture files, numbered from 0 in the pattern that `job.output` is.
+    """Write the frames as picture files, numbered from 0 in the pattern `job.output`.
 
-    Each appears when it is complete; `resume` goes on after those that are there.
+    Each file appears when it is complete; `resume` continues after the last of them.
 
     Raises:
-        OptionError: there are pictures already and neither `resume` nor `overwrite` is asked for.
+        OptionError: there are pictures already, and neither `resume` nor `overwrite` is given.
         MediaError: the source cannot be read, or a picture not be written.
     """
-    state, continued = _begin(job)
-    try:
-        product = make_product(job.source(state / "index"), job.video, montage=job.montage)
-        product = replace(product, clips=fit(product, _stored(product, job.encode.pix_fmt)))
-        done = _first_missing(job.output, product.times.frames) if continued else 0
-        outcome = _write_frames(job, product, done, report)
-    finally:
-        if not _numbered(job.output, 0).exists():
-            resume.remove(state)
-            with suppress(OSError):  # there may be other things in it
-                job.output.parent.rmdir()
-    if outcome.whole:
-        resume.remove(state)
+    folder, first = job.output.parent, _numbered(job.output, 0)
+    state = resume.folder_of(folder)
+    if first.exists() and not (job.overwrite or (job.resume and state.is_dir())):
+        raise OptionError(f"{first} exists; give --overwrite to replace pictures, or another folder")
+    identity = identify(job)
+    with ExitStack() as stack:
+        with media_errors(folder, "cannot be written"):
+            continued = stack.enter_context(
+                resume.run_folder(folder, identity, resume=job.resume, overwrite=job.overwrite)
+            )
+            started_ns = resume.started_ns(state)
+            folder.mkdir(parents=True, exist_ok=True)
+        try:
+            rendered = render(job.source(resume.index_folder(state)), job.video, side_by_side=job.side_by_side)
+            rendered = fit(rendered, _stored_format(rendered, job.encode.pix_fmt))
+            done = _count_done(job.output, rendered.times.frames, started_ns) if continued else 0
+            outcome = _write_frames(job, rendered, done, report)
+        except BaseException:
+            if not first.exists():
+                resume.remove(folder)
+                with suppress(OSError):  # it may hold other files
+                    folder.rmdir()
+            raise
+        if outcome.complete:
+            resume.remove(folder)
     return outcome
 
 
-def _write_frames(job: VideoJob, product: Product, done: int, report: Reporter) -> Outcome:
-    """Write what follows the first `done` frames."""
-    times, seen = product.times, Seen(product.times.schedule)
+def _write_frames(job: VideoJob, rendered: RenderedClip, done: int, report: Reporter) -> Outcome:
+    """Write the frames after the first `done`."""
+    times, stats = rendered.times, FrameStats(rendered.times.schedule)
     report.advance(done, times.frames, 0, 0)
-    for frames in product.frames(done, times.frames):
+    for frames in rendered.frames(done, times.frames):
         if report.stop():
             break
-        seen.see(done, frames)
+        stats.add(done, frames)
         write_picture(_numbered(job.output, done), Picture(_pixels(frames)))
         done += 1
-        report.advance(done, times.frames, *seen.counts())
+        report.advance(done, times.frames, *stats.counts())
     return Outcome(output=job.output.parent, frames=done, total=times.frames, seconds=float(times[done] - times[0]),
-                   cuts=seen.cuts, repeats=seen.repeats)  # fmt: skip
+                   cuts=stats.cuts, duplicates=stats.duplicates)  # fmt: skip
 
 
-def _begin(job: VideoJob) -> tuple[Path, bool]:
-    """Make the folder and the state beside it; gives the state, and whether an earlier run goes on."""
-    folder, state = job.output.parent, resume.folder_of(job.output.parent)
-    there = _numbered(job.output, 0)
-    if there.exists() and not (job.overwrite or (job.resume and state.is_dir())):
-        raise OptionError(f"{there} exists; give --overwrite to replace pictures, or another folder")
-    with explained(folder, "cannot be written"):
-        folder.mkdir(parents=True, exist_ok=True)
-        return resume.begin(folder, identify(job), resume=job.resume, overwrite=job.overwrite)
+def _count_done(pattern: Path, frames: int, started_ns: int) -> int:
+    """The number of leading pictures that are newer than the start of the run; older ones are to be replaced."""
 
+    def is_done(n: int) -> bool:
+        path = _numbered(pattern, n)
+        return path.exists() and path.stat().st_mtime_ns >= started_ns
 
-def _first_missing(pattern: Path, frames: int) -> int:
-    return next((n for n in range(frames) if not _numbered(pattern, n).exists()), frames)
+    return next((n for n in range(frames) if not is_done(n)), frames)
 
 
 def _numbered(pattern: Path, n: int) -> Path:
     path = numbered(pattern, n)
-    assert path is not None  # `pattern_of` has made sure
+    assert path is not None  # `pattern_of` has checked it
     return path
 
 
-def _stored(product: Product, pix_fmt: str | None) -> codecs.Layout:
-    """What pictures hold: grey or RGB, 8 or 16 bits, with alpha where the clip has it."""
+def _stored_format(rendered: RenderedClip, pix_fmt: str | None) -> PixelFormat:
+    """Grey or RGB, 8 or 16 bits, with alpha if the clip has it."""
     if pix_fmt is not None:
         raise OptionError(f"pictures are RGB or grey, as deep as the source, got --pix-fmt {pix_fmt}; leave it out")
-    source = codecs.clip_layout(product.clips[0].format, alpha=len(product.clips) > 1)
+    source = clip_format(rendered.clips[0].format, alpha=len(rendered.clips) > 1)
     bits = 8 if source.bits == 8 else 16
-    return codecs.Layout("GRAY" if source.family == "GRAY" else "RGB", bits, False, 0, 0, source.alpha)
+    return PixelFormat("GRAY" if source.family == "GRAY" else "RGB", bits, False, 0, 0, source.alpha)
 
 
 def _pixels(frames: Frames) -> Any:

@@ -1,4 +1,4 @@
-"""What the names on a command line stand for: one video, many, or a sequence of pictures."""
+"""Names on a command line to inputs: videos, or sequences of pictures."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ VIDEO_SUFFIXES = frozenset({
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """One thing to interpolate.
+    """A video or a sequence of pictures.
 
     Attributes:
-        name: as given.
-        files: a video, or the pictures of a sequence.
+        name: as given, or the path of a video found in a folder.
+        files: the video, or the pictures in order.
         sequence: whether it is a sequence.
     """
 
@@ -33,7 +33,7 @@ class Input:
 
 
 def find_inputs(names: Sequence[str]) -> list[Input]:
-    """What names stand for; folders and globs of videos give several.
+    """Find the inputs that names stand for; a folder or glob may hold several videos.
 
     Raises:
         MediaError: a folder or a glob holds neither videos nor pictures.

@@ -1,6 +1,6 @@
-"""From a user's options to calls: how a file is read and which keywords `vsrife.RIFE` gets.
+"""From options to calls: how a file is read, and the keywords of `vsrife.RIFE`.
 
-The one place that knows this: `vsrife video` runs a plan, `vsrife script` prints it.
+`vsrife video` runs a plan, `vsrife script` prints it.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from vsrife.errors import ClipError, OptionError
 from vsrife.timing.schedule import Schedule, by_factor, by_timestamps
 from vsrife.timing.timeline import Timeline
 
-SOURCE_KEYWORDS: Mapping[str, Any] = {"apply_rotation": 0}  # the rotation stays a tag
-UPRIGHT_KEYWORDS: Mapping[str, Any] = {"apply_rotation": 1}  # for results that have no such tag
+SOURCE_KEYWORDS: Mapping[str, Any] = {"apply_rotation": 0}  # rotation is copied as a tag
+UPRIGHT_KEYWORDS: Mapping[str, Any] = {"apply_rotation": 1}  # for results without such a tag
 INTERLACED = "_FieldBased"  # prop: 0 progressive, 1 bottom field first, 2 top field first
 
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """A point of a clip, given as a frame number or in seconds from its first frame."""
+    """A point of a clip: a frame number, or seconds from its first frame."""
 
     frame: int | None = None
     seconds: Fraction | None = None
@@ -31,7 +31,7 @@ class Mark:
         return f"{self.frame}f" if self.seconds is None else f"{float(self.seconds):g}"
 
     def frame_in(self, timeline: Timeline) -> int:
-        """The first frame at or after the mark; the number of frames where it lies behind the end."""
+        """The first frame at or after the mark; the number of frames if that is beyond the end."""
         if self.seconds is not None:
             return timeline.first_at(timeline.start + self.seconds)
         assert self.frame is not None
@@ -39,35 +39,37 @@ class Mark:
 
 
 def parse_mark(name: str, text: str) -> Mark:
-    """`90`, `1:30`, `00:01:30.5` are times, `100f` is a frame.
+    """Parse a time (`90`, `1:30`, `00:01:30.5`) or a frame number (`100f`).
+
+    Args:
+        name: of the option, for the error.
+        text: its value.
 
     Raises:
-        OptionError: it is none of these.
+        OptionError: it is neither.
     """
     if match := re.fullmatch(r"(\d+)f", text):
         return Mark(frame=int(match[1]))
     match = re.fullmatch(r"(?:(?:(\d+):)?(\d+):)?(\d+(?:\.\d+)?)", text)
     if match is None:
-        raise OptionError(
-            f"{name} must be a time like 90, 1:30 or 00:01:30.5, or a frame like 100f, got {text!r}; correct it"
-        )
+        raise OptionError(f"{name} must be a time like 90, 1:30 or 00:01:30.5, or a frame like 100f, got {text!r}")
     hours, minutes, seconds = (Fraction(part or 0) for part in match.groups())
     return Mark(seconds=hours * 3600 + minutes * 60 + seconds)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VideoOptions:
-    """What is wanted of a clip, whatever file it comes from.
+    """What to do with a clip, whatever file it comes from.
 
     Attributes:
         multi: output frames per source frame; None: 2, or what `fps` needs.
         fps: constant output rate.
-        slow_motion: how many times longer the result takes.
+        slow_motion: duration of the result over that of the source.
         retime: CSV file of a speed ramp, instead of a rate or slow motion.
-        start, end: the part of the clip; None: all of it.
-        deinterlace: turn the fields of an interlaced source into frames first.
+        start, end: the part to use; None: from the first frame, to the last.
+        deinterlace: make a frame of each field of an interlaced source first.
         sc_threshold: as in `RIFE`.
-        network: model, scale, ensemble, device, precision, as in `RIFE`.
+        network: model, scale, ensemble, device, precision and the like, as in `RIFE`.
     """
 
     multi: Fraction | None = None
@@ -83,7 +85,7 @@ class VideoOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """Calls, in this order, each left out where its value is None.
+    """The calls that make the output, in this order; one whose value is None is left out.
 
     Attributes:
         source: keywords of `core.bs.VideoSource`, besides the path.
@@ -91,9 +93,9 @@ class Plan:
         trim: first frame, and the one after the last: `clip[a:b]`.
         rate: of `std.AssumeFPS`: the exact rate of a source of constant rate.
         rife: keywords of `vsrife.RIFE`.
-        timestamps: whether `RIFE` also gets `timestamps`, the times of the source's frames.
+        timestamps: pass the times of the source's frames to `RIFE` as `timestamps`.
         timeline: of the frames that `RIFE` gets.
-        slow_motion: how many times longer the output takes than its timeline says.
+        slow_motion: duration of the output over that of its timeline.
     """
 
     source: Mapping[str, Any]
@@ -107,12 +109,12 @@ class Plan:
 
     @property
     def retimed(self) -> bool:
-        """Whether the output follows a speed ramp: nothing but the picture has a place in its time."""
+        """Whether the output follows a speed ramp, to which nothing but the picture can be mapped."""
         return "times" in self.rife
 
     @property
     def schedule(self) -> Schedule:
-        """Where the output frames lie; the same that `RIFE` will follow."""
+        """Source position of each output frame, as `RIFE` will compute it."""
         fps, frames = self.rife.get("fps"), self.timeline.frames
         starts = [self.timeline[n] for n in range(frames + 1)] if self.timestamps else None
         if self.retimed:
@@ -134,7 +136,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class OutputTimes:
-    """When the output frames are shown, in seconds of the source's clock (its start stays, the rest is stretched)."""
+    """Times of the output frames: seconds on the source's clock, stretched from the first frame on."""
 
     plan: Plan
     schedule: Schedule
@@ -145,7 +147,7 @@ class OutputTimes:
 
     @property
     def rate(self) -> Fraction | None:
-        """Of the output, where it is constant."""
+        """Frames per second; None if they vary."""
         fps = self.plan.rife.get("fps")
         if fps is not None:
             return Fraction(fps) / self.plan.slow_motion
@@ -159,7 +161,7 @@ class OutputTimes:
         return Fraction(self.plan.timeline.mean_rate * self.plan.rife["multi"] / self.plan.slow_motion)
 
     def __getitem__(self, n: int) -> Fraction:
-        """Seconds at which frame n is shown; for n = `frames` the end."""
+        """Time of frame n; for n = `frames` the end of the last."""
         timeline = self.plan.timeline
         if self.rate is not None:
             return timeline.start + n / self.rate
@@ -170,17 +172,17 @@ class OutputTimes:
 def make_plan(
     options: VideoOptions, timeline: Timeline, field_based: int = 0, source: Mapping[str, Any] = SOURCE_KEYWORDS
 ) -> Plan:
-    """How a source becomes the output.
+    """Plan the output of a source.
 
     Args:
-        options: what is wanted.
-        timeline: of the whole source, as read.
-        field_based: the prop `_FieldBased` of its first frame.
-        source: keywords of `core.bs.VideoSource` that it is read with.
+        options: what to do.
+        timeline: of the whole source.
+        field_based: prop `_FieldBased` of its first frame.
+        source: keywords of `core.bs.VideoSource` that it was read with.
 
     Raises:
         OptionError: the options contradict each other or the source's length.
-        ClipError: the source is interlaced and `deinterlace` is not asked for.
+        ClipError: the source is interlaced and `deinterlace` is False.
     """
     field_order = _field_order(options, field_based)
     if field_order is not None:
@@ -211,7 +213,7 @@ def make_plan(
 def _ramp_rate(options: VideoOptions, timeline: Timeline) -> Fraction:
     if options.multi is not None or options.slow_motion != 1:
         raise OptionError(
-            "--retime sets the speed by itself, got --multi, --exp or --slow-motion as well; leave them out"
+            "--retime sets the speed by itself, got --multi, --exp or --slow-motion as well; leave those out"
         )
     rate = timeline.rate if options.fps is None else options.fps
     if rate is None:
@@ -245,24 +247,11 @@ def _trim(options: VideoOptions, timeline: Timeline) -> tuple[int, int] | None:
     return first, end
 
 
-def build(path: str, plan: Plan, **source: Any) -> Any:
-    """The output clip of a plan: a `vs.VideoNode`.
-
-    Args:
-        path: of the file.
-        plan: made for it.
-        source: more keywords for `core.bs.VideoSource`, such as where its index is kept.
-    """
-    import vapoursynth as vs
-
-    return apply(vs.core.bs.VideoSource(path, **plan.source, **source), plan)
-
-
 def prepare(clip: Any, plan: Plan) -> Any:
-    """What `RIFE` gets: fields separated, trimmed, at its exact rate."""
+    """The clip for `RIFE`: fields separated, trimmed, at its exact rate."""
     if plan.field is not None:
         if not hasattr(clip, "bwdif"):
-            raise OptionError("--deinterlace needs a plugin that is not here, bwdif; pip install vapoursynth-bwdif")
+            raise OptionError("--deinterlace needs the plugin bwdif, got none; pip install vapoursynth-bwdif")
         clip = clip.bwdif.Bwdif(field=plan.field).std.SetFieldBased(0)
     if plan.trim is not None:
         clip = clip[plan.trim[0] : plan.trim[1]]
@@ -272,7 +261,7 @@ def prepare(clip: Any, plan: Plan) -> Any:
 
 
 def apply(clip: Any, plan: Plan, carry: Sequence[Any] = ()) -> Any:
-    """The output of a plan for the opened source; with `carry`, such as alpha, a list as `RIFE` gives it."""
+    """Run a plan on the opened source; with `carry`, such as alpha, the result is a list as from `RIFE`."""
     import vsrife
 
     extra: dict[str, Any] = {}

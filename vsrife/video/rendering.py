@@ -1,9 +1,9 @@
-"""The frames that a job makes of a source: clips, their times, and what was seen on the way."""
+"""The output clips of a source, their times, and statistics of their frames."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import vapoursynth as vs
@@ -12,19 +12,20 @@ from vsrife.errors import MediaError
 from vsrife.filters.frames import PREV
 from vsrife.timing.schedule import Schedule
 from vsrife.video.encoder import Frames
+from vsrife.video.pixel_formats import PixelFormat, convert
 from vsrife.video.plan import OutputTimes, Plan, VideoOptions, apply, make_plan, prepare
-from vsrife.video.source import Source, explained
+from vsrife.video.source import Source, media_errors
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Product:
-    """What becomes of a source.
+class RenderedClip:
+    """A source after interpolation.
 
     Attributes:
         source: the opened file.
-        plan: for it.
-        clips: the output's colours, and alpha where there is one.
-        times: of the output, on the source's clock.
+        plan: made for it.
+        clips: colour, then alpha if there is one.
+        times: of the output frames, on the source's clock.
     """
 
     source: Source
@@ -33,21 +34,26 @@ class Product:
     times: OutputTimes
 
     def frames(self, start: int, end: int) -> Iterator[Frames]:
-        """Frames of all clips together, requested ahead by the frameserver.
+        """Frames `start` up to and without `end` of all clips together, requested ahead.
 
         Raises:
             MediaError: a source frame cannot be read, or interpolation fails.
         """
-        with explained(self.source.path, "cannot be interpolated"):
+        with media_errors(self.source.path, "cannot be interpolated"):
             parts = [clip[start:end].frames(close=False) for clip in self.clips]
             yield from zip(*parts, strict=True)
 
 
-def make_product(source: Source, options: VideoOptions, *, montage: bool = False) -> Product:
-    """Plan the output of an opened source.
+def render(source: Source, options: VideoOptions, *, side_by_side: bool = False) -> RenderedClip:
+    """Interpolate an opened source.
+
+    Args:
+        source: the opened file.
+        options: what is wanted of it.
+        side_by_side: put the source's frames at the left of the output.
 
     Raises:
-        MediaError: the file ends early, and the options do not leave the end out.
+        MediaError: the file is cut short, and the options include its end.
         OptionError, ClipError: the options do not fit the source.
     """
     if source.cut_short and options.end is None:
@@ -57,56 +63,71 @@ def make_product(source: Source, options: VideoOptions, *, montage: bool = False
             f"--end {source.readable}f to use what is there"
         )
     plan = make_plan(options, source.timeline, source.field_based, source.keywords)
-    with explained(source.path, "cannot be interpolated"):
-        clips = _clips(source, plan, montage=montage)
-    return Product(source, plan, clips, plan.output_timeline())
+    with media_errors(source.path, "cannot be interpolated"):
+        clips = _clips(source, plan, side_by_side=side_by_side)
+    return RenderedClip(source, plan, clips, plan.output_timeline())
 
 
-def _clips(source: Source, plan: Plan, *, montage: bool) -> list[vs.VideoNode]:
+def _clips(source: Source, plan: Plan, *, side_by_side: bool) -> list[vs.VideoNode]:
     sources = [source.clip] if source.alpha is None else [source.clip, source.alpha]
     result = apply(source.clip, plan, sources[1:])
     clips: list[vs.VideoNode] = result if isinstance(result, list) else [result]
-    if not montage:
+    if not side_by_side:
         return clips
-    before = [_shown(prepare(clip, plan), plan.schedule) for clip in sources]
-    return [vs.core.std.StackHorizontal(pair) for pair in zip(before, clips, strict=True)]
+    lefts = [_repeated(prepare(clip, plan), plan.schedule) for clip in sources]
+    return [vs.core.std.StackHorizontal(pair) for pair in zip(lefts, clips, strict=True)]
 
 
-def _shown(clip: vs.VideoNode, schedule: Schedule) -> vs.VideoNode:
-    """The source frame that is shown at each output frame, without interpolation."""
+def _repeated(clip: vs.VideoNode, schedule: Schedule) -> vs.VideoNode:
+    """At each output frame the source frame shown at that time, without interpolation."""
     blank = clip.std.BlankClip(length=schedule.num_frames, keep=True)
     return blank.std.FrameEval(lambda n: clip[schedule[n].left], clip_src=[clip])
 
 
+def fit(rendered: RenderedClip, target: PixelFormat) -> RenderedClip:
+    """Convert the clips to a pixel format, with an alpha clip exactly if it has alpha."""
+    clips = rendered.clips
+    fitted = [convert(clips[0], target, rendered.source.props)]
+    if target.alpha:
+        grey = replace(target, family="GRAY", subsampling_w=0, subsampling_h=0, alpha=False)
+        opaque = 1 if grey.floating else 2**grey.bits - 1
+        alpha = clips[1] if len(clips) > 1 else clips[0].std.BlankClip(
+            format=grey.vapoursynth_id, color=opaque, keep=True)  # fmt: skip
+        fitted.append(convert(alpha, grey, {}))
+    return replace(rendered, clips=fitted)
+
+
 @dataclass(slots=True)
-class Seen:
-    """Counts scene changes, and source frames that equal the one before, by looking at output frames in order."""
+class FrameStats:
+    """Counts scene cuts, and source frames that equal the one before, from output frames in order."""
 
     schedule: Schedule
     cuts: int = 0
-    _repeats: int = 0
-    _before: Frames | None = None
-    _pair: int = -1  # the pair of source frames that the last steps belong to
-    _still: bool = False  # whether all of these steps changed nothing
+    _duplicates: int = 0
+    _previous: Frames | None = None
+    _pair: int = -1  # left source frame of the last steps
+    _static: bool = False  # none of the last steps changed anything
 
-    def see(self, n: int, frames: Frames) -> None:
+    def add(self, n: int, frames: Frames) -> None:
+        """Count output frame n; call in order of n."""
         self.cuts += bool(frames[0].props.get(PREV))
-        if self._before is not None:
-            pair, same = self.schedule[n - 1].left, _equal(self._before, frames)
+        if self._previous is not None:
+            pair, same = self.schedule[n - 1].left, _equal(self._previous, frames)
             if pair != self._pair:
-                self._repeats += self._still
-                self._still = same and pair < self.schedule.source_frames - 1
+                self._duplicates += self._static
+                self._static = same and pair < self.schedule.source_frames - 1
             else:
-                self._still = self._still and same
+                self._static = self._static and same
             self._pair = pair
-        self._before = frames
+        self._previous = frames
 
     @property
-    def repeats(self) -> int:
-        return self._repeats + self._still
+    def duplicates(self) -> int:
+        return self._duplicates + self._static
 
     def counts(self) -> tuple[int, int]:
-        return self.cuts, self.repeats
+        """Cuts and duplicates so far."""
+        return self.cuts, self.duplicates
 
 
 def _equal(a: Frames, b: Frames) -> bool:

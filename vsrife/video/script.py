@@ -1,4 +1,4 @@
-"""Plans as VapourSynth scripts: the text of a .vpy that makes the frames that `vsrife video` would encode."""
+"""Prints plans as VapourSynth scripts: a .vpy that makes the frames that `vsrife video` would encode."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from vsrife.errors import OptionError
 from vsrife.video.plan import Plan, VideoOptions
 from vsrife.video.source import Source
 
-# What `RIFE` does without being told, besides None and False.
+# Defaults of `RIFE` other than None and False.
 _DEFAULTS: Mapping[str, Any] = {"sc_threshold": 0.15, "scale": 1.0}
 
 _TIMED = """\
@@ -29,15 +29,15 @@ _MPV_HEAD = """\
 #
 #   {}
 #
-# mpv runs it again at every seek; the network stays loaded.
+# mpv runs it again after every seek; the network stays loaded.
 """
 
 MPV_LINE = 'vf=vapoursynth="~~/vsrife.vpy"'
-_MPV_UNKNOWN = "2  # where mpv does not know the rate"
+_MPV_UNKNOWN = "2  # used if mpv does not know the rate"
 
 
 def vapoursynth_script(source: Source, plan: Plan) -> str:
-    """The script of a plan that was made for `source`."""
+    """The text of the script that runs `plan` on `source`."""
     imports = ["from fractions import Fraction\n"] if plan.timestamps or source.timeline.rate is None else []
     parts = [
         "# Length and rate:  vspipe --info SCRIPT",
@@ -53,16 +53,16 @@ def vapoursynth_script(source: Source, plan: Plan) -> str:
 
 
 def mpv_script(options: VideoOptions) -> str:
-    """The script for mpv, which opens the file itself.
+    """The text of the script for mpv, which opens files itself.
 
     Raises:
-        OptionError: an option that a player has to carry out.
+        OptionError: an option that the player must carry out is given.
     """
     unfit = {"--start": options.start, "--end": options.end, "--deinterlace": options.deinterlace,
              "--slow-motion": options.slow_motion != 1, "--retime": options.retime}  # fmt: skip
     for name, value in unfit.items():
         if value:
-            raise OptionError(f"{name} is up to the player, got it with --mpv; leave it out and give it to mpv")
+            raise OptionError(f"{name} is up to the player, got it with --mpv; use mpv's own option")
     keywords = _keywords({**options.network, "sc_threshold": options.sc_threshold})
     lines = [_MPV_HEAD.format(MPV_LINE)]
     if options.fps is None:
@@ -123,11 +123,14 @@ def _rate(rate: Fraction) -> str:
 
 
 def _keywords(keywords: Mapping[str, Any]) -> list[str]:
-    """As in a call, without those that say what is so anyway."""
-    plain = ((name, value) for name, value in keywords.items() if value is not None and value is not False)
-    told = [(name, value) for name, value in plain if name not in _DEFAULTS or value != _DEFAULTS[name]]
-    told.sort(key=lambda item: item[0] not in ("multi", "fps"))
-    return [f"{name}={_number(value) if isinstance(value, Fraction) else repr(value)}" for name, value in told]
+    """Keywords as in a call, without those that have their default value."""
+    chosen = [
+        (name, value)
+        for name, value in keywords.items()
+        if value is not None and value is not False and (name not in _DEFAULTS or value != _DEFAULTS[name])
+    ]
+    chosen.sort(key=lambda item: item[0] not in ("multi", "fps"))
+    return [f"{name}={_number(value) if isinstance(value, Fraction) else repr(value)}" for name, value in chosen]
 
 
 def _number(value: Fraction) -> str:

@@ -1,4 +1,4 @@
-"""Opens a video file: its frames through bestsource, its exact times and what else the container says through PyAV."""
+"""Opens a video file: frames through bestsource, exact times and tags through PyAV."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from vsrife.errors import MediaError, RifeError
 from vsrife.timing.timeline import Timeline, constant, exact, measured
 from vsrife.video.plan import INTERLACED, SOURCE_KEYWORDS, UPRIGHT_KEYWORDS
 
-# Bestsource's index goes to a folder of the job; without one it is made anew each time.
-INDEX_ALWAYS, INDEX_NEVER = 2, 0
+# Bestsource's index goes to a folder of the run; without one it is made again each time.
+_INDEX_ALWAYS, _INDEX_NEVER = 2, 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -92,12 +92,8 @@ class _Scan:
 
 
 @contextmanager
-def explained(path: Path, what: str = "cannot be read") -> Iterator[None]:
-    """FFmpeg's and VapourSynth's errors about a file as ours.
-
-    Raises:
-        MediaError: names the file.
-    """
+def media_errors(path: Path, what: str = "cannot be read") -> Iterator[None]:
+    """Turn errors of FFmpeg, VapourSynth and the operating system into a `MediaError` that names the file."""
     try:
         yield
     except (av.error.FFmpegError, vs.Error, OSError) as error:
@@ -127,7 +123,7 @@ def open_source(
         raise MediaError(f"{path} is no file, got {'a folder' if path.is_dir() else 'nothing there'}; check the path")
     if not path.stat().st_size:
         raise MediaError(f"{path} is empty, got 0 bytes; copy it again")
-    with explained(path), av.open(str(path)) as container:
+    with media_errors(path), av.open(str(path)) as container:
         stream = _main_video(path, container)
         tick = exact(stream.time_base)
         rates = [exact(rate) for rate in (stream.guessed_rate, stream.average_rate, stream.base_rate) if rate]
@@ -137,7 +133,7 @@ def open_source(
         sample_aspect = exact(stream.sample_aspect_ratio or Fraction(1)) or Fraction(1)
         chroma = stream.codec_context.chroma_sample_location
     keywords = UPRIGHT_KEYWORDS if upright else SOURCE_KEYWORDS
-    with explained(path):
+    with media_errors(path):
         clip, ticks = _frames(path, track, index, keywords)
         with clip.get_frame(0) as frame:
             props = dict(frame.props)
@@ -171,9 +167,9 @@ def _main_video(path: Path, container: InputContainer) -> VideoStream:
 
 def _frames(path: Path, track: int, index: Path | None, keywords: Mapping[str, Any]) -> tuple[vs.VideoNode, list[int]]:
     """The clip and the time stamp of each frame, in ticks of the stream."""
-    keep: dict[str, Any] = {"cachemode": INDEX_NEVER}
+    keep: dict[str, Any] = {"cachemode": _INDEX_NEVER}
     if index is not None:
-        keep = {"cachemode": INDEX_ALWAYS, "cachepath": os.fspath(index)}
+        keep = {"cachemode": _INDEX_ALWAYS, "cachepath": os.fspath(index)}
     with _quiet():
         read = vs.core.bs.VideoSource(os.fspath(path), track=track, exporttimestamps=1, **keywords, **keep)
     stamps = read["timestamps"]

@@ -1,9 +1,9 @@
-"""Everything of a file but its video: tracks, chapters, attachments and tags, moved to the result's clock."""
+"""Copies audio, subtitles, covers, attachments, chapters and tags to the result, on its clock."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Protocol
 
@@ -13,106 +13,42 @@ from av.stream import Disposition, Stream
 from av.subtitles.codeccontext import SubtitleCodecContext
 from av.subtitles.stream import SubtitleStream
 
+from vsrife.timing.clock import Clock
 from vsrife.timing.timeline import exact
-from vsrife.video.audio import SlowedAudio
+from vsrife.video.audio import EncodedAudio
+from vsrife.video.containers import QUICKTIME, ContainerSpec, container_spec
 
 type Packets = list[av.Packet[Any]]
 type Warn = Callable[[str], None]
 
 TEXT_SUBTITLES = frozenset({"subrip", "srt", "ass", "ssa", "mov_text", "webvtt", "text"})
-# About the old file: the muxer writes its own, or they would be wrong.
+# Describe the source file: the muxer writes its own, or they would be wrong.
 _STALE_TAGS = frozenset({"major_brand", "minor_version", "compatible_brands", "encoder", "duration"})
 _STALE_STREAM_TAGS = frozenset({"bps", "duration", "number_of_frames", "number_of_bytes", "encoder"})
-_QUICKTIME_TAGS = frozenset({"handler_name", "vendor_id"})  # clutter elsewhere
-# What a cover is called where it is an attachment, by its codec.
+_QUICKTIME_TAGS = frozenset({"handler_name", "vendor_id"})  # without meaning elsewhere
+# File name and type of a cover as an attachment, by its codec.
 _COVERS = {"png": ("cover.png", "image/png"), "mjpeg": ("cover.jpg", "image/jpeg")}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ContainerSpec:
-    """What a container can hold besides streams that FFmpeg knows it can hold.
-
-    Attributes:
-        suffixes: file names that mean it, where FFmpeg would take another one.
-        text: encoder that text subtitles become where they cannot stay as they are; None: there is none.
-        attachments, chapters: whether it holds them.
-        options: of the muxer.
-    """
-
-    suffixes: frozenset[str] = frozenset()
-    text: str | None = None
-    attachments: bool = False
-    chapters: bool = False
-    options: Mapping[str, str] = field(default_factory=dict)
-
-
-_OTHER = ContainerSpec()
-CONTAINERS = {
-    "mp4": ContainerSpec(
-        suffixes=frozenset({".mp4", ".m4v"}), text="mov_text", chapters=True, options={"movflags": "+faststart"}
-    ),
-    "mov": ContainerSpec(text="mov_text", chapters=True, options={"movflags": "+faststart"}),
-    "matroska": ContainerSpec(text="srt", attachments=True, chapters=True),
-    "webm": ContainerSpec(text="webvtt", chapters=True),
-    "nut": ContainerSpec(chapters=True),
-}
-
-
-def container_spec(name: str) -> ContainerSpec:
-    return CONTAINERS.get(name, _OTHER)
-
-
-def container_of(suffix: str) -> str | None:
-    """The container's name for a suffix where FFmpeg's own choice will not do."""
-    return next((name for name, spec in CONTAINERS.items() if suffix.lower() in spec.suffixes), None)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Clock:
-    """From the source's time to the result's: `(t - pivot) * factor + pivot - zero`.
-
-    Attributes:
-        zero: source time that the result's clock starts at.
-        pivot: source time that slow motion starts from.
-        factor: how many times longer everything takes.
-        first, last: source times between which streams are kept; None: no bound.
-        ramp: the picture follows a speed ramp, and nothing else has a time there.
-    """
-
-    zero: Fraction
-    pivot: Fraction
-    factor: Fraction = Fraction(1)
-    first: Fraction | None = None
-    last: Fraction | None = None
-    ramp: bool = False
-
-    def __call__(self, seconds: Fraction) -> Fraction:
-        return (seconds - self.pivot) * self.factor + self.pivot - self.zero
-
-    def keeps(self, seconds: Fraction) -> bool:
-        after = self.first is None or seconds >= self.first
-        return after and (self.last is None or seconds < self.last)
-
-
 class Track(Protocol):
-    """A stream on its way."""
+    """A stream of the result that gets the packets of one of the source."""
 
     def convert(self, packet: av.Packet[Any]) -> Packets:
-        """What becomes of a packet; it may be changed."""
+        """The packets to write for a packet of the source, which may be changed in place."""
 
     def flush(self) -> Packets:
-        """What is left at the end."""
+        """The last packets."""
 
 
 @dataclass(frozen=True, slots=True)
-class Copied:
-    """Packets as they are, at other times."""
+class CopiedStream:
+    """Packets with their data unchanged, at other times."""
 
     stream: Stream
     clock: Clock
 
-    def _shown(self, begin: Fraction, lasts: Fraction) -> tuple[Fraction, Fraction]:
-        """What lies in the part of a text's time: it may be shown when the part begins, and ends with it."""
+    def _clipped(self, begin: Fraction, lasts: Fraction) -> tuple[Fraction, Fraction]:
+        """Start and duration of a subtitle within the part that is kept."""
         end, first, last = begin + lasts, self.clock.first, self.clock.last
         if first is not None and begin < first < end:
             begin = first
@@ -125,7 +61,7 @@ class Copied:
             return []
         begin, lasts = pts * tick, (packet.duration or 0) * tick
         if self.stream.type == "subtitle":
-            begin, lasts = self._shown(begin, lasts)
+            begin, lasts = self._clipped(begin, lasts)
         if not self.clock.keeps(begin):
             return []
         dts = begin if packet.dts is None or begin != pts * tick else packet.dts * tick
@@ -140,7 +76,7 @@ class Copied:
 
 @dataclass(frozen=True, slots=True)
 class Cover:
-    """The one packet of a picture that belongs to no time."""
+    """The single packet of a picture without a time."""
 
     stream: Stream
 
@@ -154,11 +90,11 @@ class Cover:
 
 
 @dataclass(frozen=True, slots=True)
-class Rewritten:
+class ConvertedText:
     """Text subtitles in another format."""
 
     stream: Stream
-    copied: Copied
+    copied: CopiedStream
 
     def convert(self, packet: av.Packet[Any]) -> Packets:
         source, target = packet.stream.codec_context, self.stream.codec_context
@@ -181,14 +117,14 @@ class Rewritten:
 
 @dataclass(frozen=True, slots=True)
 class Remuxer:
-    """Puts the other streams of a source into a container.
+    """Copies the other streams of a source to a container.
 
     Attributes:
-        source, target: opened.
-        video: index of the stream that is replaced.
-        clock: from one to the other.
-        stretch_audio: slow the sound down with the picture; else slow motion has none.
-        warn: told of everything that cannot be kept.
+        source, target: opened containers.
+        video: index of the video stream, which is not copied.
+        clock: from the source's time to the target's.
+        stretch_audio: slow the sound down with the picture; otherwise slow motion has none.
+        warn: takes a message about everything that cannot be kept.
     """
 
     source: InputContainer
@@ -199,7 +135,7 @@ class Remuxer:
     warn: Warn
 
     def add_tracks(self) -> dict[int, Track]:
-        """A track for each stream that is kept, by its index in the source."""
+        """Add a track for each stream that can be kept; returns them by index in the source."""
         tracks = {}
         for stream in self.source.streams:
             if stream.index != self.video and (track := self._add(stream)) is not None:
@@ -207,7 +143,7 @@ class Remuxer:
         return tracks
 
     def add_tags(self) -> None:
-        """Title and the like, and chapters."""
+        """Copy the container's tags and chapters."""
         tags = self.source.metadata
         self.target.metadata.update({key: value for key, value in tags.items() if key.lower() not in _STALE_TAGS})
         chapters = [chapter for entry in self.source.chapters() if (chapter := self._moved(entry))]
@@ -219,7 +155,7 @@ class Remuxer:
             self.target.set_chapters(chapters)
 
     def packets(self, tracks: Mapping[int, Track]) -> Iterator[av.Packet[Any]]:
-        """The packets of all tracks, about in the order of time."""
+        """The packets of all tracks, roughly in order of time."""
         streams = [stream for stream in self.source.streams if stream.index in tracks and stream.type != "attachment"]
         if not streams:
             return
@@ -234,7 +170,7 @@ class Remuxer:
         return container_spec(self.target.format.name)
 
     def _moved(self, chapter: Any) -> Any:
-        """A chapter in the result's time; None outside of the part."""
+        """A chapter on the result's clock; None outside the part that is kept."""
         tick = exact(chapter["time_base"])
         start, end = chapter["start"] * tick, chapter["end"] * tick
         if self.clock.first is not None:
@@ -250,7 +186,7 @@ class Remuxer:
         add = {"audio": self._add_audio, "subtitle": self._add_subtitles, "attachment": self._add_attachment}
         if stream.disposition & Disposition.attached_pic:
             return self._add_cover(stream)
-        if self._is_kept_otherwise(stream):
+        if self._is_remade(stream):
             return None
         if self.clock.ramp and stream.type in ("audio", "subtitle"):
             self.warn(f"{_named(stream)} left out of the speed ramp; add it afterwards")
@@ -260,11 +196,11 @@ class Remuxer:
         self.warn(f"{_named(stream)} left out, only the first video track and sound, text and files are kept")
         return None
 
-    def _is_kept_otherwise(self, stream: Stream) -> bool:
-        """Chapters and time code are tracks in QuickTime, which its muxer makes anew."""
+    def _is_remade(self, stream: Stream) -> bool:
+        """Whether the stream is a QuickTime track of chapters or time code, which the muxer makes itself."""
         if stream.type != "data":
             return False
-        quicktime = self.target.format.name in ("mp4", "mov")
+        quicktime = self.target.format.name in QUICKTIME
         chapters = stream.name == "bin_data" and bool(self.source.chapters())
         return chapters or (quicktime and "timecode" in stream.metadata)
 
@@ -280,7 +216,7 @@ class Remuxer:
         return Cover(copy.stream)
 
     def _cover(self, stream: Stream) -> bytes:
-        """The picture, read apart: a file's head wants it before its first packet."""
+        """The picture, read through a second handle because the header needs it before the first packet."""
         with av.open(self.source.name) as again:
             return bytes(next(again.demux(again.streams[stream.index])))
 
@@ -294,21 +230,21 @@ class Remuxer:
 
     def _add_encoded(self, stream: Stream) -> Track | None:
         assert isinstance(stream, av.AudioStream)
-        slowed = SlowedAudio.add(stream, self.target, self.clock)
-        if slowed is None:
+        encoded = EncodedAudio.add(stream, self.target, self.clock)
+        if encoded is None:
             self.warn(f"{_named(stream)} left out, {self.target.format.name} cannot hold it; .mkv can")
             return None
         if self.clock.factor == 1:
             name = self.target.format.name
-            self.warn(f"{_named(stream)} becomes {slowed.stream.codec_context.name}, {name} cannot hold it as it is")
-        describe(slowed.stream, stream)
-        return slowed
+            self.warn(f"{_named(stream)} becomes {encoded.stream.codec_context.name}, {name} cannot hold it as it is")
+        copy_description(encoded.stream, stream)
+        return encoded
 
     def _add_subtitles(self, stream: Stream) -> Track | None:
         copy = self._add_copy(stream)
         if copy is not None:
             return copy
-        codec, text = stream.codec_context.name, self._spec.text
+        codec, text = stream.codec_context.name, self._spec.text_codec
         if codec not in TEXT_SUBTITLES or text is None:
             self.warn(f"{_named(stream)} left out, {self.target.format.name} cannot hold it; .mkv can")
             return None
@@ -318,25 +254,25 @@ class Remuxer:
         written.codec_context.subtitle_header = stream.codec_context.subtitle_header or _ASS_HEADER
         written.time_base = stream.time_base
         written.codec_context.time_base = stream.time_base
-        describe(written, stream)
+        copy_description(written, stream)
         if codec in ("ass", "ssa"):
             self.warn(f"{_named(stream)} becomes plain {text}, {self.target.format.name} holds no styles; .mkv does")
-        return Rewritten(written, Copied(written, self.clock))
+        return ConvertedText(written, CopiedStream(written, self.clock))
 
     def _add_attachment(self, stream: Stream) -> Track | None:
         if not self._spec.attachments:
             self.warn(f"{_named(stream)} left out, {self.target.format.name} holds no files; .mkv does")
             return None
-        return Copied(self.target.add_stream_from_template(stream), self.clock)
+        return CopiedStream(self.target.add_stream_from_template(stream), self.clock)
 
-    def _add_copy(self, stream: Stream) -> Copied | None:
+    def _add_copy(self, stream: Stream) -> CopiedStream | None:
         """None where the container cannot hold it."""
         try:
             copy = self.target.add_stream_from_template(stream, opaque=True)
         except ValueError:
             return None
-        describe(copy, stream)
-        return Copied(copy, self.clock)
+        copy_description(copy, stream)
+        return CopiedStream(copy, self.clock)
 
 
 _ASS_HEADER = b"""[Script Info]
@@ -353,9 +289,9 @@ Format: Layer, Start, End, Style, Name, MarginL, MarginR, MarginV, Effect, Text
 """
 
 
-def describe(target: Stream, source: Stream) -> None:
-    """Copy a stream's tags, such as its language, and its disposition."""
-    quicktime = target.container.format.name in ("mp4", "mov")
+def copy_description(target: Stream, source: Stream) -> None:
+    """Copy a stream's tags, such as its language, and its disposition flags."""
+    quicktime = target.container.format.name in QUICKTIME
     dropped = frozenset() if quicktime else _QUICKTIME_TAGS
     tags = {key: value for key, value in source.metadata.items() if not _is_stale(key) and key.lower() not in dropped}
     target.metadata.update(tags)
@@ -363,7 +299,7 @@ def describe(target: Stream, source: Stream) -> None:
 
 
 def _is_stale(tag: str) -> bool:
-    """Matroska's statistics, also those with a language such as BPS-eng."""
+    """Whether a tag describes the source's packets: Matroska's statistics, also with a language such as BPS-eng."""
     tag = tag.lower()
     return tag.partition("-")[0] in _STALE_STREAM_TAGS or tag.startswith("_statistics")
 

@@ -1,40 +1,29 @@
-"""`vsrife video`: when frames are shown and sound is heard.
+"""Times of frames and audio in the result.
 
-New frames are mixed instead of computed: a flat frame's grey then tells which source time it shows.
+New frames are mixed instead of computed: the grey of a flat frame tells which source time it shows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tests.clips import linear_engine
+from tests import media_clips
 from tests.media_clips import HEIGHT, WIDTH, Programs, write_greys
-from vsrife.cli import main
-from vsrife.errors import OptionError
-from vsrife.timing.timeline import constant, measured
-from vsrife.video.plan import Mark, VideoOptions, make_plan, parse_mark
+
+pytestmark = pytest.mark.usefixtures("mixed_frames")
+
 
 MILLISECOND = Fraction(1, 1000)
 
 
-@pytest.fixture(scope="module")
-def programs(ffmpeg: str, ffprobe: str) -> Programs:
-    return Programs(ffmpeg, ffprobe)
-
-
-@pytest.fixture(autouse=True)
-def _mixing() -> Iterator[None]:
-    with linear_engine():
-        yield
-
-
 def video(*arguments: str | Path) -> None:
-    assert main(["video", "--quiet", *map(str, arguments), "--sc-threshold", "1"]) == 0
+    """Run the command without cuts."""
+    assert media_clips.video(*arguments, "--sc-threshold", "1") == 0
 
 
 def triangle(count: int, step: int = 3) -> list[int]:
@@ -50,9 +39,6 @@ def assert_frames_show_their_time(
     shown = [float(time) for time in programs.times(path)]
     expected = np.interp(shown, [float(time) for time in times[: len(levels)]], levels)
     assert programs.greys(path) == pytest.approx(list(expected), abs=within)
-
-
-# --- ten minutes ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
@@ -105,9 +91,6 @@ def test_ten_minutes_of_a_phones_variable_rate_stay_in_sync(
         assert shown == exact
         assert programs.end(output) == times[-1]
     assert_frames_show_their_time(programs, output, times, levels)
-
-
-# --- sound ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -187,41 +170,3 @@ def test_a_rate_may_be_given_instead_of_the_files_times(tmp_path: Path, programs
     write_greys(source, triangle(5), [0, 10, 200, 201, 330, 400], MILLISECOND)
     video(source, output, "--rate", "23.976")
     assert programs.times(output) == [n * Fraction(1001, 48000) for n in range(10)]
-
-
-# --- arithmetic -------------------------------------------------------------------------------------------------------
-
-
-def test_rounded_stamps_are_recognised_as_a_constant_rate() -> None:
-    rate = Fraction(24000, 1001)
-    stamps = [21 + round(n / rate * 1000) for n in range(1000)]
-    timeline = measured(stamps, MILLISECOND, 42, [Fraction(24), rate])
-    assert timeline.rate == rate
-    assert timeline[999] == Fraction(21, 1000) + 999 / rate
-    stamps[500] += 3  # a real jitter
-    assert measured(stamps, MILLISECOND, 42, [rate]).rate is None
-
-
-def test_marks_choose_the_frame_that_is_shown_then() -> None:
-    timeline = measured([0, 100, 133, 233], MILLISECOND, 30, [])
-    assert [Mark(seconds=Fraction(text)).frame_in(timeline) for text in ("0", "0.1", "0.101", "0.2", "1")] == [
-        0, 1, 2, 3, 4
-    ]  # fmt: skip
-    moved = constant(10, Fraction(25), Fraction(3))  # times on the command line count from the first frame
-    assert [parse_mark("--start", text).frame_in(moved) for text in ("0", "0.04", "0.05", "99f", "7f")] == [
-        0, 1, 2, 10, 7
-    ]  # fmt: skip
-    assert parse_mark("--end", "01:02:03.5").seconds == Fraction(7447, 2)
-
-
-def test_times_that_go_back_are_refused() -> None:
-    with pytest.raises(OptionError, match="frame 2 is shown no later than the frame before"):
-        measured([0, 40, 40, 80], MILLISECOND, None, [])
-
-
-def test_slow_motion_and_rate_together() -> None:
-    """Four times slower at 60 frames a second needs 240 frames for each source second."""
-    options = VideoOptions(fps=Fraction(60), slow_motion=Fraction(4))
-    times = make_plan(options, constant(24, Fraction(24), Fraction(1))).output_timeline()
-    assert times.frames == 240
-    assert [times[n] for n in (0, 1, 240)] == [1, 1 + Fraction(1, 60), 5]
