@@ -12,6 +12,7 @@ from fractions import Fraction
 from typing import Any
 
 from vsrife.errors import ClipError, OptionError
+from vsrife.timing.parsing import ramp
 from vsrife.timing.schedule import Schedule, by_factor, by_timestamps
 from vsrife.timing.timeline import Timeline
 
@@ -118,8 +119,6 @@ class Plan:
         fps, frames = self.rife.get("fps"), self.timeline.frames
         starts = [self.timeline[n] for n in range(frames + 1)] if self.timestamps else None
         if self.retimed:
-            from vsrife.timing.parsing import ramp
-
             assert fps is not None
             return ramp(self.rife["times"], "seconds", frames, self.timeline.rate, starts, fps)
         if starts is not None:
@@ -262,7 +261,7 @@ def prepare(clip: Any, plan: Plan) -> Any:
 
 def apply(clip: Any, plan: Plan, carry: Sequence[Any] = ()) -> Any:
     """Run a plan on the opened source; with `carry`, such as alpha, the result is a list as from `RIFE`."""
-    import vsrife
+    import vsrife  # here: it imports torch, which `vsrife script` does without
 
     extra: dict[str, Any] = {}
     if plan.timestamps:
