@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.measure import ROOT, Size
-from vsrife.checkpoints.weights import load_weights
+from vsrife.checkpoints.loading import load_model
 from vsrife.engine.formats import Colorimetry, PictureFormat
 from vsrife.engine.sources import InputFrame
 from vsrife.networks.catalogue import MODELS, Layout
@@ -49,7 +49,7 @@ def weights_of(model: str) -> Weights:
     """Of a published version, or of `BUNDLED`."""
     if model != BUNDLED:
         return MODELS[model].layout, made_weights(model)
-    weights = load_weights(None)
+    weights = load_model(None)
     return weights.layout, weights.tensors
 
 

@@ -12,14 +12,14 @@ import torch
 from numpy.typing import NDArray
 
 import vsrife
-from vsrife.checkpoints.weights import load_weights
+from vsrife.checkpoints.loading import load_model
 from vsrife.engine.engine import Engine
 from vsrife.engine.formats import Colorimetry, PictureFormat
 from vsrife.engine.loaded import NetworkOptions, network
 from vsrife.engine.sources import InputFrame
 from vsrife.errors import DeviceError, OptionError
 from vsrife.networks import pyramid
-from vsrife.networks.catalogue import DEFAULT_WEIGHTS
+from vsrife.networks.catalogue import BUNDLED_FILE
 from vsrife.networks.fold import FoldedNet
 from vsrife.networks.ifnet import IFNet
 
@@ -76,8 +76,8 @@ def test_motion_is_found(dtype: str) -> None:
 
 def test_float32_is_the_published_forward() -> None:
     a, b = pair("float32")
-    weights = load_weights(None)
-    assert weights.path.name == DEFAULT_WEIGHTS
+    weights = load_model(None)
+    assert weights.path.name == BUNDLED_FILE
     net = IFNet(weights.layout)
     net.load_state_dict(weights.tensors)
     frames = (torch.from_numpy(p.transpose(2, 0, 1).copy())[None] for p in (a, b))

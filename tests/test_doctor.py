@@ -14,9 +14,9 @@ import vapoursynth as vs
 
 import vsrife
 from vsrife import doctor
-from vsrife.checkpoints import weights
+from vsrife.checkpoints import finding
 from vsrife.cli import main
-from vsrife.networks.catalogue import DEFAULT_WEIGHTS
+from vsrife.networks.catalogue import BUNDLED_DEFAULT, BUNDLED_FILE
 from vsrife.ops.cpu import int8
 
 
@@ -54,7 +54,7 @@ def test_the_report_tells_what_is_here(capsys: pytest.CaptureFixture[str]) -> No
     assert f"R{vs.core.core_version.release_major}" in sections["VapourSynth"]["core"]
     assert "bs " in sections["VapourSynth"]["plugins"]
     assert "x264" in sections["FFmpeg"]["codecs"]
-    assert sections["models"][f"{Path(DEFAULT_WEIGHTS).stem} (default)"].startswith("good, L")
+    assert sections["models"][f"{BUNDLED_DEFAULT} (default)"].startswith("good, L")
     assert sections["self-test"]["result"].startswith("good")
     assert "ms a pair" in sections["benchmark"]["64x48"]
     assert "frames/s" in sections["benchmark"]["64x48"]
@@ -85,10 +85,9 @@ def test_a_broken_installation_is_not_usable(
 ) -> None:
     package = tmp_path / "package"
     package.mkdir()
-    data = (weights.package_directory() / DEFAULT_WEIGHTS).read_bytes()
-    (package / DEFAULT_WEIGHTS).write_bytes(data[: len(data) // 2])
-    for module in ("weights", "installed"):
-        monkeypatch.setattr(f"vsrife.checkpoints.{module}.package_directory", lambda: package)
+    data = (finding.package_directory() / BUNDLED_FILE).read_bytes()
+    (package / BUNDLED_FILE).write_bytes(data[: len(data) // 2])
+    monkeypatch.setattr(finding, "package_directory", lambda: package)
     found = report(capsys, code=1)
     assert found["problems"][0]["fatal"]
     assert "is damaged" in found["problems"][0]["text"]

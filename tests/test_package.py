@@ -18,7 +18,7 @@ from packaging.utils import canonicalize_name
 
 import vsrife
 from vsrife.cli import main
-from vsrife.networks.catalogue import DEFAULT_WEIGHTS
+from vsrife.networks.catalogue import BUNDLED_DEFAULT, BUNDLED_FILE
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -85,8 +85,8 @@ def environment(tmp_path: Path) -> Path:
 def test_wheel_holds_the_weights_and_types_and_no_tests(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         sizes = {info.filename: info.file_size for info in archive.infolist()}
-    weights = ROOT / "models" / DEFAULT_WEIGHTS
-    assert sizes[f"vsrife/models/{DEFAULT_WEIGHTS}"] == weights.stat().st_size
+    weights = ROOT / "models" / BUNDLED_FILE
+    assert sizes[f"vsrife/models/{BUNDLED_FILE}"] == weights.stat().st_size
     assert {"vsrife/py.typed", f"vsrife/models/{weights.stem}.md", "vsrife/models/ATTRIBUTION.md"} <= sizes.keys()
     sources = {f"vsrife/{path.relative_to(ROOT / 'vsrife')}" for path in (ROOT / "vsrife").rglob("*.py")}
     assert {name for name in sizes if name.endswith(".py")} == sources
@@ -104,7 +104,7 @@ def test_wheel_interpolates_in_an_empty_environment(wheel: Path, environment: Pa
     run(environment / "pip", "install", "--quiet", wheel)
     run(environment / "python", "-c", INTERPOLATE)
     (default,) = (row for row in json.loads(run(environment / "vsrife", "models", "list", "--json")) if row["default"])
-    assert (default["name"], default["licence"]) == (Path(DEFAULT_WEIGHTS).stem, "CC-BY 4.0")
+    assert (default["name"], default["licence"]) == (BUNDLED_DEFAULT, "CC-BY 4.0")
     assert Path(default["path"]).is_relative_to(environment.parent)
     assert run(environment / "vsrife", "models", "verify", "default").startswith(f"{default['name']}: good")
 

@@ -71,9 +71,9 @@ def read_initial_weights(path: Path) -> dict[str, Tensor]:
     """
     if path.name in (CHECKPOINT_FILE, CARRIED_FILE):
         return {name: tensor.float() for name, tensor in load_checkpoint(path)["ema"].items()}
-    from vsrife.checkpoints.weights import read_weights
+    from vsrife.checkpoints.loading import read_ifnet
 
-    return dict(read_weights(path).tensors)
+    return dict(read_ifnet(path).tensors)
 
 
 def export_weights(tensors: Mapping[str, Tensor], path: Path) -> None:

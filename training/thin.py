@@ -24,7 +24,7 @@ from training.prepare import Preparation
 from training.samples import Mix, Sampler
 from training.synthetic import Motion
 from training.trainer import find_layout
-from vsrife.checkpoints.weights import recognise_layout
+from vsrife.checkpoints.recognition import recognise
 from vsrife.errors import OptionError
 from vsrife.networks.catalogue import BODY_LAYERS, Layout
 from vsrife.networks.ifnet import IFNet
@@ -126,7 +126,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def work() -> None:
         state = {name: tensor.float() for name, tensor in read_initial_weights(arguments.big).items()}
-        big, small = recognise_layout(state, arguments.big), find_layout(arguments.spec)
+        shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
+        big, small = recognise(shapes, arguments.big), find_layout(arguments.spec)
         export_weights(thin(state, big, small, open_pack(arguments.pack)), arguments.out)
 
     return exit_code(work)

@@ -293,7 +293,7 @@ def models(problems: list[Problem]) -> Rows:
 
 
 def folders(problems: list[Problem]) -> Rows:
-    from vsrife.checkpoints.weights import model_directory, package_directory
+    from vsrife.checkpoints.finding import model_directory, package_directory
 
     models = model_directory()
     if models.exists() and not os.access(models, os.W_OK):

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from tests.clips import panned, psnr_db
 from vsrife.checkpoints.export import export_onnx
-from vsrife.checkpoints.weights import Weights, load_weights
+from vsrife.checkpoints.loading import IFNetWeights, load_model
 from vsrife.cli import main
 from vsrife.networks.catalogue import LAYOUTS, Layout
 from vsrife.networks.ifnet import IFNet
@@ -34,9 +34,9 @@ def random_net(layout: Layout) -> IFNet:
     return net
 
 
-def weights_of(net: IFNet) -> Weights:
+def weights_of(net: IFNet) -> IFNetWeights:
     tensors = {name: tensor.detach() for name, tensor in net.state_dict().items()}
-    return Weights(name="random", path=Path("random.pkl"), layout=net.layout, tensors=tensors, sha256="0" * 64)
+    return IFNetWeights(name="random", path=Path("random.pkl"), layout=net.layout, tensors=tensors, sha256="0" * 64)
 
 
 def pair(width: int, height: int, batch: int = 1) -> tuple[Array, Array]:
@@ -106,7 +106,7 @@ def test_a_command_exports_the_bundled_model(tmp_path: Path, capsys: pytest.Capt
     assert capsys.readouterr().out == f"{path}\n{half}\n"
     assert half.stat().st_size < 0.55 * path.stat().st_size
 
-    weights = load_weights()
+    weights = load_model()
     net = IFNet(weights.layout).eval()
     net.load_state_dict(dict(weights.tensors))
     a, b = pair(96, 80)
@@ -123,7 +123,7 @@ def test_a_command_exports_the_bundled_model(tmp_path: Path, capsys: pytest.Capt
 def test_safetensors_come_back_as_a_model(precision: str, dtype: str, tmp_path: Path) -> None:
     path = tmp_path / "out.safetensors"
     assert main(["models", "export", "default", str(path), "--precision", precision]) == 0
-    before, after = load_weights(), load_weights(path)
+    before, after = load_model(), load_model(path)
     assert after.layout == before.layout
     assert all(torch.equal(after.tensors[name], tensor) for name, tensor in before.tensors.items())  # stored as fp16
     with safetensors.safe_open(path, framework="numpy") as file:
@@ -138,7 +138,7 @@ def test_an_existing_file_is_kept(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "out.safetensors exists already; replace it with --overwrite" in capsys.readouterr().err
     assert path.read_text() == "mine"
     assert main(["models", "export", "default", str(path), "--overwrite"]) == 0
-    assert load_weights(path)
+    assert load_model(path)
 
 
 @pytest.mark.parametrize(

@@ -14,11 +14,10 @@ import torch
 from torch import Tensor
 
 from tests.checkpoints.test_ncnn import Writer
-from vsrife.checkpoints import weights
+from vsrife.checkpoints import finding
 from vsrife.checkpoints.loading import load_model
-from vsrife.checkpoints.weights import load_weights
 from vsrife.cli import main
-from vsrife.networks.catalogue import DEFAULT_WEIGHTS, LAYOUTS, LEGACY_MODELS
+from vsrife.networks.catalogue import BUNDLED_DEFAULT, BUNDLED_FILE, LAYOUTS, LEGACY_MODELS
 from vsrife.networks.legacy import tensor_shapes
 
 SMALL = LAYOUTS["L10"]  # 4.15.lite and two more
@@ -28,13 +27,12 @@ PUBLISHED = "flownet_v4.15.lite.pkl"
 @pytest.fixture(autouse=True)
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty directory of the user's, and a package with a copy of the bundled weights."""
-    bundled = weights.package_directory()
+    bundled = finding.package_directory()
     package = tmp_path / "package"
     package.mkdir()
-    for name in (DEFAULT_WEIGHTS, "ATTRIBUTION.md"):
+    for name in (BUNDLED_FILE, "ATTRIBUTION.md"):
         shutil.copy(bundled / name, package)
-    for module in ("weights", "installed"):
-        monkeypatch.setattr(f"vsrife.checkpoints.{module}.package_directory", lambda: package)
+    monkeypatch.setattr(finding, "package_directory", lambda: package)
     monkeypatch.setenv("VSRIFE_MODEL_DIR", str(tmp_path / "store"))
     return tmp_path / "store"
 
@@ -88,7 +86,7 @@ def test_what_is_imported_is_accepted_as_a_model(
     assert (store / stored).read_bytes() == file.read_bytes()
     sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
     assert (store / f"{stored}.sha256").read_text() == f"{sha256}  {stored}\n"
-    assert load_weights(model).path == store / stored
+    assert load_model(model).path == store / stored
 
 
 def test_a_folder_is_taken_by_its_network(tmp_path: Path) -> None:
@@ -96,7 +94,7 @@ def test_a_folder_is_taken_by_its_network(tmp_path: Path) -> None:
     saved(folder / "flownet.pkl")
     (folder / "RIFE_HDv3.py").write_text("a script of the release")
     assert main(["models", "import", str(folder.parent), "--name", "mine"]) == 0
-    assert load_weights("mine").sha256 == hashlib.sha256((folder / "flownet.pkl").read_bytes()).hexdigest()
+    assert load_model("mine").sha256 == hashlib.sha256((folder / "flownet.pkl").read_bytes()).hexdigest()
 
 
 def test_a_model_of_several_files_becomes_one(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -128,7 +126,7 @@ def test_a_pair_of_ncnn_becomes_a_version(given: str, store: Path, tmp_path: Pat
     folder = Writer(SMALL, values).write(tmp_path / "rife-v4.15-lite")
     assert main(["models", "import", str(folder / given)]) == 0
     assert files(store) == ["flownet_v4.15.lite.safetensors", "flownet_v4.15.lite.safetensors.sha256"]
-    loaded = load_weights("4.15.lite")
+    loaded = load_model("4.15.lite")
     assert all(torch.equal(loaded.tensors[name], tensor) for name, tensor in values.items())
 
 
@@ -150,11 +148,11 @@ def test_replacing_needs_force_and_leaves_one_file(
     assert main(["models", "import", str(first)]) == main(["models", "import", str(first)]) == 0
     assert main(["models", "import", str(second)]) == 1
     assert f"{store / 'mine.pkl'} is here already, got another file; replace it with --force" in capsys.readouterr().err
-    assert load_weights("mine").path == store / "mine.pkl"
+    assert load_model("mine").path == store / "mine.pkl"
 
     assert main(["models", "import", str(second), "--force"]) == 0
     assert files(store) == ["mine.safetensors", "mine.safetensors.sha256"]
-    assert load_weights("mine").sha256 == hashlib.sha256(second.read_bytes()).hexdigest()
+    assert load_model("mine").sha256 == hashlib.sha256(second.read_bytes()).hexdigest()
 
 
 @pytest.mark.parametrize(
@@ -164,7 +162,7 @@ def test_replacing_needs_force_and_leaves_one_file(
         ("mine.pkl", ("--name", "../mine"), 2, r"the name must be a version or letters.* got '\.\./mine'"),
         ("mine.pkl", ("--name", "mine.pkl"), 2, r"the name must be .* got 'mine\.pkl'"),
         ("mine.pkl", ("--name", "default"), 2, r"the name must be .* got 'default'"),
-        ("mine.pkl", ("--name", Path(DEFAULT_WEIGHTS).stem), 2, r"the name of a bundled model cannot be taken"),
+        ("mine.pkl", ("--name", BUNDLED_DEFAULT), 2, r"the name of a bundled model cannot be taken"),
         ("flownet_v4.26.pkl", (), 1, r"is not 4\.26, got the layout of 4\.15\.lite"),
         ("nothing here.pkl", (), 1, r"nothing here\.pkl does not exist"),
         ("folder", (), 1, r"folder must hold one model, got no weights file"),
@@ -215,8 +213,8 @@ def test_everything_here_is_verified(store: Path, tmp_path: Path, capsys: pytest
     capsys.readouterr()
     assert main(["models", "verify"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split(":")[0] for line in lines] == [Path(DEFAULT_WEIGHTS).stem, "4.15.lite", "mine"]
-    assert lines[2].endswith(f"good, L10, SHA-256 {load_weights('mine').sha256}")
+    assert [line.split(":")[0] for line in lines] == [BUNDLED_DEFAULT, "4.15.lite", "mine"]
+    assert lines[2].endswith(f"good, L10, SHA-256 {load_model('mine').sha256}")
 
 
 def test_what_does_not_verify_is_named_and_fails(
@@ -234,12 +232,12 @@ def test_what_does_not_verify_is_named_and_fails(
 
     assert main(["models", "verify", "--json"]) == 1
     results = {result["name"]: result for result in json.loads(capsys.readouterr().out)}
-    assert [name for name, result in results.items() if result["ok"]] == [Path(DEFAULT_WEIGHTS).stem, "4.15.lite"]
+    assert [name for name, result in results.items() if result["ok"]] == [BUNDLED_DEFAULT, "4.15.lite"]
     assert "is damaged" in results["mine"]["error"]
 
 
 def test_a_bundled_model_must_be_the_released_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = tmp_path / "package" / DEFAULT_WEIGHTS
+    path = tmp_path / "package" / BUNDLED_FILE
     values = safetensors.torch.load_file(path)
     values["block0.conv0.0.0.bias"][0] += 1
     safetensors.torch.save_file(values, path)
@@ -264,4 +262,4 @@ def test_remove_deletes_file_and_record(store: Path, tmp_path: Path, capsys: pyt
 def test_bundled_models_stay(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["models", "remove", "default"]) == 2
     assert "only downloaded and imported models can be removed" in capsys.readouterr().err
-    assert (tmp_path / "package" / DEFAULT_WEIGHTS).is_file()
+    assert (tmp_path / "package" / BUNDLED_FILE).is_file()

@@ -18,10 +18,13 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from vsrife.checkpoints import weights
-from vsrife.checkpoints.weights import find_weights, load_weights, read_tensors, recognise_layout, sidecar_path
+from vsrife.checkpoints import finding, reading
+from vsrife.checkpoints.finding import find_weights, sidecar_path
+from vsrife.checkpoints.loading import load_model
+from vsrife.checkpoints.reading import read_file
+from vsrife.checkpoints.recognition import recognise
 from vsrife.errors import OptionError, WeightsError
-from vsrife.networks.catalogue import DEFAULT_WEIGHTS, LAYOUTS, MODELS, Layout
+from vsrife.networks.catalogue import BUNDLED_FILE, LAYOUTS, MODELS, Layout
 
 SMALL = LAYOUTS["L10"]  # 4.15.lite and two more
 
@@ -32,7 +35,7 @@ def directories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, 
     package, cache = tmp_path / "package", tmp_path / "cache"
     package.mkdir()
     cache.mkdir()
-    monkeypatch.setattr(weights, "package_directory", lambda: package)
+    monkeypatch.setattr(finding, "package_directory", lambda: package)
     monkeypatch.setenv("VSRIFE_MODEL_DIR", str(cache))
     return package, cache
 
@@ -58,8 +61,8 @@ def test_every_layout_loads_from_names_and_shapes_alone(
     stored |= {f"module.{name}": torch.ones(2) for name in extras}
     path = save(stored, tmp_path / "any name.pkl")
 
-    with caplog.at_level(logging.DEBUG, logger="vsrife.checkpoints.weights"):
-        loaded = load_weights(path)
+    with caplog.at_level(logging.DEBUG, logger="vsrife.checkpoints.recognition"):
+        loaded = load_model(path)
 
     assert loaded.layout == layout
     assert loaded.name == "any name"
@@ -84,22 +87,22 @@ def test_formats_and_precisions(
 ) -> None:
     path = tmp_path / name
     write(filled(SMALL, 0.25, dtype), path)
-    loaded = load_weights(str(path))
+    loaded = load_model(str(path))
     assert loaded.layout == SMALL
     assert all(tensor.dtype == torch.float32 and bool((tensor == 0.25).all()) for tensor in loaded.tensors.values())
 
 
 def test_values_keep_their_names(tmp_path: Path) -> None:
     tensors = {name: torch.full(shape, i / 256) for i, (name, shape) in enumerate(SMALL.tensor_shapes().items())}
-    loaded = load_weights(save(tensors, tmp_path / "a.pkl"))
+    loaded = load_model(save(tensors, tmp_path / "a.pkl"))
     for name, tensor in tensors.items():
         assert torch.equal(loaded.tensors[name], tensor)
 
 
 def test_bundled_weights_load_and_are_what_nothing_and_default_mean(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
-    loaded = load_weights()
-    assert loaded.path.name == DEFAULT_WEIGHTS
+    loaded = load_model()
+    assert loaded.path.name == BUNDLED_FILE
     assert loaded.layout is MODELS["4.25"].layout
     assert find_weights("default") == find_weights(None) == loaded.path
 
@@ -113,19 +116,19 @@ def test_package_comes_before_the_users_directory(directories: tuple[Path, Path]
     assert find_weights("4.17.lite") == second
     first = save(filled(SMALL, 1), package / "flownet_v4.17.lite.pkl")
     assert find_weights("4.17.lite") == first
-    assert load_weights(second).tensors["block0.conv0.0.0.bias"][0] == 2  # a path is that file
+    assert load_model(second).tensors["block0.conv0.0.0.bias"][0] == 2  # a path is that file
 
 
 @pytest.mark.parametrize("model", ["4.15.lite", "v4.15.lite", " V4.15.Lite "])
 def test_spellings_of_a_version(model: str, directories: tuple[Path, Path]) -> None:
     path = save(filled(SMALL), directories[1] / "flownet_v4.15.lite.pkl")
     assert find_weights(model) == path
-    assert load_weights(model).name == "4.15.lite"
+    assert load_model(model).name == "4.15.lite"
 
 
 def test_a_missing_version_names_the_places_and_the_command(directories: tuple[Path, Path]) -> None:
     with pytest.raises(WeightsError) as caught:
-        load_weights("4.25.lite")
+        load_model("4.25.lite")
     text = str(caught.value)
     assert all(str(directory) in text for directory in directories)
     assert text.endswith("run: python -m vsrife models download 4.25.lite")
@@ -135,7 +138,7 @@ def test_an_empty_placeholder_is_passed_over_or_named(directories: tuple[Path, P
     package, cache = directories
     (package / "flownet_v4.15.lite.pkl").touch()
     with pytest.raises(WeightsError, match=r"package/flownet_v4.15.lite.pkl is an empty placeholder.*download 4.15"):
-        load_weights("4.15.lite")
+        load_model("4.15.lite")
     real = save(filled(SMALL), cache / "flownet_v4.15.lite.pkl")
     assert find_weights("4.15.lite") == real
 
@@ -143,42 +146,42 @@ def test_an_empty_placeholder_is_passed_over_or_named(directories: tuple[Path, P
 def test_an_installed_package_has_its_weights_inside(tmp_path: Path) -> None:
     package = tmp_path / "site" / "vsrife"
     ignore = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(Path(weights.__file__).parents[1], package, ignore=ignore)
+    shutil.copytree(Path(finding.__file__).parents[1], package, ignore=ignore)
     (package / "models").mkdir(exist_ok=True)
-    (package / "models" / DEFAULT_WEIGHTS).touch()
-    command = [sys.executable, "-c", "import vsrife.checkpoints.weights as w; print(w.find_weights())"]
+    (package / "models" / BUNDLED_FILE).touch()
+    command = [sys.executable, "-c", "import vsrife.checkpoints.finding as w; print(w.find_weights())"]
     found = subprocess.run(command, cwd=package.parent, check=True, capture_output=True, text=True).stdout
-    assert Path(found.strip()) == package / "models" / DEFAULT_WEIGHTS
+    assert Path(found.strip()) == package / "models" / BUNDLED_FILE
 
 
 def test_the_users_directory_is_the_cache_unless_chosen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    assert weights.model_directory() == tmp_path / "cache"
+    assert finding.model_directory() == tmp_path / "cache"
     monkeypatch.setenv("VSRIFE_MODEL_DIR", "")
-    assert weights.model_directory().parts[-2:] == ("vsrife", "models")
+    assert finding.model_directory().parts[-2:] == ("vsrife", "models")
 
 
 @pytest.mark.parametrize("model", [4.1, 4, True, b"4.6"])
 def test_numbers_are_refused_because_4_1_is_not_4_10(model: Any) -> None:
     with pytest.raises(OptionError, match=r"version in quotes or a path, got .* 4\.1 and 4\.10 would be the same"):
-        load_weights(model)
+        load_model(model)
 
 
 @pytest.mark.parametrize(("model", "guess"), [("4.25-lite", "4.25.lite"), ("4.26.hevy", "4.26.heavy"), ("4.2x", "4.2")])
 def test_an_unknown_version_gets_a_guess_and_the_list(model: str, guess: str) -> None:
     with pytest.raises(OptionError) as caught:
-        load_weights(model)
+        load_model(model)
     assert f"got {model!r}; did you mean {guess}" in str(caught.value)
     assert ", ".join(MODELS) in str(caught.value)
 
 
 def test_wrong_paths(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=r"none\.pkl does not exist"):
-        load_weights("none.pkl")
+        load_model("none.pkl")
     with pytest.raises(WeightsError, match=r"has no suffix of a weights file, got '.onnx'"):
-        load_weights(tmp_path / "model.onnx")
+        load_model(tmp_path / "model.onnx")
     (tmp_path / "folder.pth").mkdir()
     with pytest.raises(WeightsError, match=r"folder\.pth is not a file"):
-        load_weights(tmp_path / "folder.pth")
+        load_model(tmp_path / "folder.pth")
 
 
 # --- what is refused --------------------------------------------------------------------------------------------------
@@ -206,7 +209,7 @@ def test_a_layout_that_does_not_fit_is_compared_with_the_nearest(
 ) -> None:
     path = save(tensors, tmp_path / "a.pkl")
     with pytest.raises(WeightsError) as caught:
-        load_weights(path)
+        load_model(path)
     assert f"{path} fits no RIFE 4.x layout" in str(caught.value)
     assert expected in str(caught.value)
 
@@ -214,14 +217,14 @@ def test_a_layout_that_does_not_fit_is_compared_with_the_nearest(
 def test_a_version_with_the_layout_of_another(directories: tuple[Path, Path]) -> None:
     save(filled(SMALL), directories[1] / "flownet_v4.26.pkl")
     with pytest.raises(WeightsError, match=r"v4\.26\.pkl is not 4\.26, got .*4\.15\.lite.* download 4\.26 --force"):
-        load_weights("4.26")
+        load_model("4.26")
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e300])
 def test_values_that_are_not_finite_in_float32(value: float, tmp_path: Path) -> None:
     tensors = changed(block0__conv0__0__0__bias=torch.full((64,), value, dtype=torch.float64))
     with pytest.raises(WeightsError, match=r"a\.pkl is damaged, got NaN or infinity in block0\.conv0\.0\.0\.bias"):
-        load_weights(save(tensors, tmp_path / "a.pkl"))
+        load_model(save(tensors, tmp_path / "a.pkl"))
 
 
 @pytest.mark.parametrize(
@@ -238,7 +241,7 @@ def test_values_that_are_not_finite_in_float32(value: float, tmp_path: Path) -> 
 )
 def test_other_contents(stored: Any, expected: str, tmp_path: Path) -> None:
     with pytest.raises(WeightsError) as caught:
-        read_tensors(save(stored, tmp_path / "a.pkl"))
+        read_file(save(stored, tmp_path / "a.pkl"))
     assert str(caught.value).startswith(f"{tmp_path / 'a.pkl'} ")
     assert expected in str(caught.value)
 
@@ -260,7 +263,7 @@ def test_files_that_are_something_else(name: str, data: bytes, expected: str, tm
     path = tmp_path / name
     path.write_bytes(data)
     with pytest.raises(WeightsError) as caught:
-        load_weights(path)
+        load_model(path)
     assert str(caught.value).startswith(f"{path} {expected}")
     assert str(caught.value).endswith("get the file again")
 
@@ -279,7 +282,7 @@ def test_what_is_no_state_dict_is_told_in_plain_words(data: bytes, expected: str
     path = tmp_path / "a.pkl"
     path.write_bytes(data)
     with pytest.raises(WeightsError) as caught:
-        load_weights(path)
+        load_model(path)
     assert f"{path} is damaged or holds more than tensors, {expected}; expected a state dict" in str(caught.value)
 
 
@@ -288,10 +291,10 @@ def test_a_model_put_there_under_another_name_is_found_by_it(directories: tuple[
     save(filled(SMALL, 1), cache / "my-run.pkl")
     safetensors.torch.save_file(filled(SMALL, 2), package / "base.safetensors")
     assert find_weights("my-run") == cache / "my-run.pkl"
-    assert load_weights("base").name == "base"
-    assert weights.installed_names() == ["base", "my-run"]
+    assert load_model("base").name == "base"
+    assert finding.installed_names() == ["base", "my-run"]
     with pytest.raises(OptionError, match=r"got 'my-rum'; did you mean my-run\? .*other models here are base, my-run$"):
-        load_weights("my-rum")
+        load_model("my-rum")
 
 
 @pytest.mark.parametrize("kept", [0.02, 0.5, 0.999])
@@ -305,7 +308,7 @@ def test_truncated_files(kind: str, kept: float, tmp_path: Path) -> None:
     data = path.read_bytes()
     path.write_bytes(data[: int(len(data) * kept)])
     with pytest.raises(WeightsError, match=r"a\.\w+ is damaged or .*; get the file again"):
-        load_weights(path)
+        load_model(path)
 
 
 class Hostile:
@@ -330,7 +333,7 @@ def test_a_hostile_pickle_does_not_run(kind: str, tmp_path: Path) -> None:
     else:
         save(Hostile(harm), path, zipped=kind == "zip")
     with pytest.raises(WeightsError, match=r"more than tensors, got .*mkdir;.*nothing else .* is ever run") as caught:
-        load_weights(path)
+        load_model(path)
     assert not harm.exists()
     assert "weights_only" not in str(caught.value)  # torch's own advice, to switch the protection off, is not passed on
     assert caught.value.__cause__ is None
@@ -339,11 +342,11 @@ def test_a_hostile_pickle_does_not_run(kind: str, tmp_path: Path) -> None:
 
 
 def test_huge_files_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(weights, "MAX_BYTES", 1000)
+    monkeypatch.setattr(reading, "MAX_BYTES", 1000)
     path = tmp_path / "a.pkl"
     path.write_bytes(bytes(1001))
     with pytest.raises(WeightsError, match=r"is no RIFE weights file, got 1001 bytes"):
-        load_weights(path)
+        load_model(path)
 
 
 # --- the recorded hash ------------------------------------------------------------------------------------------------
@@ -351,19 +354,19 @@ def test_huge_files_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_a_recorded_hash_is_checked(directories: tuple[Path, Path]) -> None:
     path = save(filled(SMALL, 1), directories[1] / "flownet_v4.15.lite.pkl")
-    line = f"{load_weights('4.15.lite').sha256}  {path.name}\n"
+    line = f"{load_model('4.15.lite').sha256}  {path.name}\n"
     sidecar_path(path).write_text(line)
-    assert load_weights("4.15.lite").sha256 == line[:64]
+    assert load_model("4.15.lite").sha256 == line[:64]
 
     save(filled(SMALL, 2), path)
     with pytest.raises(WeightsError, match=r"is damaged, got SHA-256 .* is recorded .* download 4.15.lite --force"):
-        load_weights("4.15.lite")
+        load_model("4.15.lite")
 
     sidecar_path(path).write_text("not a hash\n")
     with pytest.raises(WeightsError, match=r"lite\.pkl\.sha256 holds no SHA-256 .* got 'not a hash\\n'; remove it"):
-        load_weights("4.15.lite")
+        load_model("4.15.lite")
     sidecar_path(path).unlink()
-    assert load_weights("4.15.lite").tensors["block0.conv0.0.0.bias"][0] == 2
+    assert load_model("4.15.lite").tensors["block0.conv0.0.0.bias"][0] == 2
 
 
 # --- the rest ---------------------------------------------------------------------------------------------------------
@@ -372,9 +375,9 @@ def test_a_recorded_hash_is_checked(directories: tuple[Path, Path]) -> None:
 def test_recognise_layout_tells_all_17_apart() -> None:
     for layout in LAYOUTS.values():
         tensors = {name: torch.empty(shape, device="meta") for name, shape in layout.tensor_shapes().items()}
-        assert recognise_layout(tensors, Path("a.pkl")) == layout
+        assert recognise(tensors, Path("a.pkl")) == layout
 
 
 def test_looking_for_files_needs_no_torch() -> None:
-    code = "import sys, vsrife.checkpoints.weights as w; w.find_weights(); sys.exit('torch' in sys.modules)"
+    code = "import sys, vsrife.checkpoints.finding as w; w.find_weights(); sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -16,7 +16,7 @@ import pytest
 
 from tests.conftest import missing
 from vsrife.cli import main
-from vsrife.networks.catalogue import DEFAULT_WEIGHTS
+from vsrife.networks.catalogue import BUNDLED_DEFAULT
 
 PATIENCE_S = 60.0
 
@@ -81,7 +81,7 @@ def shell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
         ("vsrife models downl", "download "),
         ("vsrife models download 4.25.l", "4.25.lite "),
         ("vsrife video --slow", "--slow-motion "),
-        (f"vsrife video --model {DEFAULT_WEIGHTS[:6]}", Path(DEFAULT_WEIGHTS).stem),
+        (f"vsrife video --model {BUNDLED_DEFAULT[:6]}", BUNDLED_DEFAULT),
         ("vsrife video --model 4.26.h", "4.26.heavy "),
         ("vsrife video --model my_", "my_weights.safetensors"),
         ("vsrife video --device xp", "xpu "),

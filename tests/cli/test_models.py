@@ -22,10 +22,10 @@ import pytest
 import torch
 
 from vsrife.checkpoints import download as transfer
-from vsrife.checkpoints import weights
-from vsrife.checkpoints.weights import load_weights
+from vsrife.checkpoints import finding
+from vsrife.checkpoints.loading import load_model
 from vsrife.cli import main
-from vsrife.networks.catalogue import DEFAULT_WEIGHTS, LAYOUTS, MODELS, Layout
+from vsrife.networks.catalogue import BUNDLED_DEFAULT, BUNDLED_FILE, LAYOUTS, MODELS, Layout
 
 VERSION = "4.15.lite"
 NAME = "flownet_v4.15.lite.pkl"
@@ -134,8 +134,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("VSRIFE_MODEL_DIR", str(tmp_path / "cache"))
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     monkeypatch.setattr(transfer, "RETRY_SECONDS", 0.0)
-    for module in ("weights", "installed"):
-        monkeypatch.setattr(f"vsrife.checkpoints.{module}.package_directory", lambda: tmp_path / "package")
+    monkeypatch.setattr(finding, "package_directory", lambda: tmp_path / "package")
     return tmp_path / "cache"
 
 
@@ -161,7 +160,7 @@ def test_download_verifies_renames_and_records_the_hash(
     captured = capsys.readouterr()
     assert captured.out == f"{cache / NAME}\n"
     assert VERSION in captured.err
-    assert load_weights(VERSION).layout.id == "L10"
+    assert load_model(VERSION).layout.id == "L10"
 
 
 def test_a_good_copy_is_kept_a_damaged_one_replaced_and_force_fetches(
@@ -179,7 +178,7 @@ def test_a_good_copy_is_kept_a_damaged_one_replaced_and_force_fetches(
     mirror.body = OTHER
     assert download("--force") == 0
     assert len(mirror.requests) == 3
-    assert load_weights(VERSION).sha256 == hashlib.sha256(OTHER).hexdigest()
+    assert load_model(VERSION).sha256 == hashlib.sha256(OTHER).hexdigest()
 
 
 def test_several_versions_and_a_failure_among_them(
@@ -293,7 +292,7 @@ def test_a_body_of_unknown_length_is_judged_by_what_it_holds(mirror: Mirror, cac
     mirror.body = GOOD[:MEBI]
     assert download("--force") == 1
     assert (cache / NAME).read_bytes() == GOOD  # the good copy survives a failed replacement
-    assert load_weights(VERSION)
+    assert load_model(VERSION)
 
 
 # --- wrong answers ----------------------------------------------------------------------------------------------------
@@ -436,8 +435,8 @@ def test_list_shows_every_model_and_what_is_here(cache: Path, capsys: pytest.Cap
     assert main(["models", "list"]) == 0
     rows = [re.split(r"  +", line) for line in capsys.readouterr().out.splitlines()]
     assert rows[0] == ["model", "layout", "parameters", "size", "licence", "where"]
-    assert rows[1][0] == Path(DEFAULT_WEIGHTS).stem
-    assert rows[1][5] == f"damaged or missing: {cache.parent / 'package' / DEFAULT_WEIGHTS}"
+    assert rows[1][0] == BUNDLED_DEFAULT
+    assert rows[1][5] == f"damaged or missing: {cache.parent / 'package' / BUNDLED_FILE}"
     assert [row[0] for row in rows[2:]] == list(MODELS)
     assert [row for row in rows[2:] if row[5] != "-"] == [
         [VERSION, "L10", "2,616,476", f"{len(GOOD) / 1e6:.1f} MB", "its authors' terms", str(cache / NAME)]
@@ -452,8 +451,8 @@ def test_the_bundled_model_is_listed_with_its_licence(
     assert main(["models", "list", "--json"]) == 0
     models = json.loads(capsys.readouterr().out)
     (default,) = (model for model in models if model["default"])
-    bundled = weights.package_directory() / DEFAULT_WEIGHTS
-    layout = load_weights().layout
+    bundled = finding.package_directory() / BUNDLED_FILE
+    layout = load_model().layout
     assert default == {
         "name": bundled.stem, "kind": "bundled", "default": True, "licence": "CC-BY 4.0", "path": str(bundled),
         "bytes": bundled.stat().st_size, "layout": layout.id, "parameters": layout.parameters(),

@@ -26,7 +26,7 @@ from tests.clips import (
     video_format,
 )
 from vsrife import RIFE
-from vsrife.checkpoints.weights import load_weights
+from vsrife.checkpoints.loading import load_model
 from vsrife.networks.ifnet import IFNet
 
 INTEGER_FORMATS = (
@@ -160,7 +160,7 @@ def test_float_rgb_is_what_the_published_forward_shows(size: tuple[int, int], ti
     multi = round(1 / timestep)
     made = np.stack(planes_of(RIFE(clip, multi=multi, sc_threshold=1.0, device="cpu", precision="fp32"), 1))
 
-    weights = load_weights()
+    weights = load_model()
     net = IFNet(weights.layout).eval()
     net.load_state_dict(weights.tensors)
     full_width, full_height = weights.layout.padded(width, height, 1.0)

@@ -24,8 +24,8 @@ from tests.clips import equal, pan, planes_of, psnr_db, spliced, texture
 from tests.golden.legacy import LegacyCase, checksum, full_cases, legacy_output, legacy_tensors, own_cases
 from vsrife import RIFE, interpolate
 from vsrife.arrays import flow
-from vsrife.checkpoints import weights
-from vsrife.checkpoints.loading import LegacyWeights, load_model
+from vsrife.checkpoints import finding
+from vsrife.checkpoints.loading import LegacyWeights, load_model, read_ifnet
 from vsrife.engine import midpoint
 from vsrife.engine.color import difference_in_planes, to_rgb
 from vsrife.engine.engine import Engine
@@ -128,7 +128,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The user's directory of models, empty; nothing else is looked into."""
     folder = tmp_path / "cache"
     folder.mkdir()
-    monkeypatch.setattr(weights, "package_directory", lambda: tmp_path / "package")
+    monkeypatch.setattr(finding, "package_directory", lambda: tmp_path / "package")
     monkeypatch.setenv("VSRIFE_MODEL_DIR", str(folder))
     return folder
 
@@ -261,9 +261,9 @@ def test_what_is_missing_or_foreign_is_named(
 
 def test_other_tools_say_that_a_model_is_older(tmp_path: Path) -> None:
     with pytest.raises(
-        WeightsError, match=r"is a model before 4\.x, 3\.8 \(HDv3 of June 2021\); this takes 4\.x alone"
+        WeightsError, match=r"is a model before 4\.x, 3\.8 \(HDv3 of June 2021\); only 4\.x can be used here"
     ):
-        weights.load_weights(save(filled("E05"), tmp_path / "a.pkl"))
+        read_ifnet(save(filled("E05"), tmp_path / "a.pkl"))
 
 
 # --- times between ----------------------------------------------------------------------------------------------------

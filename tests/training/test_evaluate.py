@@ -20,9 +20,9 @@ from tests.golden.legacy import legacy_tensors
 from training.authors import AUTHORS_SETS, HD_FILES, MIDDLEBURY, RawVideo, hd_set, read_raw
 from training.evalsets import EvalSet, EvaluationError, Feeding, dropped, find_sets
 from training.evaluate import Method, evaluate, main, means, worst
-from vsrife.checkpoints.weights import package_directory
+from vsrife.checkpoints.finding import package_directory
 from vsrife.evaluation.metrics import Image8, psnr_db
-from vsrife.networks.catalogue import DEFAULT_WEIGHTS, LEGACY_MODELS
+from vsrife.networks.catalogue import BUNDLED_DEFAULT, BUNDLED_FILE, LEGACY_MODELS
 
 BOOTSTRAP = "bootstrap-4.25"
 
@@ -130,7 +130,7 @@ def test_bundled_models_reach_what_their_cards_say(
     """And the default is better than the first model on every set, and reaches the released 4.0 model on UCF101."""
     sets = {"UCF101": "ucf101", "Middlebury": "middlebury_other", "DAVIS": "davis"}
     folders = [shared_data / "eval" / name for name in sets.values()]
-    models = {DEFAULT_WEIGHTS, "lite.safetensors"}
+    models = {BUNDLED_FILE, "lite.safetensors"}
     chosen = [word for name in sorted(models) for word in ("-m", package_directory() / name)]
     options = ("--forward", "published", "-b", "none", "--no-perceptual", "-o", tmp_path, "--worst", "0")
     run(capsys, *folders, *chosen, "-m", shared_data / "models" / f"{BOOTSTRAP}.safetensors", *options)
@@ -139,7 +139,7 @@ def test_bundled_models_reach_what_their_cards_say(
         card = (package_directory() / f"{name}.md").read_text(encoding="utf-8")
         told = {title: float(re.search(rf"^\| {title}[^|]*\| ([\d.]+)", card, re.MULTILINE)[1]) for title in sets}  # type: ignore[index]
         assert {title: rows[folder, name] for title, folder in sets.items()} == pytest.approx(told, abs=0.01)
-    default = Path(DEFAULT_WEIGHTS).stem
+    default = BUNDLED_DEFAULT
     assert all(rows[folder, default] > rows[folder, BOOTSTRAP] for folder in sets.values())
     assert rows["ucf101", default] > 33.94
 

@@ -35,7 +35,7 @@ from training.synthetic import Motion, Renderer, trace
 from training.teacher import classical_flow
 from training.thin import thin
 from training.trainer import Plan, Ranks, Schedule, Trainer
-from vsrife.checkpoints.weights import load_weights
+from vsrife.checkpoints.loading import load_model
 from vsrife.errors import ClipError, MediaError, OptionError, WeightsError
 from vsrife.networks.catalogue import BODY_LAYERS, LAYOUTS
 from vsrife.networks.ifnet import IFNet
@@ -475,7 +475,7 @@ def test_weights_travel(pack: Pack, tmp_path: Path) -> None:
     assert other.rate(1) < trainer.rate(1)  # the optimiser starts anew
     path = tmp_path / "mine.safetensors"
     checkpoint.export_weights(trainer.average, path)
-    weights = load_weights(path)
+    weights = load_model(path)
     assert weights.layout.id == "L18"
     net = IFNet(weights.layout)
     net.load_state_dict(dict(weights.tensors))
@@ -495,7 +495,7 @@ def test_averages_of_weights(pack: Pack, tmp_path: Path, capsys: pytest.CaptureF
     assert average.main([str(out), "3", str(files[0]), "1", str(files[1])]) == 0
     name = "block0.convblock.0.conv.weight"
     expected = 0.75 * states[0][name] + 0.25 * states[1][name]
-    assert torch.allclose(load_weights(out).tensors[name], expected, rtol=2e-3, atol=1e-5)
+    assert torch.allclose(load_model(out).tensors[name], expected, rtol=2e-3, atol=1e-5)
     assert average.main([str(out), "3", str(files[0]), "none", str(files[1])]) == 1
     assert "a share must be a number above 0, got 'none'" in capsys.readouterr().err
     other = tmp_path / "other.safetensors"

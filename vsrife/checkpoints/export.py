@@ -16,14 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vsrife._version import __version__
-from vsrife.checkpoints.weights import Weights
+from vsrife.checkpoints.loading import IFNetWeights, Weights
 from vsrife.errors import WeightsError
 from vsrife.networks.catalogue import BODY_LAYERS, FLOW_CHANNELS, IMAGE_CHANNELS, Layout
 
 if TYPE_CHECKING:
     import onnx
 
-    from vsrife.checkpoints.loading import AnyWeights
+    from vsrife.checkpoints.loading import Weights
 
 Half = Literal["fp32", "fp16"]
 
@@ -49,7 +49,7 @@ def whole_file(path: Path) -> Iterator[Path]:
         part.unlink(missing_ok=True)
 
 
-def export_safetensors(weights: AnyWeights, path: Path, precision: Half = "fp32") -> None:
+def export_safetensors(weights: Weights, path: Path, precision: Half = "fp32") -> None:
     """Write the tensors that the layout needs, without training-only parts and prefixes.
 
     Args:
@@ -69,7 +69,7 @@ def export_safetensors(weights: AnyWeights, path: Path, precision: Half = "fp32"
         part.write_bytes(safetensors.torch.save(tensors, metadata=_provenance(weights)))
 
 
-def export_onnx(weights: Weights, path: Path, precision: Half = "fp32", scale: float = 1.0) -> None:
+def export_onnx(weights: IFNetWeights, path: Path, precision: Half = "fp32", scale: float = 1.0) -> None:
     """Write the published forward as an ONNX graph for any number and size of frames.
 
     Inputs are `img0` and `img1`, (N, 3, H, W) float32 RGB of 0..1, and `timestep`, (N, 1, 1, 1) or (1, 1, 1, 1)
@@ -93,7 +93,7 @@ def export_onnx(weights: Weights, path: Path, precision: Half = "fp32", scale: f
         onnx.save(model, part)
 
 
-def onnx_model(weights: Weights, precision: Half = "fp32", scale: float = 1.0) -> onnx.ModelProto:
+def onnx_model(weights: IFNetWeights, precision: Half = "fp32", scale: float = 1.0) -> onnx.ModelProto:
     """The graph that `export_onnx` writes, checked by onnx."""
     import onnx
     from onnx import helper
@@ -112,7 +112,7 @@ def onnx_model(weights: Weights, precision: Half = "fp32", scale: float = 1.0) -
     return model
 
 
-def _provenance(weights: AnyWeights) -> dict[str, str]:
+def _provenance(weights: Weights) -> dict[str, str]:
     return {"model": weights.name, "layout": weights.layout.id, "source_sha256": weights.sha256}
 
 

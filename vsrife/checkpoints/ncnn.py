@@ -16,20 +16,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import nn
 
-from vsrife.checkpoints.weights import StoredFile, read_bytes
+from vsrife.checkpoints.finding import GRAPH_SUFFIX, PARTS
+from vsrife.checkpoints.reading import StoredFile, read_bytes
 from vsrife.errors import WeightsError
 from vsrife.networks.catalogue import LAYOUTS, LEGACY_LAYOUTS, MODELS, Layout, LegacyLayout, Shape
-
-if TYPE_CHECKING:
-    from torch import nn
-
-SUFFIX = ".param"
-NET_FILES = {"contextnet": "contextnet", "unet": "fusionnet"}  # the name in PyTorch, and that of the files here
+from vsrife.networks.ifnet import IFNet
+from vsrife.networks.legacy import LegacyNet
 
 _MAGIC = "7767517"
 _FLOAT32, _FLOAT32_RAW, _FLOAT16 = 0, 0x0002C056, 0x01306B47  # flags before a layer's weight
@@ -102,13 +100,6 @@ class Slot:
     copy: bool = False
 
 
-def companions(param: Path) -> list[Path]:
-    """The other files that belong to a graph and lie beside it: its data, and the further pairs of HD v1 to v3."""
-    pairs = [param.with_name(f"{name}{SUFFIX}") for name in NET_FILES.values()]
-    files = [path for graph in (param, *pairs) for path in (graph, graph.with_suffix(".bin"))]
-    return [path for path in files[1:] if path.is_file()]
-
-
 def read(param: Path) -> tuple[StoredFile, Layout | LegacyLayout]:
     """Read the model that a `flownet.param` is the graph of.
 
@@ -127,8 +118,8 @@ def read(param: Path) -> tuple[StoredFile, Layout | LegacyLayout]:
     _check_factors(graph, layout, param)
     tensors = _read_data(graph, _slots(layout, "flownet"), param, digest.update)
     if isinstance(layout, LegacyLayout) and layout.refiner:
-        for net, file in NET_FILES.items():
-            path = param.with_name(f"{file}{SUFFIX}")
+        for net, file in PARTS.items():
+            path = param.with_name(f"{file}{GRAPH_SUFFIX}")
             graph, slots = _read_graph(path), _slots(layout, net)
             different = _first_difference(graph, slots)
             if different is not None:
@@ -136,8 +127,6 @@ def read(param: Path) -> tuple[StoredFile, Layout | LegacyLayout]:
                     f"{path} is not that of {layout.id}, {_expected(graph, slots, different)}; {_ADVICE}"
                 )
             tensors |= _read_data(graph, slots, path, digest.update)
-    import torch
-
     stored = {name: torch.from_numpy(np.array(array)) for name, array in tensors.items()}
     return StoredFile(param, stored, digest.hexdigest()), layout
 
@@ -321,11 +310,6 @@ def _slots(layout: Layout | LegacyLayout, net: str) -> tuple[Slot, ...]:
         layout: the row of the catalogue.
         net: "flownet", or "contextnet" or "unet" of layouts that have them.
     """
-    import torch
-
-    from vsrife.networks.ifnet import IFNet
-    from vsrife.networks.legacy import LegacyNet
-
     with torch.device("meta"):
         whole = LegacyNet(layout) if isinstance(layout, LegacyLayout) else IFNet(layout)
     if net != "flownet":
@@ -339,10 +323,12 @@ def _slots(layout: Layout | LegacyLayout, net: str) -> tuple[Slot, ...]:
 
 def _walk(module: nn.Module, prefix: str) -> Iterator[Slot]:
     """The layers of a network in the order of their evaluation, batch normalisation folded into the one before."""
-    from torch import nn
-
     layers = [(f"{prefix}{name}", layer) for name, layer in module.named_modules()]
-    layers = [(name, layer) for name, layer in layers if isinstance(layer, _layer_types())]
+    layers = [
+        (name, layer)
+        for name, layer in layers
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.BatchNorm2d | nn.PReLU)
+    ]
     for (name, layer), (next_name, following) in zip(layers, [*layers[1:], ("", nn.Identity())], strict=True):
         if isinstance(layer, nn.BatchNorm2d) or (isinstance(layer, nn.PReLU) and layer.num_parameters == 1):
             continue
@@ -356,15 +342,7 @@ def _walk(module: nn.Module, prefix: str) -> Iterator[Slot]:
         yield Slot(_kind(layer), name, tuple(layer.weight.shape), layer.stride[0], layer.groups, bias, norm, slope)
 
 
-def _layer_types() -> tuple[type[nn.Module], ...]:
-    from torch import nn
-
-    return nn.Conv2d, nn.ConvTranspose2d, nn.BatchNorm2d, nn.PReLU
-
-
 def _kind(layer: nn.Conv2d | nn.ConvTranspose2d) -> str:
-    from torch import nn
-
     if isinstance(layer, nn.ConvTranspose2d):
         return "Deconvolution"
     if layer.kernel_size == (1, 1):

@@ -149,7 +149,7 @@ def _run(
 
 def _models(network: Sequence[NetworkArguments]) -> dict[str, dict[str, Any]]:
     """A short name and the filter's keywords of each model."""
-    from vsrife.evaluation.tables import model_labels
+    from vsrife.checkpoints.finding import model_labels
 
     chosen = list({arguments.model: arguments for arguments in network}.values())
     names = model_labels([arguments.model for arguments in chosen])

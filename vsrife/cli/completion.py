@@ -8,9 +8,9 @@ from typing import get_args
 import click
 from click.shell_completion import CompletionItem, get_completion_class
 
-from vsrife.checkpoints.weights import installed_names
+from vsrife.checkpoints.finding import DOWNLOADABLE, NAMED, installed_names
 from vsrife.engine.keywords import Precision
-from vsrife.networks.catalogue import LEGACY_MODELS, MODELS
+from vsrife.networks.catalogue import LEGACY_MODELS
 
 
 @click.command(
@@ -32,13 +32,13 @@ def completion(shell: str) -> None:
 
 def complete_version(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:  # noqa: ARG001
     """Published versions."""
-    return _matching(MODELS, incomplete)
+    return _matching(DOWNLOADABLE, incomplete)
 
 
 def complete_model(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:  # noqa: ARG001
     """Names of models, or else files."""
     files = CompletionItem(incomplete, type="file")  # first, because bash's script forgets what came before it
-    return [files, *_matching(dict.fromkeys([*installed_names(), *MODELS, *LEGACY_MODELS]), incomplete)]
+    return [files, *_matching(dict.fromkeys([*installed_names(), *NAMED, *LEGACY_MODELS]), incomplete)]
 
 
 def complete_device(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:  # noqa: ARG001

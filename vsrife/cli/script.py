@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from vsrife.checkpoints.weights import named_version
+from vsrife.checkpoints.finding import spec_of
 from vsrife.cli.options import (
     ClipArguments,
     NetworkArguments,
@@ -73,5 +73,5 @@ def _located(model: str | None) -> str | None:
     path = Path(model).expanduser()
     if path.exists():
         return str(path.absolute())
-    named_version(model)  # raises if there is no such name
+    spec_of(model)  # raises if there is no such name
     return model

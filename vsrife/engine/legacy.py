@@ -11,7 +11,7 @@ from collections.abc import Callable, Hashable
 import torch
 from torch import Tensor
 
-from vsrife.checkpoints.loading import title_of
+from vsrife.checkpoints.recognition import title_of
 from vsrife.engine.color import difference_in_planes, to_samples
 from vsrife.engine.midpoint import Bisection, reachable, tell_inexact
 from vsrife.engine.sources import (

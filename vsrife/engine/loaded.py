@@ -14,17 +14,12 @@ from typing import Any, Unpack
 
 import torch
 
-from vsrife.checkpoints.loading import LegacyWeights, files_of, load_model
-from vsrife.checkpoints.weights import find_weights
+from vsrife.checkpoints.finding import files_of, find_weights
+from vsrife.checkpoints.loading import Network as Network
+from vsrife.checkpoints.loading import load_model
 from vsrife.engine.devices import parse_device, parse_devices, parse_precision, parse_scale
 from vsrife.engine.keywords import NetworkKeywords
-from vsrife.errors import OptionError
-from vsrife.networks import legacy
-from vsrife.networks.fold import FoldedNet, fold
-from vsrife.networks.legacy import LegacyNet
 from vsrife.networks.tta import ALL_VIEWS, UPRIGHT, Averaging
-
-Network = FoldedNet | LegacyNet
 
 NETWORKS_KEPT = 2
 _networks: OrderedDict[tuple[Any, ...], Network] = OrderedDict()  # least recently asked for first
@@ -115,24 +110,9 @@ def release_networks() -> None:
 
 def _load(options: NetworkOptions) -> Network:
     weights = load_model(options.model)
-    if options.ensemble and (isinstance(weights, LegacyWeights) or not weights.layout.ensemble):
-        which = "before 4.x" if isinstance(weights, LegacyWeights) else "with carried features"
-        raise OptionError(
-            f"ensemble must be False for models {which}, got True for {weights.name}; leave it out, or take a model "
-            "from 4.0 to 4.20, or 4.24"
-        )
-    if isinstance(weights, LegacyWeights):
-        if options.dtype == torch.int8:
-            raise OptionError(
-                f"precision must not be 'int8' for models before 4.x, got it for {weights.name}; leave it out, or "
-                "take a model of 4.x"
-            )
-        return legacy.load(
-            weights.layout, weights.tensors, scale=options.scale, device=options.device, dtype=options.dtype
-        )
-    return fold(
-        weights.layout,
-        weights.tensors,
+    if options.ensemble:
+        weights.check_ensemble()
+    return weights.build(
         scale=options.scale,
         ensemble=options.ensemble and options.averaging is None,
         device=options.device,

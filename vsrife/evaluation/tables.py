@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
-from vsrife.checkpoints.weights import find_weights, named_version
-
 
 @dataclass(frozen=True, slots=True)
 class Measure:
@@ -47,16 +45,6 @@ def score_table(scores: Mapping[str, Mapping[str, float]]) -> str:
     head = ["method", *(MEASURES[key].heading for key in measures)]
     body = [[method, *(number(key, values[key]) for key in measures)] for method, values in scores.items()]
     return aligned([head, *body])
-
-
-def model_labels(models: Sequence[str | None]) -> list[str]:
-    """A short name for each model: its version or file name, or what was given where two would be alike.
-
-    Raises:
-        OptionError, WeightsError: as `find_weights`.
-    """
-    short = [spec.name if (spec := named_version(model)) else find_weights(model).stem for model in models]
-    return [name if short.count(name) == 1 else str(model) for name, model in zip(short, models, strict=True)]
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:

@@ -10,9 +10,8 @@ from pathlib import Path
 import torch
 import vapoursynth as vs
 
-from vsrife.checkpoints.download import download
-from vsrife.checkpoints.weights import find_weights, named_version
-from vsrife.errors import RifeError, WeightsError
+from vsrife.checkpoints.download import download_missing
+from vsrife.errors import RifeError
 from vsrife.filters.rife import build
 from vsrife.timing.parsing import parse_pair
 
@@ -63,7 +62,7 @@ def rife(
         _say_once("rife: trt and its options have no effect, the network runs as fast without engine files")
     try:
         if auto_download and model is not None:
-            _fetch_missing(model)
+            download_missing(model)
         factor = parse_pair("factor", factor_num, factor_den)
         fps = None if fps_num is None or fps_den is None else parse_pair("fps", fps_num, fps_den)
     except RifeError as error:
@@ -80,13 +79,3 @@ def rife(
 def _say_once(text: str) -> None:
     """Warn on stderr through logging, once per process. Standard output belongs to the video."""
     logger.warning(text)
-
-
-def _fetch_missing(model: str | Path) -> None:
-    spec = named_version(model)
-    if spec is None:
-        return
-    try:
-        find_weights(model)
-    except WeightsError:
-        download(spec)

@@ -12,7 +12,7 @@ from typing import Any, TypedDict, Unpack, overload
 import torch
 import vapoursynth as vs
 
-from vsrife.checkpoints.weights import find_weights
+from vsrife.checkpoints.finding import find_weights
 from vsrife.engine.engine import Engine
 from vsrife.engine.loaded import network
 from vsrife.errors import RifeError

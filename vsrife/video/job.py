@@ -11,8 +11,7 @@ from pathlib import Path
 import av
 
 from vsrife._version import __version__
-from vsrife.checkpoints.loading import files_of
-from vsrife.checkpoints.weights import find_weights
+from vsrife.checkpoints.finding import files_of, find_weights
 from vsrife.errors import MediaError, OptionError
 from vsrife.files import replace_file
 from vsrife.video import encoder, resume
