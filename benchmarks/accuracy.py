@@ -28,7 +28,8 @@ from vsrife.engine.sources import InputFrame
 from vsrife.networks.catalogue import MODELS
 from vsrife.networks.fold import fold
 from vsrife.ops import cases
-from vsrife.ops.dispatch import Ops, choose
+from vsrife.ops.dispatch import choose
+from vsrife.ops.protocol import Ops
 
 VERSIONS = ("4.6", "4.22.lite", "4.25", "4.25.lite", "4.26.heavy")
 LARGEST_ERROR = 2e-4  # of float32 against the authors' code

@@ -48,7 +48,7 @@ from benchmarks.ops import nbytes
 from vsrife.engine.engine import Engine
 from vsrife.engine.sources import InputFrame
 from vsrife.networks.fold import FoldedNet
-from vsrife.ops.dispatch import OP_NAMES, Ops
+from vsrife.ops.protocol import OP_NAMES, Ops
 
 HEAD = (
     "model", "size", "ms per new frame", "with transfers, ms", "output frames/s at 2x", "after a seek, ms",

@@ -36,8 +36,7 @@ from vsrife.engine.engine import Engine
 from vsrife.engine.formats import PictureFormat
 from vsrife.engine.sources import InputFrame
 from vsrife.networks.fold import FoldedNet, fold
-from vsrife.ops.dispatch import Ops
-from vsrife.ops.reference import Conv
+from vsrife.ops.protocol import Conv, Ops
 
 CPU = torch.device("cpu")
 FIRST = 20  # frame of each pair

@@ -37,7 +37,7 @@ from benchmarks.inputs import folded, format_of, pictures
 from benchmarks.measure import Row, Size, arguments, begin, number
 from vsrife.engine.engine import Engine
 from vsrife.networks.fold import FoldedNet
-from vsrife.ops.reference import Axis, Conv, TransposedConv, WarpInputs
+from vsrife.ops.protocol import Axis, Conv, TransposedConv, WarpInputs
 
 PARTS = (1, 2, 4, 8, 16)
 HEAD = ("model", "size", "weights, MB", "whole, MB", *(f"in {parts} parts, MB" for parts in PARTS[1:]))
@@ -59,14 +59,14 @@ class Results:
         return maps[0].new_zeros(*maps[0].shape[:2], height, width)
 
     @staticmethod
-    def warp_stacks(inputs: WarpInputs, weight: Tensor) -> Tensor:
-        return weight.new_zeros(inputs.count, weight.shape[1], *inputs.size)
+    def warp_stacks(inputs: WarpInputs, channels: int, dtype: torch.dtype) -> Tensor:
+        return inputs.stack0.new_zeros(inputs.count, channels, *inputs.size, dtype=dtype)
 
     @staticmethod
     def warp_convolve(inputs: WarpInputs, conv: Conv) -> Tensor:
         """As on a GPU in half precision: flow is put together inside, but the stacks are written. Else as on a CPU."""
         if conv.weight.dtype.itemsize == 2:
-            return Results.convolve(Results.warp_stacks(inputs, conv.weight), conv)
+            return Results.convolve(Results.warp_stacks(inputs, conv.weight.shape[1], conv.weight.dtype), conv)
         inputs.flow()
         height, width = (-(-side // conv.stride) for side in inputs.size)
         return conv.weight.new_zeros(inputs.count, len(conv.weight), height, width)

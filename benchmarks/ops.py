@@ -28,9 +28,9 @@ from benchmarks.measure import Benchmark, Row, Size, arguments, milliseconds, nu
 from vsrife.engine.color import rgb_transform
 from vsrife.engine.formats import PictureFormat
 from vsrife.networks.catalogue import BODY_LAYERS
-from vsrife.ops import reference
 from vsrife.ops.dispatch import choose
-from vsrife.ops.reference import Axis, Conv, RgbTransform, TransposedConv, WarpInputs
+from vsrife.ops.protocol import Axis, Conv, RgbTransform, TransposedConv, WarpInputs
+from vsrife.ops.reference import reference
 
 HEAD = ("op", "size", "ms", "plain PyTorch, ms", "ratio", "MB", "GB/s", "share of copying")
 
@@ -73,8 +73,8 @@ def loads(size: Size, dtype: torch.dtype, device: torch.device) -> Iterable[Load
     yield Load("sample", "chroma", (flow, *axes))
     yield Load("upsample", "1/2 to 1/16", (flows, height, width))
     warping = WarpInputs(*stacks, flows, lambda: flow, *grid, 1, maps(9, 2), time)
-    yield Load("warp_stacks", "last block", (warping, weights(16, 32, 3, 3)))
-    yield Load("warp_stacks", "flow known", (replace(warping, maps=[flow]), weights(16, 32, 3, 3)))
+    yield Load("warp_stacks", "last block", (warping, 32, dtype))
+    yield Load("warp_stacks", "flow known", (replace(warping, maps=[flow]), 32, dtype))
     first = Conv(weights(16, 32, 3, 3), torch.zeros(16, dtype=dtype, device=device), stride=2)
     yield Load("warp_convolve", "last block", (warping, first))
     yield Load("blend", "RGB", (stacks[0][:, :3], stacks[1][:, :3], flow, maps(1, 1)))

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from vsrife.networks.catalogue import FLOW_CHANNELS, IMAGE_CHANNELS, Layout
 from vsrife.networks.ifnet import IFBlock, IFNet, ResidualConv
-from vsrife.ops.reference import LEAKY_SLOPE, resize
+from vsrife.ops.protocol import LEAKY_SLOPE
+from vsrife.ops.reference import resize
 
 MASK_CHANNEL = FLOW_CHANNELS
 

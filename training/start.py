@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from vsrife.ops.reference import LEAKY_SLOPE
+from vsrife.ops.protocol import LEAKY_SLOPE
 
 OUTPUT_SHARE = 0.05  # of the usual spread, for layers that put out flow and mask: near zero, but not zero
 

@@ -15,7 +15,7 @@ from benchmarks import accuracy, all, int8, measure, network, ops, pairs
 from benchmarks.engine import traffic
 from benchmarks.measure import Report, Size
 from vsrife.networks.catalogue import LAYOUTS, MODELS
-from vsrife.ops.dispatch import OP_NAMES
+from vsrife.ops.protocol import OP_NAMES
 
 QUICK = ["--device", "cpu", "--precision", "fp32", "--quick", "--models", "4.25"]
 

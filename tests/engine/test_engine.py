@@ -24,7 +24,7 @@ from vsrife.errors import DeviceError, OptionError
 from vsrife.networks import pyramid
 from vsrife.networks.catalogue import MODELS
 from vsrife.networks.fold import FoldedNet, fold
-from vsrife.ops.reference import blend
+from vsrife.ops.reference import reference
 
 core = vs.core
 CPU = torch.device("cpu")
@@ -137,7 +137,7 @@ def test_rgb_float_is_the_blend_of_the_network(net: FoldedNet) -> None:
     source0, source1 = (pyramid.encode(net, torch.nn.functional.pad(f, (0, 58, 0, 19))) for f in frames)
     field = pyramid.estimate(net, source0, source1, 0.3)
     share = torch.sigmoid(field.mask(*field.size))
-    expected = blend(source0.stack[:, :3], source1.stack[:, :3], field.flow(), share)[0, :, :45, :70]
+    expected = reference.blend(source0.stack[:, :3], source1.stack[:, :3], field.flow(), share)[0, :, :45, :70]
     assert np.abs(np.stack(got) - expected.numpy()).max() <= 1e-5
 
 

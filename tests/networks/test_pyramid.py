@@ -18,7 +18,7 @@ from vsrife.networks import pyramid
 from vsrife.networks.catalogue import LAYOUTS, MODELS, Layout
 from vsrife.networks.fold import FoldedNet, fold
 from vsrife.networks.ifnet import IFNet
-from vsrife.ops.reference import blend, resize
+from vsrife.ops.reference import reference, resize
 
 LARGEST_ERROR = 2e-4  # float32 on any CPU against float32 on the authors' code; values in 0..1
 FULL_RANGE = Colorimetry(matrix=0, full_range=True, chroma_location=0)
@@ -38,7 +38,7 @@ def lazy(net: FoldedNet, frames: tuple[Tensor, Tensor], timestep: float) -> tupl
     source0, source1 = (pyramid.encode(net, f) for f in padded(frames, net.layout, net.scale))
     field = pyramid.estimate(net, source0, source1, timestep)
     flow, mask = field.flow()[..., :height, :width], field.mask(*field.size)[..., :height, :width]
-    image = blend(source0.stack[:, :3], source1.stack[:, :3], flow, torch.sigmoid(mask))
+    image = reference.blend(source0.stack[:, :3], source1.stack[:, :3], flow, torch.sigmoid(mask))
     return image, flow, mask
 
 

@@ -11,22 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vsrife.ops.reference import (
-    STATIC_RADII_PX,
-    Axis,
-    Conv,
-    RgbTransform,
-    activate,
-    blend,
-    convolve,
-    convolve_chain,
-    is_static,
-    planes_to_rgb,
-    resize,
-    sample,
-    static_radius,
-    warp,
-)
+from vsrife.ops.protocol import STATIC_RADII_PX, Axis, Conv, RgbTransform
+from vsrife.ops.reference import activate, is_static, reference, resize, warp
 
 Floats = NDArray[np.float64]
 SIZES = [(1, 1), (1, 9), (7, 1), (2, 3), (31, 65)]
@@ -95,7 +81,7 @@ def test_sample_on_a_grid(height: int, width: int) -> None:
     rng = np.random.default_rng(1)
     rows, columns = rng.uniform(-9, height + 9, 13), rng.uniform(-9, width + 9, 17)
     rows[:3], columns[:3] = (0, height - 1, height), (0, width - 1, -1)
-    got = sample(
+    got = reference.sample(
         image, Axis.at(torch.from_numpy(rows), height), Axis.at(torch.from_numpy(columns), width)
     )  # fmt: skip
     expected = read_all(image, *np.broadcast_arrays(columns[None, None], rows[None, :, None]))
@@ -158,10 +144,10 @@ def test_sliced_inputs() -> None:
     assert torch.equal(warp(image, x, y), warp(copy, x.contiguous(), y.contiguous()))
     assert torch.equal(resize(image, 7, 9), resize(copy, 7, 9))
     axes = Axis.at(torch.linspace(-2, 20, 11, dtype=torch.float64), 16), Axis.at(torch.arange(15.0).double(), 15)
-    assert torch.equal(sample(image, *axes), sample(copy, *axes))
+    assert torch.equal(reference.sample(image, *axes), reference.sample(copy, *axes))
     flow = random_image(16, 15, torch.float32, count=2).reshape(1, 4, 16, 15)
     weight0 = torch.full((1, 1, 16, 15), 0.25)
-    assert torch.equal(blend(image, image, flow, weight0), blend(copy, copy, flow, weight0))
+    assert torch.equal(reference.blend(image, image, flow, weight0), reference.blend(copy, copy, flow, weight0))
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (7, 1), (31, 65)])
@@ -172,7 +158,7 @@ def test_blend(height: int, width: int) -> None:
     weight0 = np.random.default_rng(8).random((1, 1, height, width))
     x, y = grid(height, width)
     from_a, from_b = read_all(a, x + flow[:, 0], y + flow[:, 1]), read_all(b, x + flow[:, 2], y + flow[:, 3])
-    got = blend(a, b, torch.from_numpy(flow), torch.from_numpy(weight0))
+    got = reference.blend(a, b, torch.from_numpy(flow), torch.from_numpy(weight0))
     np.testing.assert_allclose(got, from_a * weight0 + from_b * (1 - weight0), rtol=0, atol=1e-12)
 
 
@@ -184,7 +170,7 @@ def test_equal_flat_pictures_stay(dtype: torch.dtype, value: float) -> None:
     plane = torch.full((1, 1, 12, 17), value * peak).round() if peak > 1 else torch.full((1, 1, 12, 17), value)
     plane = plane.to(dtype)
     flow, weight0 = torch.from_numpy(_mixed((1, 4, 12, 17))).float(), random_image(12, 17, torch.float32)[:, :1]
-    got = blend(plane.float(), plane.float(), flow, weight0)
+    got = reference.blend(plane.float(), plane.float(), flow, weight0)
     if dtype == torch.float32:
         torch.testing.assert_close(got, plane, rtol=3e-7, atol=0)
     else:
@@ -205,7 +191,7 @@ def test_see(height: int, width: int, clamps: bool) -> None:
     axes = (Axis.at(torch.arange(n) / 2.0 - shift, n // 2) for n, shift in ((height, 0.25), (width, 0)))
     transform = RgbTransform(torch.from_numpy(weight), torch.from_numpy(bias), *axes)
     stack = torch.full((1, 5, height + 3, width + 1), 7.0, dtype=torch.float64)
-    planes_to_rgb([torch.from_numpy(plane)[None, None] for plane in planes], transform, clamps, stack[:, :3])
+    reference.planes_to_rgb([torch.from_numpy(plane)[None, None] for plane in planes], transform, clamps, stack[:, :3])
     got = stack[0, :3, :height, :width].numpy()
     np.testing.assert_allclose(got, expected.clip(0, 1) if clamps else expected, rtol=0, atol=1e-12)
     assert (expected < 0).any()
@@ -222,8 +208,10 @@ def test_convolve_chain() -> None:
     before = x.clone()
     expected = x
     for conv in convs:
-        expected = activate(convolve(expected, Conv(conv.weight, conv.bias, activated=False)) + expected, None)
-    torch.testing.assert_close(convolve_chain(x, convs), expected, rtol=0, atol=1e-12)
+        expected = activate(
+            reference.convolve(expected, Conv(conv.weight, conv.bias, activated=False)) + expected, None
+        )
+    torch.testing.assert_close(reference.convolve_chain(x, convs), expected, rtol=0, atol=1e-12)
     assert torch.equal(x, before)
 
 
@@ -260,7 +248,7 @@ def test_still(dtype: torch.dtype, changes: int, seed: int) -> None:
     flow[:, rng.random((height, width)) < 0.2] = 0
     whole = rng.random((height, width)) < 0.3
     flow[:, whole] = flow[:, whole].round()  # radii themselves
-    got = is_static(static_radius(a[None, None], b[None, None]), torch.from_numpy(flow)[None])
+    got = is_static(reference.static_radius(a[None, None], b[None, None]), torch.from_numpy(flow)[None])
     assert got.shape == (1, 1, height, width)
     assert got.dtype == torch.bool
     np.testing.assert_array_equal(got[0, 0], brute_force_still(a.numpy(), b.numpy(), flow))

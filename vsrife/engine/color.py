@@ -14,9 +14,8 @@ import torch
 from torch import Tensor
 
 from vsrife.engine.formats import LUMA_WEIGHTS, YCGCO, Colorimetry, PictureFormat
-from vsrife.ops import reference
-from vsrife.ops.dispatch import Ops
-from vsrife.ops.reference import Axis, RgbTransform
+from vsrife.ops.protocol import Axis, Ops, RgbTransform
+from vsrife.ops.reference import reference
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,8 +20,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vsrife.networks.catalogue import BODY_LAYERS, FLOW_CHANNELS, IMAGE_CHANNELS, Layout
-from vsrife.ops.dispatch import Ops, choose
-from vsrife.ops.reference import Conv, TransposedConv
+from vsrife.ops.dispatch import choose
+from vsrife.ops.protocol import Conv, Ops, TransposedConv
 
 CODED_OUTPUTS, CODED_INPUTS = 8, 4  # what channels in eight bits must be multiples of: vectors, and products of one sum
 LARGEST_CODE = 127  # of weights

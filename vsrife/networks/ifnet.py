@@ -17,7 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vsrife.networks.catalogue import BODY_LAYERS, FLOW_CHANNELS, IMAGE_CHANNELS, Head, Layout
-from vsrife.ops.reference import LEAKY_SLOPE, resize, warp
+from vsrife.ops.protocol import LEAKY_SLOPE
+from vsrife.ops.reference import resize, warp
 
 LARGE_MOTION_PX = 32  # 4.0 and 4.1 try again at doubled scales when both halves of block 1's flow exceed this
 

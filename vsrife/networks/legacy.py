@@ -22,7 +22,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from vsrife.networks.catalogue import BODY_LAYERS, FLOW_CHANNELS, IMAGE_CHANNELS, LegacyLayout, Refiner, Shape
 from vsrife.networks.ifnet import swap, warp_by_flow
-from vsrife.ops.dispatch import Ops, choose
+from vsrife.ops.dispatch import choose
+from vsrife.ops.protocol import Ops
 from vsrife.ops.reference import resize
 
 COUNTER = ".num_batches_tracked"  # of batch normalisation: only training counts

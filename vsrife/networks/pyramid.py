@@ -20,8 +20,8 @@ from vsrife.networks.catalogue import FLOW_CHANNELS, IMAGE_CHANNELS
 from vsrife.networks.fold import FoldedBlock, FoldedNet
 from vsrife.networks.ifnet import LARGE_MOTION_PX
 from vsrife.ops.cpu.buffers import empty_channels_last
-from vsrife.ops.dispatch import Ops
-from vsrife.ops.reference import Axis, RgbTransform, WarpInputs, activate, resize
+from vsrife.ops.protocol import Axis, Ops, RgbTransform, WarpInputs
+from vsrife.ops.reference import activate, resize
 
 ALIGNED = 4  # a pixel of a stack takes a multiple of so many numbers: then it never lies in two lines of a cache
 
@@ -277,7 +277,7 @@ def first_of_block(
     inputs = WarpInputs(*stacks, result.flows, flow, rows, columns, taps, extra, times)
     if block.scale < 1:
         # Enlarging goes through full resolution as the published forward does: bilinear steps do not compose.
-        stack = net.ops.warp_stacks(inputs, block.first.weight)
+        stack = net.ops.warp_stacks(inputs, block.first.weight.shape[1], block.first.weight.dtype)
         stack = resize(stack, int(height / block.scale), int(width / block.scale))
         x = net.ops.convolve(stack, block.first)
     else:

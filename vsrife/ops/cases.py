@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vsrife.ops import reference
-from vsrife.ops.reference import Axis, Conv, RgbTransform, TransposedConv, WarpInputs
+from vsrife.ops.protocol import Axis, Conv, RgbTransform, TransposedConv, WarpInputs
+from vsrife.ops.reference import reference
 
 Move = Callable[[Tensor], Tensor]
 Arguments = tuple[Any, ...]
@@ -133,7 +133,7 @@ def _warp_stacks(
         columns = torch.arange(taps * width, dtype=torch.float64)
         extra = sliced(generator, extras, max(1, height // 2), max(1, width // 2), count)
         when = unit(generator, count, times, 1, 1) if times == 1 else unit(generator, count, times, height, width)
-        return warp_inputs(stacks, moves, rows, columns, taps, extra, when), unit(generator, 1, filled, 3, 3)
+        return warp_inputs(stacks, moves, rows, columns, taps, extra, when), filled, torch.float64
 
     return make
 
@@ -142,7 +142,7 @@ def _warp_convolve(
     taps: int, channels: int, extras: int, times: int, filled: int, outputs: int, count: int = 1, maps: int = 1
 ) -> Callable[..., Arguments]:
     def make(generator: torch.Generator, height: int, width: int, move: Move) -> Arguments:
-        given, _ = _warp_stacks(taps, channels, extras, times, filled, count, maps)(generator, height, width, move)
+        given, *_ = _warp_stacks(taps, channels, extras, times, filled, count, maps)(generator, height, width, move)
         conv = _convolve(filled, outputs, stride=2)(generator, 1, 1, move)[1]
         return given, conv
 
@@ -283,6 +283,8 @@ CASES = (
 
 def cast(argument: Any, dtype: torch.dtype, device: torch.device | None = None) -> Any:
     """An argument with its float tensors in `dtype`, on `device`; a picture's planes stay as they are."""
+    if isinstance(argument, torch.dtype):
+        return dtype
     if isinstance(argument, Axis):
         return argument.to(device or argument.low.device, dtype)
     if isinstance(argument, Conv | TransposedConv | RgbTransform):
@@ -314,7 +316,7 @@ def _as_a_part(tensor: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
 def arguments_of(case: Case, size: tuple[int, int], move: Move, dtype: torch.dtype) -> Arguments:
     """The arguments of a case as a network of this dtype would have them; its coordinates stay float32."""
     made = case.make(torch.Generator().manual_seed(size[1]), *size, move)
-    if case.op in ("warp_stacks", "warp_convolve", "planes_to_rgb"):  # the last tells what the result is for
+    if case.op in ("warp_stacks", "warp_convolve", "planes_to_rgb"):  # the last is for the convolution
         return (*(cast(a, torch.float32) for a in made[:-1]), cast(made[-1], dtype))
     given = tuple(cast(a, dtype if case.half else torch.float32) for a in made)
     return (*given[:-1], cast(made[-1], torch.float32)) if case.op == "head" else given  # what is kept
@@ -352,6 +354,8 @@ def _dtype_of(argument: Any) -> torch.dtype:
         argument = argument.stack0
     if isinstance(argument, Axis | Conv | TransposedConv | RgbTransform):
         argument = argument.weight
+    if isinstance(argument, torch.dtype):
+        return argument
     return argument.dtype if isinstance(argument, Tensor) else torch.float32
 
 

@@ -26,10 +26,11 @@ from vsrife.errors import DeviceError, OptionError
 from vsrife.networks.catalogue import LEGACY_LAYOUTS, MODELS
 from vsrife.networks.fold import fold
 from vsrife.networks.legacy import tensor_shapes
-from vsrife.ops import reference
 from vsrife.ops.cases import unit
-from vsrife.ops.cpu import int8, kernels
-from vsrife.ops.reference import Conv, TransposedConv
+from vsrife.ops.cpu import int8
+from vsrife.ops.cpu.kernels import cpu_ops
+from vsrife.ops.protocol import Conv, TransposedConv
+from vsrife.ops.reference import reference
 
 CPU = torch.device("cpu")
 SIZES = [(1, 1), (2, 3), (5, 31), (37, 64)]
@@ -68,9 +69,9 @@ def test_twin_matches_reference(
     conv = Conv(weight, bias, scales=scales, **options | {"slopes": slopes})
     for size in SIZES:
         x = unit(generator, 2, inputs + 4, *size).float()[:, 2:-2] * 5
-        got, expected = kernels.convolve(x, conv), reference.convolve(x, conv)
+        got, expected = cpu_ops.convolve(x, conv), reference.convolve(x, conv)
         torch.testing.assert_close(got, expected, rtol=0, atol=4e-6)
-        torch.testing.assert_close(kernels.convolve(x[:1], conv), expected[:1], rtol=0, atol=4e-6)
+        torch.testing.assert_close(cpu_ops.convolve(x[:1], conv), expected[:1], rtol=0, atol=4e-6)
 
 
 @needs_vnni
@@ -81,7 +82,7 @@ def test_expansion_matches_reference(outputs: int, inputs: int, factor: int) -> 
     conv = TransposedConv(weight, bias, factor, scales)
     for size in SIZES:
         x = unit(generator, 2, inputs, *size).float()
-        got = kernels.conv_transpose(x, conv)
+        got = cpu_ops.conv_transpose(x, conv)
         torch.testing.assert_close(got, reference.conv_transpose(x, conv), rtol=0, atol=4e-6)
 
 
@@ -93,7 +94,7 @@ def test_any_value_may_come(x: float) -> None:
     weight, scales, bias = coded(generator, 16, 16, 3)
     conv = Conv(weight, bias, scales=scales)
     image = torch.full((1, 16, 5, 7), x)
-    got = kernels.convolve(image, conv)
+    got = cpu_ops.convolve(image, conv)
     if math.isfinite(x):
         torch.testing.assert_close(got, reference.convolve(image, conv))
 
@@ -106,8 +107,8 @@ def test_a_chain_is_its_layers_one_by_one() -> None:
     one_by_one = x
     for conv in net.blocks[3].body:
         assert conv.scales is not None
-        one_by_one = kernels.convolve(one_by_one, conv)
-    assert torch.equal(kernels.convolve_chain(x, net.blocks[3].body), one_by_one)
+        one_by_one = cpu_ops.convolve(one_by_one, conv)
+    assert torch.equal(cpu_ops.convolve_chain(x, net.blocks[3].body), one_by_one)
 
 
 def bundled() -> tuple[Any, Any]:

@@ -16,12 +16,13 @@ from vsrife.engine.engine import Engine
 from vsrife.engine.formats import Colorimetry, PictureFormat
 from vsrife.engine.loaded import NetworkOptions, network
 from vsrife.engine.sources import InputFrame
-from vsrife.ops import reference
 from vsrife.ops.cases import CASES, FLOWS, Case, arguments_of, excess, unit, warp_inputs
-from vsrife.ops.cpu import blending, kernels, to_rgb
+from vsrife.ops.cpu import blending, to_rgb
 from vsrife.ops.cpu import warping as warping_kernels
+from vsrife.ops.cpu.kernels import cpu_ops
 from vsrife.ops.dispatch import choose
-from vsrife.ops.reference import Conv
+from vsrife.ops.protocol import Conv
+from vsrife.ops.reference import reference
 
 SIZES = [(1, 1), (2, 3), (31, 65), (96, 128)]
 BT709 = Colorimetry(matrix=1, full_range=False, chroma_location=0)
@@ -35,7 +36,7 @@ def test_twin_matches_reference(case: Case, size: tuple[int, int]) -> None:
     """At most twice the error of plain PyTorch in float32, plus the floor; both against float64."""
     for name, move in FLOWS.items():
         if case.op in SEEN_EVERYWHERE or name == "subpixel":
-            assert excess(getattr(kernels, case.op), case, arguments_of(case, size, move, torch.float32)) <= 0, name
+            assert excess(getattr(cpu_ops, case.op), case, arguments_of(case, size, move, torch.float32)) <= 0, name
 
 
 @pytest.mark.parametrize("lanes", [4, 8])
@@ -46,14 +47,14 @@ def test_shorter_vectors(lanes: int, monkeypatch: pytest.MonkeyPatch) -> None:
     for case in CASES:
         if case.op in ("planes_to_rgb", "warp_convolve", "blend_plane", "head"):
             arguments = arguments_of(case, (31, 65), FLOWS["subpixel"], torch.float32)
-            assert excess(getattr(kernels, case.op), case, arguments) <= 0, case
+            assert excess(getattr(cpu_ops, case.op), case, arguments) <= 0, case
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if case.half], ids=str)
 def test_half_precision_on_a_cpu(case: Case) -> None:
     for dtype in (torch.bfloat16, torch.float16):
         arguments = arguments_of(case, (13, 37), FLOWS["subpixel"], dtype)
-        assert excess(getattr(kernels, case.op), case, arguments) <= 0, dtype
+        assert excess(getattr(cpu_ops, case.op), case, arguments) <= 0, dtype
 
 
 @torch.inference_mode()
@@ -76,9 +77,9 @@ def test_half_planes() -> None:
     generator = torch.Generator().manual_seed(3)
     a, b = (unit(generator, 1, 1, 12, 20).half() for _ in range(2))
     b[..., 10:] = a[..., 10:]
-    assert torch.equal(kernels.static_radius(a, b), reference.static_radius(a, b))
-    rest = unit(generator, 1, 4, 12, 20).float(), unit(generator, 1, 1, 12, 20).float(), kernels.static_radius(a, b), 1
-    got, expected = kernels.blend_plane(a, b, *rest), reference.blend_plane(a, b, *rest)
+    assert torch.equal(cpu_ops.static_radius(a, b), reference.static_radius(a, b))
+    rest = unit(generator, 1, 4, 12, 20).float(), unit(generator, 1, 1, 12, 20).float(), cpu_ops.static_radius(a, b), 1
+    got, expected = cpu_ops.blend_plane(a, b, *rest), reference.blend_plane(a, b, *rest)
     assert got.dtype == torch.float16
     torch.testing.assert_close(got, expected, rtol=0, atol=1e-3)
 
@@ -101,7 +102,7 @@ def test_convolution_matches_reference(kind: str, size: tuple[int, int], groups:
     exact = reference.convolve(x, conv(torch.float64))
     single = conv(torch.float32)
     for _ in range(2):  # the second time with the weights that the first has packed
-        got = kernels.convolve(x.float(), single)
+        got = cpu_ops.convolve(x.float(), single)
         assert (got - exact).abs().max() < 1e-4
 
 
@@ -111,7 +112,7 @@ def test_not_a_number_reads_inside_the_picture() -> None:
     flow = torch.full((1, 4, 8, 8), float("nan"))
     flow[..., ::2] = float("inf")
     weight0 = torch.full((1, 1, 8, 8), 0.5)
-    assert torch.equal(kernels.blend(picture, picture, flow, weight0), picture)
+    assert torch.equal(cpu_ops.blend(picture, picture, flow, weight0), picture)
 
 
 @pytest.mark.parametrize("channels", [3, 7])
@@ -131,15 +132,17 @@ def test_gaps_between_pixels_change_no_bit(channels: int, size: tuple[int, int])
     grid = torch.arange(height).float()[:, None], torch.arange(width).float()
     extra, time = unit(generator, 1, 2, height, width).float(), torch.full((1, 1, 1, 1), 0.5)
     given = warp_inputs(stacks, [flow], *grid, 1, extra, time)
-    weight = torch.empty(1, 2 * channels + 2 + 4 + 1, 3, 3)
-    expected = kernels.warp_stacks(given, weight)
+    filled = 2 * channels + 2 + 4 + 1
+    expected = cpu_ops.warp_stacks(given, filled, torch.float32)
     first, second = (room[:, :channels] for room in roomy)
-    assert torch.equal(kernels.warp_stacks(replace(given, stack0=first, stack1=second), weight), expected)
+    assert torch.equal(
+        cpu_ops.warp_stacks(replace(given, stack0=first, stack1=second), filled, torch.float32), expected
+    )
     assert expected.isfinite().all()
 
 
 def test_choice_of_twins() -> None:
-    assert choose(torch.device("cpu"), torch.float32) is kernels
+    assert choose(torch.device("cpu"), torch.float32) is cpu_ops
     assert choose(torch.device("cpu"), torch.float64) is reference
     assert choose(torch.device("meta"), torch.float16) is reference
 
@@ -151,7 +154,7 @@ def test_batches_share_their_pictures(case: Case) -> None:
     """Several flows between the same two pictures, at once and one by one."""
     given = [arguments_of(case, (31, 65), move, torch.float32) for move in FLOWS.values()]
     flows = torch.cat([arguments[2] for arguments in given])
-    for ops in (kernels, reference):
+    for ops in (cpu_ops, reference):
         op = getattr(ops, case.op)
         masks = given[0][3].expand(len(flows), -1, -1, -1)
         together = op(*given[0][:2], flows, masks, *given[0][4:])

@@ -13,9 +13,10 @@ from torch import Tensor
 
 from vsrife.ops.cpu.llvm import F32, I8, I16, I32, I64, Writer, function, lanes_here
 from vsrife.ops.cpu.warping import strided
+from vsrife.ops.protocol import STATIC_RADII_PX
 
 KINDS: dict[torch.dtype, ir.Type] = {torch.uint8: I8, torch.uint16: I16, torch.float32: F32}
-READ = 4  # bytes at once
+READ_BYTES = 4  # at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,7 @@ def _write_row(builder: ir.IRBuilder, arguments: Sequence[ir.Value], samples: _S
     one = ir.Constant(I32, 1)
     last_x, last_y = (w.spread(builder.sub(side, one)) for side in (width, height))
     line = builder.mul(width, ir.Constant(I32, size))
-    end = w.spread(builder.sub(builder.mul(line, height), ir.Constant(I32, READ)))
+    end = w.spread(builder.sub(builder.mul(line, height), ir.Constant(I32, READ_BYTES)))
     line = w.spread(line)
     loop = w.loop(count, [x, flow, share, radius, out])
     _, first, moved, weight, calm, target = loop.values
@@ -130,21 +131,68 @@ def _blend(a, b, size, flow, row, pixel, share, radius, peak, lanes, vectors, si
                 ))  # fmt: skip
 
 
-def blend_plane(a: Tensor, b: Tensor, flow: Tensor, share: Tensor, radius: Tensor, peak: int, out: Tensor) -> None:
-    """One plane.
+def blend_plane(a: Tensor, b: Tensor, flow: Tensor, weight0: Tensor, radius: Tensor, peak: int) -> Tensor:
+    """Interpolate a plane, as `Ops.blend_plane` does, for one flow.
 
     Args:
-        a: (H, W), of one of `KINDS` and at least `READ` bytes.
+        a: (1, 1, H, W), of a dtype in `KINDS` and at least `READ_BYTES` long.
         b: the same.
         flow: (1, 4, H, W) float32.
-        share: (H, W) float32, the weight of `a`.
-        radius: (H, W) int8.
+        weight0: (1, 1, H, W) float32, the weight of `a`.
+        radius: (1, 1, H, W) int8.
         peak: the largest sample of integers.
-        out: (H, W) of the same kind.
     """
-    lanes, known = lanes_here(), strided(flow)
+    lanes = lanes_here()
+    first, second = (plane[0, 0].contiguous() for plane in (a, b))
+    flow, *steps = strided(flow)
+    out = torch.empty_like(first)
     _blend(
-        a.data_ptr(), b.data_ptr(), a.dtype.itemsize, known[0].data_ptr(), *known[1:], share.contiguous().numpy(),
-        radius.contiguous().numpy(), np.float32(peak), lanes, _row_at(_Samples(lanes, a.dtype)),
-        _row_at(_Samples(1, a.dtype)), out.numpy(),
+        first.data_ptr(), second.data_ptr(), a.dtype.itemsize, flow.data_ptr(), *steps,
+        weight0[0, 0].contiguous().numpy(), radius[0, 0].contiguous().numpy(), np.float32(peak), lanes,
+        _row_at(_Samples(lanes, a.dtype)), _row_at(_Samples(1, a.dtype)), out.numpy(),
     )  # fmt: skip
+    return out[None, None]
+
+
+@numba.njit(parallel=True, cache=True)
+def _static_radius(a, b, radii, result):  # type: ignore[no-untyped-def]
+    """Differences spread step by step; around the picture lies a border that never differs.
+
+    Rows are taken as slices, so that every index is from 0 on: else the compiler does not make vectors of them.
+    """
+    height, width = result.shape
+    border = radii[-1] // 2
+    moved = np.zeros((height + 2 * border, width + 2 * border), np.uint8)
+    spread = np.zeros_like(moved)
+    for y in numba.prange(height):
+        row, found = moved[y + border, border : border + width], result[y]
+        for x in range(width):
+            row[x] = a[y, x] != b[y, x]
+        for x in range(width):
+            found[x] = -np.int8(row[x])
+    reached = 0  # boxes of 2 * reached + 1 samples are filled
+    for radius in radii:
+        step = radius - reached
+        left = 0
+        for y in numba.prange(height):
+            row, found = spread[y + border, border : border + width], result[y]
+            row[:] = 0
+            for down in range(-step, step + 1, step):
+                for right in range(-step, step + 1, step):
+                    near = moved[y + border + down, border + right : border + right + width]
+                    for x in range(width):
+                        row[x] |= near[x]
+            for x in range(width):
+                found[x] = found[x] if row[x] else radius
+            left += width - np.sum(row)
+        if left == 0:
+            break
+        moved, spread = spread, moved
+        reached = radius
+
+
+def static_radius(a: Tensor, b: Tensor) -> Tensor:
+    """Measure how far two planes are equal around each sample, as `Ops.static_radius` does, for any type of numba's."""
+    result = np.empty(a.shape[-2:], np.int8)
+    _static_radius(a[0, 0].numpy(), b[0, 0].numpy(), STATIC_RADII_PX, result)
+    return torch.from_numpy(result)[None, None]

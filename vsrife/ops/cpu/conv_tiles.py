@@ -13,7 +13,7 @@ from llvmlite import ir
 from numpy.typing import NDArray
 
 from vsrife.ops.cpu.llvm import F32, I64, Writer, function
-from vsrife.ops.reference import LEAKY_SLOPE, Conv, TransposedConv
+from vsrife.ops.protocol import LEAKY_SLOPE, Conv, TransposedConv
 
 Array = NDArray[Any]
 

@@ -20,7 +20,7 @@ from vsrife.ops.cpu.buffers import buffer_pool
 from vsrife.ops.cpu.conv_tiles import Shape, prepared, tile, tile_at
 from vsrife.ops.cpu.llvm import I64, Writer, function
 from vsrife.ops.cpu.warping import lanes_for, parts_of, strided
-from vsrife.ops.reference import Conv, TransposedConv
+from vsrife.ops.protocol import Conv, TransposedConv
 
 Array = NDArray[Any]
 
@@ -147,7 +147,7 @@ def _head(frame, picture, layers, copy, place, out, memory):  # type: ignore[no-
             _tile_of_head(number, frame, picture, layers, copy, place, out, memory[worker])
 
 
-def serves(x: Tensor, convs: Sequence[Conv], last: TransposedConv, out: Tensor) -> bool:
+def supports(x: Tensor, convs: Sequence[Conv], last: TransposedConv, out: Tensor) -> bool:
     """Whether `head` can do this here."""
     first, *inner = convs
     plain = all(c.scales is None and c.groups == 1 and not c.residual for c in convs) and last.scales is None
@@ -192,3 +192,39 @@ def _places(pixels: Tensor) -> Array:
     """Address, bytes between rows and between pixels."""
     pixels, *steps = strided(pixels)
     return np.array([pixels.data_ptr(), *steps])
+
+
+@numba.njit(parallel=True, cache=True)
+def _interleave(places, copy, out):  # type: ignore[no-untyped-def]
+    """Of (H + 1, W + 1, 2, side, 2, run), each parity where it belongs in (H, 2, side, W, 2, run)."""
+    height, _, side, width, _, run = out.shape
+    size = 4 * run
+    step, stride = 4 * side * size, 2 * size
+    for i in numba.prange(height):
+        for p in range(2):
+            for r in range(side):
+                for q in range(2):
+                    runs(copy, (
+                        places.ctypes.data + ((i + p) * (width + 1) + q) * step + ((p * side + r) * 2 + q) * size, step,
+                        out.ctypes.data + (((i * 2 + p) * side + r) * width * 2 + q) * size, stride, width,
+                    ))  # fmt: skip
+
+
+def interleave(grid: Tensor, factor: int) -> Tensor:
+    """Put the positions of a transposed convolution where they belong.
+
+    Args:
+        grid: (N, factor**2 * C, H + 1, W + 1) float32; `TransposedConv` explains its channels.
+        factor: of the convolution.
+
+    Returns:
+        (N, C, factor * H, factor * W) in channels-last memory.
+    """
+    count, _, height, width = grid.shape
+    side, height, width = factor // 2, height - 1, width - 1
+    places = grid.permute(0, 2, 3, 1).contiguous().reshape(count, height + 1, width + 1, 2, side, 2, -1)
+    run = places.shape[-1]
+    out = buffer_pool.take((count, height, 2, side, width, 2, run))
+    for i in range(count):
+        _interleave(places[i].numpy(), runs_at(run), out[i])
+    return torch.from_numpy(out.reshape(count, height * factor, width * factor, -1)).permute(0, 3, 1, 2)

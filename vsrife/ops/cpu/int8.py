@@ -22,10 +22,10 @@ from torch import Tensor
 from vsrife.ops.cpu.buffers import buffer_pool
 from vsrife.ops.cpu.conv_tiles import Shape, bias_of, packed, scaling, slopes_of, write_sums
 from vsrife.ops.cpu.llvm import F32, I8, I32, I64, Writer, features, function
-from vsrife.ops.reference import Conv, TransposedConv
+from vsrife.ops.protocol import Conv, TransposedConv
 
 Array = NDArray[Any]
-Span = tuple[np.float32, np.float32]  # the least and the largest value of a map, and 0
+ValueRange = tuple[np.float32, np.float32]  # the least and the largest value of a map, and 0
 
 TOP = 255  # the largest code
 ROWS = 8  # of outputs that a thread makes at a time; its codes stay in the first caches
@@ -163,19 +163,21 @@ def _rows(conv: Conv | TransposedConv, shape: Shape) -> Array:
     return scaling(shape, conv.scales.numpy(), bias_of(conv), slopes_of(conv), sums)
 
 
-def serves(x: Tensor, conv: Conv | TransposedConv) -> bool:
+def supports(x: Tensor, conv: Conv | TransposedConv) -> bool:
     """Whether `convolve` can do this here."""
     outputs, inputs = conv.weight.shape[:2]
     known = bool(vectors_here()) and outputs % vectors_here()[-1] == 0 and inputs % 4 == 0
     return known and x.shape[1] == inputs and x.dtype == torch.float32
 
 
-def _span(values: Array) -> Span:
+def _span(values: Array) -> ValueRange:
     least, most = torch.aminmax(torch.from_numpy(values))
     return np.float32(min(least.item(), 0.0)), np.float32(max(most.item(), 0.0))
 
 
-def convolve(x: Tensor, conv: Conv | TransposedConv, spans: Sequence[Span] = ()) -> tuple[Tensor, Sequence[Span]]:
+def convolve(
+    x: Tensor, conv: Conv | TransposedConv, spans: Sequence[ValueRange] = ()
+) -> tuple[Tensor, Sequence[ValueRange]]:
     """A convolution in eight bits.
 
     Args:
@@ -209,7 +211,7 @@ def convolve(x: Tensor, conv: Conv | TransposedConv, spans: Sequence[Span] = ())
     return result, [(each[:, 0].min(), each[:, 1].max()) for each in found]
 
 
-def coding(span: Span) -> tuple[np.float32, np.float32]:
+def coding(span: ValueRange) -> tuple[np.float32, np.float32]:
     """What a code is worth, and the code of 0, as `reference.quantize` has them."""
     least, most = span
     step = (most - least) / np.float32(TOP)

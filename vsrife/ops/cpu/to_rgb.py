@@ -14,7 +14,7 @@ from torch import Tensor
 from vsrife.ops.cpu.blending import KINDS
 from vsrife.ops.cpu.llvm import F32, I32, I64, Writer, function, lanes_here
 from vsrife.ops.cpu.warping import neighbours_of
-from vsrife.ops.reference import RgbTransform
+from vsrife.ops.protocol import RgbTransform
 
 COLOURS = 3
 

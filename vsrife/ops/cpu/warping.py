@@ -23,7 +23,7 @@ from torch import Tensor
 from vsrife.ops.cpu.buffers import buffer_pool
 from vsrife.ops.cpu.conv_tiles import Shape, prepared, tile, tile_at
 from vsrife.ops.cpu.llvm import F32, I32, I64, Writer, function, lanes_here
-from vsrife.ops.reference import Axis, Conv, WarpInputs
+from vsrife.ops.protocol import Axis, Conv, WarpInputs
 
 Array = NDArray[Any]
 

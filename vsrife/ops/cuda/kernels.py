@@ -17,8 +17,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from vsrife.ops import reference
-from vsrife.ops.reference import Axis, Conv, RgbTransform, TransposedConv, WarpInputs
+from vsrife.ops.protocol import LEAKY_SLOPE, STATIC_RADII_PX, Axis, Conv, RgbTransform, TransposedConv, WarpInputs
 
 PIXELS = 128  # of one program
 FUSION = {"enable_fp_fusion": True}  # sums with products in one instruction; left open, Triton warns
@@ -28,7 +27,7 @@ SIZES = (
     "height", "width", "out_height", "out_width", "stack_height", "stack_width", "extra_height", "extra_width",
     "picture_height", "picture_width", "sides", "times_n",
 )  # fmt: skip
-SLOPE = tl.constexpr(reference.LEAKY_SLOPE)
+SLOPE = tl.constexpr(LEAKY_SLOPE)
 
 
 def _on(tensor: Tensor) -> AbstractContextManager[Any]:
@@ -297,13 +296,13 @@ def _warp_stacks_kernel(
     tl.store(place + (behind + r) * oc, time, mask=inside[:, None] & (behind + r < filled))
 
 
-def warp_stacks(inputs: WarpInputs, weight: Tensor) -> Tensor:
+def warp_stacks(inputs: WarpInputs, channels: int, dtype: torch.dtype) -> Tensor:
     """Twin of `reference.warp_stacks`: flow is put together at the taps and never written."""
     height, width = inputs.size
     stack0, stack1, extra = inputs.stack0, inputs.stack1, inputs.extra
-    channels, extras = stack0.shape[1], extra.shape[1]
-    out = _empty(max(inputs.maps, key=len), weight.shape[1], height, width, weight.dtype)
-    rest = weight.shape[1] - 2 * channels - extras - 4
+    stacked, extras = stack0.shape[1], extra.shape[1]
+    out = _empty(max(inputs.maps, key=len), channels, height, width, dtype)
+    rest = channels - 2 * stacked - extras - 4
     times = inputs.times.to(extra.dtype).expand(-1, -1, height, width)
     with _on(out):
         _start(
@@ -311,15 +310,15 @@ def warp_stacks(inputs: WarpInputs, weight: Tensor) -> Tensor:
             stack0, *_strides(stack0), stack1, *_strides(stack1), *_spread(inputs.maps, *stack0.shape[-2:]),
             inputs.rows, inputs.columns, extra, *_strides(extra), times, *_strides(times), out, *out.stride(),
             height, width, *stack0.shape[-2:], *extra.shape[-2:], extra.shape[-2] / height, extra.shape[-1] / width,
-            channels, extras, times.shape[1], weight.shape[1],
-            TAPS=inputs.taps, MAPS=len(inputs.maps), C=_lanes(channels), E=_lanes(extras), R=_lanes(rest), P=PIXELS,
+            stacked, extras, times.shape[1], channels,
+            TAPS=inputs.taps, MAPS=len(inputs.maps), C=_lanes(stacked), E=_lanes(extras), R=_lanes(rest), P=PIXELS,
         )  # fmt: skip
     return out
 
 
 def warp_convolve(inputs: WarpInputs, conv: Conv) -> Tensor:
     """Twin of `reference.warp_convolve`."""
-    return convolve(warp_stacks(inputs, conv.weight), conv)
+    return convolve(warp_stacks(inputs, conv.weight.shape[1], conv.weight.dtype), conv)
 
 
 @triton.jit
@@ -449,7 +448,7 @@ def static_radius(a: Tensor, b: Tensor) -> Tensor:
     near = torch.empty((1, 1, height, width), dtype=torch.int8, device=a.device)
     out = torch.empty_like(near)
     grid = (_blocks(height * width, PIXELS),)
-    radius = reference.STATIC_RADII_PX[-1]
+    radius = STATIC_RADII_PX[-1]
     with _on(a):
         _start(
             _reach_kernel, grid,
