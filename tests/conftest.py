@@ -24,6 +24,8 @@ ROOT = Path(__file__).parents[1]
 TEST_DATA_VARIABLE = "VSRIFE_TEST_DATA"
 REQUIRE_CUDA_VARIABLE = "VSRIFE_REQUIRE_CUDA"
 
+os.environ.pop("VSRIFE_MODEL", None)  # the user's default model is not what tests mean by none
+
 
 def missing(reason: str) -> NoReturn:
     """Skip the test, or fail it in CI."""

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,30 +10,22 @@ import torch
 from torch import Tensor
 
 from vsrife.errors import WeightsError
+from vsrife.files import atomic_write
 
 CHECKPOINT_FILE = "checkpoint.pt"
 CARRIED_FILE = "carried.pt"
-READABLE = 0o644
 
 
-def replace_file(path: Path, write: Any) -> None:
-    """Write a file under another name, then rename it: whoever opens `path` finds the old or the new one, whole."""
+def replace_file(path: Path, write: Callable[[Path], object]) -> None:
+    """Create the folder of `path`, and write the file so that it is whole under its name even after a power failure."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    os.close(handle)
-    try:
-        write(name)
-        with Path(name).open("rb") as stream:
-            os.fsync(stream.fileno())
-        Path(name).chmod(READABLE)  # mkstemp keeps it to its owner
-        Path(name).replace(path)
-    finally:
-        Path(name).unlink(missing_ok=True)
+    with atomic_write(path, durable=True) as part:
+        write(part)
 
 
 def save_checkpoint(folder: Path, state: Mapping[str, Any]) -> None:
     """Store everything that a run needs to go on."""
-    replace_file(folder / CHECKPOINT_FILE, lambda name: torch.save(dict(state), name))
+    replace_file(folder / CHECKPOINT_FILE, lambda part: torch.save(dict(state), part))
 
 
 def save_carried(folder: Path, state: Mapping[str, Any]) -> None:
@@ -45,7 +35,7 @@ def save_carried(folder: Path, state: Mapping[str, Any]) -> None:
         return {name: tensor.detach().cpu().half() for name, tensor in tensors.items()}
 
     small = {key: state[key] for key in ("step", "plan")} | {key: half(state[key]) for key in ("net", "ema")}
-    replace_file(folder / CARRIED_FILE, lambda name: torch.save(small, name))
+    replace_file(folder / CARRIED_FILE, lambda part: torch.save(small, part))
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
@@ -81,4 +71,4 @@ def export_weights(tensors: Mapping[str, Tensor], path: Path) -> None:
     from safetensors.torch import save_file
 
     half = {name: tensor.detach().cpu().half().contiguous() for name, tensor in tensors.items()}
-    replace_file(path, lambda name: save_file(half, name))
+    replace_file(path, lambda part: save_file(half, part))

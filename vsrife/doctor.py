@@ -274,9 +274,17 @@ def ffmpeg(problems: list[Problem]) -> Rows:
 
 
 def models(problems: list[Problem]) -> Rows:
+    from vsrife.checkpoints.finding import BUNDLED_SOURCE, default_model, find_weights
     from vsrife.checkpoints.installed import stored_models, verify
 
     rows = {}
+    default = default_model()
+    if default.source != BUNDLED_SOURCE:
+        rows["default"] = f"{default.name}, set by {private(default.source)}"
+        try:
+            find_weights(None)
+        except RifeError as error:
+            problems.append(Problem(private(str(error)), "run: vsrife models default default", fatal=True))
     for model in stored_models():
         if model.path is None:
             continue

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -116,8 +118,8 @@ def test_a_model_of_several_files_becomes_one(store: Path, tmp_path: Path, capsy
     capsys.readouterr()
     assert main(["models", "verify", "3.1"]) == 0
     assert capsys.readouterr().out.startswith("3.1: good, E04")
-    assert main(["models", "export", "3.1", str(tmp_path / "out.onnx")]) == 2
-    assert "only 4.x models are written as ONNX, got 3.1" in capsys.readouterr().err
+    assert main(["models", "export", "3.1", str(tmp_path / "out.onnx")]) == 1
+    assert "is a model before 4.x, 3.0, 3.1 (HD v3.0, v3.1); only 4.x can be used here" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("given", ["", "flownet.param", "flownet.bin"], ids=["folder", "param", "bin"])
@@ -188,6 +190,22 @@ def test_what_cannot_be_imported_leaves_nothing(
         saved(source)
     assert main(["models", "import", str(source), *options]) == code
     assert re.search(expected, capsys.readouterr().err)
+    assert files(store) == []
+
+
+def test_a_full_disk_leaves_nothing(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = saved(tmp_path / "mine.pkl")
+
+    def write_half(path: Path, data: bytes) -> int:
+        with path.open("wb") as file:
+            file.write(data[: len(data) // 2])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_bytes", write_half)
+    assert main(["models", "import", str(source)]) == 1
+    assert "mine.pkl cannot be written, got No space left on device; make room or choose" in capsys.readouterr().err
     assert files(store) == []
 
 

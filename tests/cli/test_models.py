@@ -1,403 +1,41 @@
-"""`vsrife models`, against real HTTP servers on this machine that do what real ones do, and worse."""
+"""`vsrife models`: what its commands print, and the question before a download."""
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import io
+import importlib
 import json
 import re
-import socket
 import subprocess
 import sys
-import threading
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
-import torch
 
-from vsrife.checkpoints import download as transfer
+from tests.model_mirror import GOOD, Mirror, isolated, serving
 from vsrife.checkpoints import finding
+from vsrife.checkpoints.download import MIRROR
+from vsrife.checkpoints.download import mirror as mirror_address
+from vsrife.checkpoints.finding import DOWNLOADABLE
 from vsrife.checkpoints.loading import load_model
 from vsrife.cli import main
-from vsrife.networks.catalogue import BUNDLED_DEFAULT, BUNDLED_FILE, LAYOUTS, MODELS, Layout
+from vsrife.networks.catalogue import BUNDLED_DEFAULT, BUNDLED_FILE, MODELS
 
 VERSION = "4.15.lite"
 NAME = "flownet_v4.15.lite.pkl"
-
-
-def file_of(layout: Layout, value: float = 0.5) -> bytes:
-    buffer = io.BytesIO()
-    torch.save(
-        {
-            f"module.{name}": torch.full(shape, value, dtype=torch.float16)
-            for name, shape in layout.tensor_shapes().items()
-        },
-        buffer,
-    )
-    return buffer.getvalue()
-
-
-GOOD = file_of(LAYOUTS["L10"])
-OTHER = file_of(LAYOUTS["L10"], 0.25)
-MEBI = 2**20
-
-
-@dataclass
-class Mirror:
-    """What the server does; `cuts` are the body lengths after which it hangs up, one for each request in turn."""
-
-    body: bytes = GOOD
-    etag: str | None = '"one"'
-    modified: str | None = None
-    content_type: str = "application/octet-stream"
-    status: int = 200
-    ranges: bool = True
-    says_length: bool = True
-    redirect: str | None = None
-    cuts: list[int] = field(default_factory=list)
-    then: Callable[[Mirror], None] | None = None  # done after a cut
-    gate: threading.Event = field(default_factory=threading.Event)  # bodies are held back while it is not set
-    requests: list[tuple[str, str | None, int]] = field(default_factory=list)  # path, Range, status sent
-    sent: int = 0  # bytes of bodies
-
-
-class Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
-    def __init__(self, mirror: Mirror, *args: object) -> None:
-        self.mirror = mirror
-        super().__init__(*args)  # type: ignore[arg-type]
-
-    def do_GET(self) -> None:
-        mirror = self.mirror
-        status, start = mirror.status, 0
-        range_wanted = self.headers.get("Range")
-        unchanged = self.headers.get("If-Range") in (mirror.etag, mirror.modified)
-        if status == 200 and mirror.ranges and range_wanted and unchanged:
-            start = int(range_wanted.removeprefix("bytes=").removesuffix("-"))
-            status = 206 if start < len(mirror.body) else 416
-        if mirror.redirect:
-            status = 302
-        body = mirror.body[start:] if status != 416 else b""
-        mirror.requests.append((self.path, range_wanted, status))
-        self.send_response(status)
-        self.send_header("Content-Type", mirror.content_type)
-        self.send_header("Connection", "close")
-        if mirror.says_length:
-            self.send_header("Content-Length", str(len(body)))
-        if mirror.etag:
-            self.send_header("ETag", mirror.etag)
-        if mirror.modified:
-            self.send_header("Last-Modified", mirror.modified)
-        if mirror.redirect:
-            self.send_header("Location", mirror.redirect)
-        if status == 206:
-            self.send_header("Content-Range", f"bytes {start}-{len(mirror.body) - 1}/{len(mirror.body)}")
-        self.end_headers()
-        mirror.gate.wait()
-        cut = mirror.cuts.pop(0) if mirror.cuts else len(body)
-        with contextlib.suppress(ConnectionError):  # of a client that has had enough
-            self.wfile.write(body[:cut])
-        mirror.sent += min(cut, len(body))
-        self.close_connection = True
-        if cut < len(body) and mirror.then:
-            mirror.then(mirror)
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass
+command = importlib.import_module("vsrife.cli.models")  # as an attribute of the package, it is the group of commands
 
 
 @pytest.fixture
 def mirror(monkeypatch: pytest.MonkeyPatch) -> Iterator[Mirror]:
-    """A running server, and the environment that makes it the mirror."""
-    mirror = Mirror()
-    mirror.gate.set()
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, mirror)) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
-        monkeypatch.setenv("VSRIFE_MODEL_URL", f"http://127.0.0.1:{server.server_port}/release/")
+    with serving(monkeypatch) as mirror:
         yield mirror
-        mirror.gate.set()
-        server.shutdown()
-        thread.join()
 
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The directory that downloads go to; retries do not wait, and no proxy of this machine comes between."""
-    monkeypatch.setenv("VSRIFE_MODEL_DIR", str(tmp_path / "cache"))
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
-    monkeypatch.setattr(transfer, "RETRY_SECONDS", 0.0)
-    monkeypatch.setattr(finding, "package_directory", lambda: tmp_path / "package")
-    return tmp_path / "cache"
-
-
-def download(*options: str) -> int:
-    return main(["models", "download", VERSION, *options])
-
-
-def files(directory: Path) -> list[str]:
-    return sorted(path.name for path in directory.iterdir() if path.name != ".lock")
-
-
-# --- what works -------------------------------------------------------------------------------------------------------
-
-
-def test_download_verifies_renames_and_records_the_hash(
-    mirror: Mirror, cache: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert download() == 0
-    assert mirror.requests == [(f"/release/{NAME}", None, 200)]
-    assert files(cache) == [NAME, f"{NAME}.sha256"]
-    assert (cache / NAME).read_bytes() == GOOD
-    assert (cache / f"{NAME}.sha256").read_text() == f"{hashlib.sha256(GOOD).hexdigest()}  {NAME}\n"
-    captured = capsys.readouterr()
-    assert captured.out == f"{cache / NAME}\n"
-    assert VERSION in captured.err
-    assert load_model(VERSION).layout.id == "L10"
-
-
-def test_a_good_copy_is_kept_a_damaged_one_replaced_and_force_fetches(
-    mirror: Mirror, cache: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert download() == download() == 0
-    assert len(mirror.requests) == 1
-    assert "4.15.lite is here already" in capsys.readouterr().err
-
-    (cache / NAME).write_bytes(OTHER)
-    assert download() == 0
-    assert "is damaged" in capsys.readouterr().err
-    assert (cache / NAME).read_bytes() == GOOD
-
-    mirror.body = OTHER
-    assert download("--force") == 0
-    assert len(mirror.requests) == 3
-    assert load_model(VERSION).sha256 == hashlib.sha256(OTHER).hexdigest()
-
-
-def test_several_versions_and_a_failure_among_them(
-    mirror: Mirror, cache: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["models", "download", "4.16.lite", "4.26", "v4.15.lite", "4.16.lite"]) == 1
-    assert files(cache) == [NAME, f"{NAME}.sha256", "flownet_v4.16.lite.pkl", "flownet_v4.16.lite.pkl.sha256"]
-    assert len(mirror.requests) == 3
-    assert "flownet_v4.26.pkl gave no weights of 4.26" in capsys.readouterr().err
-
-
-def test_without_rich_the_progress_is_plain_lines(
-    mirror: Mirror, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setitem(sys.modules, "rich.progress", None)
-    mirror.cuts = [len(GOOD) // 2]
-    assert download() == 0
-    lines = capsys.readouterr().err.splitlines()
-    assert lines[0] == f"4.15.lite: 0 of {len(GOOD):,} bytes"
-    assert lines[-1] == f"4.15.lite: {len(GOOD):,} of {len(GOOD):,} bytes"
-    assert len(lines) < 16
-
-
-# --- transfers that break ---------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("etag", "modified"),
-    [('"one"', None), (None, "Mon, 01 Jan 2024 00:00:00 GMT"), ('W/"weak"', "Mon, 01 Jan 2024 00:00:00 GMT")],
-    ids=["etag", "date", "weak etag"],
-)
-def test_a_broken_transfer_goes_on_where_it_stopped(
-    etag: str | None, modified: str | None, mirror: Mirror, cache: Path
-) -> None:
-    mirror.etag, mirror.modified, mirror.cuts = etag, modified, [MEBI, MEBI]
-    assert download() == 0
-    assert (cache / NAME).read_bytes() == GOOD
-    assert [request[1:] for request in mirror.requests] == [
-        (None, 200),
-        (f"bytes={MEBI}-", 206),
-        (f"bytes={2 * MEBI}-", 206),
-    ]
-    assert mirror.sent == len(GOOD)  # not a byte twice
-
-
-def test_a_later_run_goes_on_where_this_one_gave_up(
-    mirror: Mirror, cache: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    mirror.cuts = [MEBI] + [0] * 5
-    assert download() == 1
-    assert f"failed 5 times, got {MEBI} bytes" in capsys.readouterr().err
-    assert files(cache) == [f"{NAME}.part", f"{NAME}.part.version"]
-    assert download() == 0
-    assert mirror.sent == len(GOOD)
-    assert files(cache) == [NAME, f"{NAME}.sha256"]
-
-
-def test_a_complete_part_needs_no_request(mirror: Mirror, cache: Path) -> None:
-    mirror.cuts = [MEBI] + [0] * 5
-    download()
-    (cache / f"{NAME}.part").write_bytes(GOOD)
-    before = len(mirror.requests)
-    assert download() == 0
-    assert len(mirror.requests) == before
-
-
-@pytest.mark.parametrize("etag", ['"one"', None], ids=["ranges ignored", "no version told"])
-def test_a_server_that_cannot_resume_starts_over(etag: str | None, mirror: Mirror, cache: Path) -> None:
-    mirror.ranges, mirror.etag, mirror.cuts = False, etag, [MEBI]
-    assert download() == 0
-    assert [status for _, _, status in mirror.requests] == [200, 200]
-    assert (cache / NAME).read_bytes() == GOOD
-
-
-def new_etag(mirror: Mirror) -> None:
-    mirror.etag, mirror.body = '"two"', OTHER
-
-
-def same_etag_other_length(mirror: Mirror) -> None:
-    mirror.body = OTHER + b"\0" * 7  # as of a server that takes a range whatever the version
-
-
-def shorter_than_the_part(mirror: Mirror) -> None:
-    mirror.body = OTHER[:1000]
-
-
-@pytest.mark.parametrize(
-    ("change", "statuses"),
-    [(new_etag, [200, 200]), (same_etag_other_length, [200, 206, 200])],
-    ids=["etag", "length"],
-)
-def test_a_file_that_changes_on_the_server_is_not_mixed(
-    change: Callable[[Mirror], None], statuses: list[int], mirror: Mirror, cache: Path
-) -> None:
-    mirror.cuts, mirror.then = [MEBI], change
-    assert download() == 0
-    assert [status for _, _, status in mirror.requests] == statuses
-    assert (cache / NAME).read_bytes() == mirror.body
-
-
-def test_a_part_beyond_the_end_is_given_up(mirror: Mirror, cache: Path) -> None:
-    mirror.cuts, mirror.then = [MEBI], shorter_than_the_part
-    assert download() == 1  # 416, then 1000 bytes that are no weights
-    assert [status for _, _, status in mirror.requests] == [200, 416, 200]
-    assert files(cache) == []
-
-
-def test_a_body_of_unknown_length_is_judged_by_what_it_holds(mirror: Mirror, cache: Path) -> None:
-    mirror.says_length = False
-    assert download() == 0
-    mirror.body = GOOD[:MEBI]
-    assert download("--force") == 1
-    assert (cache / NAME).read_bytes() == GOOD  # the good copy survives a failed replacement
-    assert load_model(VERSION)
-
-
-# --- wrong answers ----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("answer", "expected"),
-    [
-        (
-            Mirror(status=404, body=b"no"),
-            r"/release/flownet_v4\.15\.lite\.pkl cannot be downloaded, got status 404 Not",
-        ),
-        (Mirror(status=403, body=b"no"), r"cannot be downloaded, got status 403 Forbidden"),
-        (Mirror(status=503, body=b"no"), r"failed 5 times, got 0 bytes: status 503 Service Unavailable"),
-        (Mirror(body=b"<html>log in</html>", content_type="text/html"), r"is not a weights file, got a web page"),
-        (Mirror(body=b"<html>log in</html>"), r"gave no weights of 4\.15\.lite and was removed: it is a web page"),
-        (Mirror(body=b""), r"and was removed: it is empty, got 0 bytes"),
-        (Mirror(body=GOOD[:-1000]), r"and was removed: it is damaged"),
-        (
-            Mirror(body=file_of(LAYOUTS["L13"])),
-            r"was removed: it is not 4\.15\.lite, got the layout of 4\.22\.lite \(L13\)",
-        ),
-        (Mirror(redirect="ftp://127.0.0.1/flownet.pkl"), r"leads to an insecure address, got ftp://127\.0\.0\.1"),
-    ],
-    ids=["404", "403", "503", "login page", "disguised page", "empty", "short", "other model", "insecure redirect"],
-)
-def test_a_wrong_answer_is_named_and_leaves_nothing(
-    answer: Mirror, expected: str, mirror: Mirror, cache: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for name in ("status", "body", "content_type", "redirect"):
-        setattr(mirror, name, getattr(answer, name))
-    assert download() == 1
-    captured = capsys.readouterr()
-    assert re.search(expected, captured.err)
-    assert captured.out == ""
-    assert files(cache) == []
-
-
-def test_no_network_is_told_once_even_for_all(
-    cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as closed:
-        port = closed.getsockname()[1]
-    monkeypatch.setenv("VSRIFE_MODEL_URL", f"http://127.0.0.1:{port}")
-    assert main(["models", "download", "--all"]) == 1
-    error = capsys.readouterr().err
-    assert error.count("cannot be reached") == 1
-    assert f"http://127.0.0.1:{port}/flownet_v4.0.pkl cannot be reached, got [Errno" in error
-    assert f"put the file into {cache} by hand" in error
-
-
-def test_a_server_that_never_answers_times_out(
-    mirror: Mirror, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    mirror.gate.clear()
-    monkeypatch.setattr(transfer, "TIMEOUT_SECONDS", 0.05)
-    assert download() == 1
-    assert "failed 5 times, got 0 bytes: timed out" in capsys.readouterr().err
-
-
-def test_a_directory_that_cannot_be_written(mirror: Mirror, cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    cache.write_text("a file where the directory should be")
-    assert download() == 1
-    assert "cannot be written, got File exists" in capsys.readouterr().err
-    assert mirror.requests == []
-
-
-# --- several at once, and interruption --------------------------------------------------------------------------------
-
-
-def test_a_second_process_waits_for_the_first(mirror: Mirror, cache: Path) -> None:
-    mirror.gate.clear()
-    results: list[int] = []
-    first = threading.Thread(target=lambda: results.append(download()))
-    first.start()
-    while not mirror.requests:
-        time.sleep(0.01)
-    command = [sys.executable, "-m", "vsrife", "models", "download", VERSION]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as second:
-        assert second.stderr
-        assert second.stderr.readline() == "waiting for another download to finish\n"
-        mirror.gate.set()
-        out, error = second.communicate(timeout=120)
-    first.join()
-    assert results == [second.returncode] == [0]
-    assert out == f"{cache / NAME}\n"
-    assert "is here already" in error
-    assert len(mirror.requests) == 1
-    assert files(cache) == [NAME, f"{NAME}.sha256"]
-
-
-def test_interruption_keeps_the_part(
-    mirror: Mirror, cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def interrupt(_: float) -> None:
-        raise KeyboardInterrupt
-
-    mirror.cuts = [MEBI]
-    monkeypatch.setattr("time.sleep", interrupt)
-    assert download() == 130
-    assert "interrupted" in capsys.readouterr().err
-    assert (cache / f"{NAME}.part").read_bytes() == GOOD[:MEBI]
-
-
-# --- the command line -------------------------------------------------------------------------------------------------
+    return isolated(tmp_path, monkeypatch)
 
 
 @pytest.mark.parametrize(
@@ -411,7 +49,7 @@ def test_interruption_keeps_the_part(
         (["models", "download", "4.62"], "got '4.62'; did you mean 4.6"),
         (["models", "download", "my.pkl"], "only published versions can be downloaded, got 'my.pkl'"),
         (["models", "download", "4.15.lite", "4.99"], "got '4.99'"),
-        (["models", "download", "3.1"], "got 3.1; get their release, and run: vsrife models import FOLDER --name 3.1"),
+        (["models", "download", "3.1"], "no source of 3.1 is known; it cannot be downloaded: get its release"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -423,10 +61,10 @@ def test_wrong_usage(argv: list[str], expected: str, mirror: Mirror, capsys: pyt
 
 def test_a_mirror_that_is_no_address(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("VSRIFE_MODEL_URL", "file:///etc")
-    assert download() == 2
+    assert main(["models", "download", VERSION]) == 2
     assert "VSRIFE_MODEL_URL must be an https:// or http:// address, got 'file:///etc'" in capsys.readouterr().err
     monkeypatch.delenv("VSRIFE_MODEL_URL")
-    assert transfer.mirror() == "https://github.com/HolyWu/vs-rife/releases/download/model"
+    assert mirror_address() == MIRROR == "https://github.com/HolyWu/vs-rife/releases/download/model"
 
 
 def test_list_shows_every_model_and_what_is_here(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -437,7 +75,7 @@ def test_list_shows_every_model_and_what_is_here(cache: Path, capsys: pytest.Cap
     assert rows[0] == ["model", "layout", "parameters", "size", "licence", "where"]
     assert rows[1][0] == BUNDLED_DEFAULT
     assert rows[1][5] == f"damaged or missing: {cache.parent / 'package' / BUNDLED_FILE}"
-    assert [row[0] for row in rows[2:]] == list(MODELS)
+    assert [row[0] for row in rows[2:]] == list(DOWNLOADABLE)
     assert [row for row in rows[2:] if row[5] != "-"] == [
         [VERSION, "L10", "2,616,476", f"{len(GOOD) / 1e6:.1f} MB", "its authors' terms", str(cache / NAME)]
     ]
@@ -480,6 +118,105 @@ def test_list_and_path_import_neither_torch_nor_vapoursynth() -> None:
         "sys.exit(bool({'torch', 'vapoursynth'} & set(sys.modules)))"
     )
     subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
+
+
+# --- the default ------------------------------------------------------------------------------------------------------
+
+
+def test_the_default_is_kept_beside_the_models(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cache.mkdir()
+    (cache / NAME).write_bytes(GOOD)
+    assert main(["models", "default", VERSION]) == 0
+    assert capsys.readouterr().out == f"{VERSION}  ({cache / 'default'}: {cache / NAME})\n"
+    assert (cache / "default").read_text() == f"{VERSION}\n"
+    assert load_model(None).name == load_model("default").name == VERSION
+
+    main(["models", "list", "--json"])
+    assert [row["name"] for row in json.loads(capsys.readouterr().out) if row["default"]] == [VERSION]
+    main(["models", "list"])
+    assert f"the default is {VERSION}, set by {cache / 'default'}" in capsys.readouterr().err
+
+    other = cache.parent / "other.pkl"
+    other.write_bytes(GOOD)
+    monkeypatch.setenv("VSRIFE_MODEL", str(other))
+    assert main(["models", "default"]) == 0
+    assert capsys.readouterr().out == f"{other}  (VSRIFE_MODEL: {other})\n"
+    assert load_model(None).path == other
+
+
+def test_the_default_can_be_a_file_and_goes_back_to_the_bundled_model(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = cache.parent / "other.pkl"
+    other.write_bytes(GOOD)
+    monkeypatch.chdir(cache.parent)
+    assert main(["models", "default", "other.pkl"]) == 0
+    assert (cache / "default").read_text() == f"{other}\n"
+    (cache.parent / "package").mkdir()
+    (cache.parent / "package" / BUNDLED_FILE).write_bytes(b"weights")
+    capsys.readouterr()
+    assert main(["models", "default", "default"]) == 0
+    assert capsys.readouterr().out.startswith(f"{BUNDLED_DEFAULT}  (bundled: ")
+    assert not (cache / "default").exists()
+
+
+def test_a_default_that_is_missing_or_unknown_is_refused(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models", "default", "4.26"]) == 1
+    assert "run: python -m vsrife models download 4.26" in capsys.readouterr().err
+    assert main(["models", "default", "nope"]) == 2
+    assert not (cache / "default").exists()
+
+
+# --- a missing model --------------------------------------------------------------------------------------------------
+
+
+def picture_command(folder: Path, *options: str) -> list[str]:
+    """A command that names a model, and then fails because its pictures are missing."""
+    return ["image", str(folder / "a.png"), str(folder / "b.png"), "-o", str(folder / "c.png"), *options]
+
+
+@pytest.mark.parametrize(
+    ("terminal", "answer", "options", "downloads"),
+    [
+        (True, True, (), True),
+        (True, False, (), False),
+        (False, True, (), False),
+        (False, False, ("--yes",), True),
+    ],
+    ids=["agreed", "declined", "no terminal", "--yes"],
+)
+def test_a_missing_model_is_downloaded_after_a_question(
+    terminal: bool,
+    answer: bool,
+    options: tuple[str, ...],
+    downloads: bool,
+    mirror: Mirror,
+    cache: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(command, "_at_terminal", lambda: terminal)
+    monkeypatch.setattr(click, "confirm", lambda text, **_: asked.append(text) or answer)
+    assert main(picture_command(cache.parent, "--model", VERSION, *options)) != 0
+    assert (cache / NAME).exists() == downloads == bool(mirror.requests)
+    assert bool(asked) == (terminal and not options)
+    error = capsys.readouterr().err
+    assert ("run: python -m vsrife models download 4.15.lite" in error) != downloads
+
+
+def test_a_model_that_is_here_or_is_a_file_is_not_asked_about(
+    mirror: Mirror, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(click, "confirm", lambda *_, **__: pytest.fail("asked"))
+    cache.mkdir()
+    (cache / NAME).write_bytes(GOOD)
+    command.offer_download(VERSION, yes=True)
+    command.offer_download(str(cache / NAME), yes=True)
+    command.offer_download(None, yes=True)
+    assert mirror.requests == []
 
 
 # --- the documentation ------------------------------------------------------------------------------------------------

@@ -1,29 +1,34 @@
 """Writes weights for other programs: safetensors, and the published forward of 4.x as an ONNX graph.
 
-The graph is put together from the layout alone, so that it is small, takes any size of frame and needs no tracing. It
-does what `network.IFNet` does in one time direction; the test runs both.
+The graph is built from the layout alone, node by node, so it is small, takes frames of any size and number, and is
+written in a moment. It does what `networks.ifnet.IFNet` does in one time direction; the tests run both.
+
+`torch.onnx.export` does not replace it (tried with PyTorch 2.14.1 and onnxscript 0.7.2 on IFNet as it is, with height
+and width dynamic). The tracing exporter, which is deprecated, stores the padded size and the sizes of the blocks as
+constants, because they come from `math.ceil` and `int` of the frame's size: traced at 100x70, a frame of 130x33 comes
+out 128 wide. The exporter on `torch.export` (dynamo=True) succeeds in strict mode alone, after minutes, and writes a
+graph that onnxruntime 1.32 refuses: "Node input 'pad_1_min_1' is not a graph input".
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
+import safetensors.torch
+import torch
 from numpy.typing import NDArray
 
 from vsrife._version import __version__
 from vsrife.checkpoints.loading import IFNetWeights, Weights
 from vsrife.errors import WeightsError
+from vsrife.files import atomic_write
 from vsrife.networks.catalogue import BODY_LAYERS, FLOW_CHANNELS, IMAGE_CHANNELS, Layout
 
 if TYPE_CHECKING:
     import onnx
-
-    from vsrife.checkpoints.loading import Weights
 
 Half = Literal["fp32", "fp16"]
 
@@ -32,40 +37,20 @@ IR_VERSION = 8  # of the format that came with it, so that older runtimes read t
 LEAKY_SLOPE = 0.2
 
 
-@contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """A name to write to beside `path`, which gets its final name only when the block ends well.
-
-    Raises:
-        WeightsError: it cannot be written.
-    """
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        yield part
-        part.replace(path)
-    except OSError as error:
-        raise WeightsError(f"{path} cannot be written, got {error.strerror or error}; choose another place") from error
-    finally:
-        part.unlink(missing_ok=True)
-
-
 def export_safetensors(weights: Weights, path: Path, precision: Half = "fp32") -> None:
     """Write the tensors that the layout needs, without training-only parts and prefixes.
 
     Args:
-        weights: what to write.
-        path: of the file; replaced if it exists.
-        precision: of the stored values. They are run from float32 in any case.
+        weights: What to write.
+        path: Of the file; replaced if it exists.
+        precision: Of the stored values. They are converted to float32 when they are loaded.
 
     Raises:
-        WeightsError: the file cannot be written.
+        WeightsError: The file cannot be written.
     """
-    import safetensors.torch
-    import torch
-
     dtype = {"fp32": torch.float32, "fp16": torch.float16}[precision]
     tensors = {name: tensor.to(dtype).contiguous() for name, tensor in weights.tensors.items()}
-    with whole_file(path) as part:
+    with atomic_write(path, error=WeightsError) as part:
         part.write_bytes(safetensors.torch.save(tensors, metadata=_provenance(weights)))
 
 
@@ -73,29 +58,29 @@ def export_onnx(weights: IFNetWeights, path: Path, precision: Half = "fp32", sca
     """Write the published forward as an ONNX graph for any number and size of frames.
 
     Inputs are `img0` and `img1`, (N, 3, H, W) float32 RGB of 0..1, and `timestep`, (N, 1, 1, 1) or (1, 1, 1, 1)
-    float32; the output is `image`, (N, 3, H, W) float32. Frames are padded with zeros inside, as in the published
-    forward.
+    float32; the output is `image`, (N, 3, H, W) float32. The graph pads the frames with zeros, as the published forward
+    does.
 
     Args:
-        weights: what to write. Of 4.0 and 4.1 the graph has no second try on large motion.
-        path: of the file; replaced if it exists.
-        precision: of the convolutions and their weights. Positions, flow and blending stay in float32.
-        scale: flow scale, as in `vsrife.RIFE`.
+        weights: What to write. For 4.0 and 4.1 the graph has no second try on large motion.
+        path: Of the file; replaced if it exists.
+        precision: Of the convolutions and their weights. Positions, flow and blending stay in float32.
+        scale: Flow scale, 0.25, 0.5, 1, 2 or 4.
 
     Raises:
-        WeightsError: the file cannot be written.
-        ModuleNotFoundError: the package onnx is not installed.
+        WeightsError: The file cannot be written.
+        ModuleNotFoundError: The package onnx is not installed.
     """
-    import onnx
+    import onnx  # of the optional extra `export`
 
     model = onnx_model(weights, precision, scale)
-    with whole_file(path) as part:
+    with atomic_write(path, error=WeightsError) as part:
         onnx.save(model, part)
 
 
 def onnx_model(weights: IFNetWeights, precision: Half = "fp32", scale: float = 1.0) -> onnx.ModelProto:
-    """The graph that `export_onnx` writes, checked by onnx."""
-    import onnx
+    """Return the graph that `export_onnx` writes, checked by onnx."""
+    import onnx  # of the optional extra `export`
     from onnx import helper
 
     tensors = {name: tensor.numpy() for name, tensor in weights.tensors.items()}
@@ -117,7 +102,7 @@ def _provenance(weights: Weights) -> dict[str, str]:
 
 
 class _Pair(NamedTuple):
-    """Names of what is known of both frames, warped or not."""
+    """Names of both frames and their features, warped or not."""
 
     frame0: str
     frame1: str
@@ -129,21 +114,21 @@ class _Pair(NamedTuple):
 
 
 class _Graph:
-    """Nodes and constants of a graph under construction; values are known by their names."""
+    """Nodes and constants of a graph under construction. Values are referred to by name."""
 
     def __init__(self) -> None:
         self.nodes: list[onnx.NodeProto] = []
         self.constants: dict[str, NDArray[Any]] = {}
 
     def node(self, op: str, *inputs: str, **attributes: Any) -> str:
-        from onnx import helper
+        from onnx import helper  # of the optional extra `export`
 
         name = f"{op.lower()}_{len(self.nodes)}"
         self.nodes.append(helper.make_node(op, inputs, [name], name=name, **attributes))
         return name
 
     def constant(self, value: NDArray[Any]) -> str:
-        """A value that is part of the file; equal ones are stored once."""
+        """Store a constant and return its name; equal small ones are stored once."""
         for name, other in self.constants.items():
             if value.size < 16 and other.dtype == value.dtype and np.array_equal(other, value):
                 return name
@@ -170,7 +155,7 @@ class _Forward(_Graph):
         self.align = layout.align(scale)
 
     def graph(self) -> onnx.GraphProto:
-        from onnx import TensorProto, helper, numpy_helper
+        from onnx import TensorProto, helper, numpy_helper  # of the optional extra `export`
 
         self._pad()
         result = self._crop(self._interpolate())
@@ -189,7 +174,7 @@ class _Forward(_Graph):
         )
 
     def _pad(self) -> None:
-        """Frames to a multiple of what the layout aligns to, with zeros right and bottom."""
+        """Pad the frames with zeros on the right and at the bottom, to a multiple of the layout's alignment."""
         self.size = self.node("Shape", "img0", start=2)
         rounded = self.node(
             "Div", self.node("Add", self.size, self.integers(self.align - 1)), self.integers(self.align)
@@ -203,7 +188,7 @@ class _Forward(_Graph):
         self.columns, self.rows = self._positions(1), self._positions(0)
 
     def _positions(self, axis: int) -> tuple[str, str]:
-        """For an axis of the padded frame: the index of each sample, shaped for (N, H, W), and the last one."""
+        """Return the indices of the padded frame along an axis, to broadcast to (N, H, W), and the last of them."""
         size = self.node("Gather", self.padded_size, self.constant(np.array(axis, np.int64)))
         zero, one = (self.constant(np.array(value, np.int64)) for value in (0, 1))
         index = self.node("Cast", self.node("Range", zero, size, one), to=1)
@@ -239,7 +224,7 @@ class _Forward(_Graph):
         return self.node("Resize", x, "", self.floats(1, 1, factor, factor), **mode)
 
     def _cast(self, x: str, dtype: np.dtype[Any]) -> str:
-        from onnx import helper
+        from onnx import helper  # of the optional extra `export`
 
         same = self.dtype == np.dtype("float32")
         return x if same else self.node("Cast", x, to=helper.np_dtype_to_tensor_dtype(dtype))
@@ -266,7 +251,7 @@ class _Forward(_Graph):
         return zero, one
 
     def _block(self, index: int, inputs: Sequence[str], flow: str | None) -> tuple[str, str, str | None]:
-        """Names of flow in pixels, mask logit and carried features that a block finds."""
+        """Return the names of a block's flow in pixels, mask logit and carried features."""
         scale, name, layout = self.scales[index], f"block{index}", self.layout
         x = self._resized(self.node("Concat", *inputs, axis=1), 1 / scale)
         if flow:
@@ -299,7 +284,7 @@ class _Forward(_Graph):
         return x
 
     def _warped(self, images: Sequence[str], flow: str, first: int) -> list[str]:
-        """Images read at each pixel's position plus flow channels `first` (x) and `first + 1` (y)."""
+        """Warp images backward by flow channels `first` (x) and `first + 1` (y)."""
         axes = []
         for channel, (index, last) in enumerate((self.columns, self.rows), start=first):
             moved = self.node("Squeeze", self._channels(flow, channel, channel + 1), self.integers(1))
@@ -307,8 +292,8 @@ class _Forward(_Graph):
             scaled = self.node("Sub", self.node("Mul", position, self.floats(2)), self.floats(1))
             axes.append(self.node("Unsqueeze", scaled, self.integers(3)))
         grid = self.node("Concat", *axes, axis=3)
-        how: dict[str, Any] = {"mode": "bilinear", "padding_mode": "border", "align_corners": 1}
-        return [self.node("GridSample", image, grid, **how) for image in images]
+        options: dict[str, Any] = {"mode": "bilinear", "padding_mode": "border", "align_corners": 1}
+        return [self.node("GridSample", image, grid, **options) for image in images]
 
     def _interpolate(self) -> str:
         head0, head1 = (self._head(frame) for frame in self.frames)
@@ -317,22 +302,22 @@ class _Forward(_Graph):
         flow, mask, carried = self._block(0, [*pair.names(), self.time], None)
         warped = self._warped_pair(pair, flow)
         for index in range(1, self.layout.blocks):
-            known = [*warped.names(), self.time, mask, *([carried] if carried else [])]
-            delta, new_mask, carried = self._block(index, known, flow)
+            inputs = [*warped.names(), self.time, mask, *([carried] if carried else [])]
+            delta, new_mask, carried = self._block(index, inputs, flow)
             flow = self.node("Add", flow, delta)
             mask = self.node("Add", mask, new_mask) if self.layout.mask_accumulates else new_mask
             is_last = index == self.layout.blocks - 1
             warped = self._warped_pair(_Pair(frame0, frame1, None, None) if is_last else pair, flow)
-        share = self.node("Sigmoid", mask)
-        difference = self.node("Mul", self.node("Sub", warped.frame0, warped.frame1), share)
+        weight0 = self.node("Sigmoid", mask)
+        difference = self.node("Mul", self.node("Sub", warped.frame0, warped.frame1), weight0)
         return self.node("Add", warped.frame1, difference)
 
     def _warped_pair(self, pair: _Pair, flow: str) -> _Pair:
-        sides = []
+        warped = []
         for first, images in ((0, (pair.frame0, pair.head0)), (2, (pair.frame1, pair.head1))):
-            here = self._warped([image for image in images if image], flow, first)
-            sides.append((*here, None)[:2])
-        (frame0, head0), (frame1, head1) = sides
+            names = self._warped([image for image in images if image], flow, first)
+            warped.append((*names, None)[:2])
+        (frame0, head0), (frame1, head1) = warped
         assert frame0
         assert frame1
         return _Pair(frame0, frame1, head0, head1)

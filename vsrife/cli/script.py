@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -35,7 +36,7 @@ Examples:
 )
 @click.argument("source", metavar="[IN]", required=False, type=click.Path(path_type=Path))
 @clip_options
-@network_options
+@functools.partial(network_options, runs=False)
 @option("--mpv", is_flag=True, section="Player", help="Print a script for real-time playback in mpv; takes no IN.")
 def script(source: Path | None, clip: ClipArguments, network: NetworkArguments, mpv: bool) -> None:
     """Print a VapourSynth script for the same options as `vsrife video`.
