@@ -205,7 +205,9 @@ def test_the_large_paper_model_is_named(tmp_path: Path, cache: Path) -> None:
 
 
 def test_a_version_that_is_not_here_says_where_to_put_it(cache: Path) -> None:
-    with pytest.raises(WeightsError, match=r"^2\.3 \(HD v2\) is not in .*; put the files of its release into a folder"):
+    with pytest.raises(
+        WeightsError, match=r"^the weights of 2\.3 are not in .*; it cannot be downloaded: get its release"
+    ):
         load_model("v2.3")
     save_release("E03", cache / "2.3")
     assert load_model("v2.3").layout is LEGACY_LAYOUTS["E03"]

@@ -129,8 +129,8 @@ def how_to_get(spec: Spec) -> str:
     if spec.can_download:
         return f"run: {download_command(spec)}"
     return (
-        f"it cannot be downloaded: get its release, and give the path of its folder, or run: vsrife models import FOLDER "
-        f"--name {spec.name}"
+        f"it cannot be downloaded: get its release, and give the path of its folder, or run: vsrife models import "
+        f"FOLDER --name {spec.name}"
     )
 
 
