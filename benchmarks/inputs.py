@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.measure import ROOT, Size
-from vsrife.checkpoints.loading import load_model
+from vsrife.checkpoints.finding import find_weights
+from vsrife.checkpoints.loading import read_ifnet
 from vsrife.engine.formats import Colorimetry, PictureFormat
 from vsrife.engine.sources import InputFrame
 from vsrife.networks.catalogue import MODELS, Layout
@@ -49,7 +50,7 @@ def weights_of(model: str) -> Weights:
     """Of a published version, or of `BUNDLED`."""
     if model != BUNDLED:
         return MODELS[model].layout, made_weights(model)
-    weights = load_model(None)
+    weights = read_ifnet(find_weights(None))
     return weights.layout, weights.tensors
 
 

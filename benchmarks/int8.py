@@ -31,7 +31,8 @@ from benchmarks.accuracy import RGB, psnr
 from benchmarks.engine import with_ops
 from benchmarks.inputs import format_of, pictures
 from benchmarks.measure import HD, SAMPLE, Report, Row, Size, facts, number
-from vsrife.checkpoints.loading import load_model
+from vsrife.checkpoints.finding import find_weights
+from vsrife.checkpoints.loading import read_ifnet
 from vsrife.engine.engine import Engine
 from vsrife.engine.formats import PictureFormat
 from vsrife.engine.sources import InputFrame
@@ -46,7 +47,7 @@ SPEED_HEAD = ("block", "channels", "map", "float32, ms", "int8, ms", "ratio")
 
 
 def nets_of(model: str) -> Nets:
-    weights = load_model(model)
+    weights = read_ifnet(find_weights(model))
     exact, coded = (fold(weights.layout, weights.tensors, dtype=dtype) for dtype in (torch.float32, torch.int8))
     return exact, coded
 

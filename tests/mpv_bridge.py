@@ -179,7 +179,7 @@ def main() -> None:
     vs.register_policy(environments)
     from vsrife.checkpoints.loading import load_model  # after the policy: as in a player, where the script imports it
 
-    with mock.patch("vsrife.engine.engine.load_model", wraps=load_model) as read:
+    with mock.patch("vsrife.engine.loaded.load_model", wraps=load_model) as read:
         rounds = [watch(environments, options, seek, read) for seek in range(options.seeks + 1)]
     print(json.dumps(rounds))
 

@@ -12,7 +12,8 @@ import torch
 from numpy.typing import NDArray
 
 import vsrife
-from vsrife.checkpoints.loading import load_model
+from vsrife.checkpoints.finding import find_weights
+from vsrife.checkpoints.loading import read_ifnet
 from vsrife.engine.engine import Engine
 from vsrife.engine.formats import Colorimetry, PictureFormat
 from vsrife.engine.loaded import NetworkOptions, network
@@ -76,7 +77,7 @@ def test_motion_is_found(dtype: str) -> None:
 
 def test_float32_is_the_published_forward() -> None:
     a, b = pair("float32")
-    weights = load_model(None)
+    weights = read_ifnet(find_weights(None))
     assert weights.path.name == BUNDLED_FILE
     net = IFNet(weights.layout)
     net.load_state_dict(weights.tensors)

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from tests.clips import panned, psnr_db
 from vsrife.checkpoints.export import export_onnx
-from vsrife.checkpoints.loading import IFNetWeights, load_model
+from vsrife.checkpoints.finding import find_weights
+from vsrife.checkpoints.loading import IFNetWeights, load_model, read_ifnet
 from vsrife.cli import main
 from vsrife.networks.catalogue import LAYOUTS, Layout
 from vsrife.networks.ifnet import IFNet
@@ -106,7 +107,7 @@ def test_a_command_exports_the_bundled_model(tmp_path: Path, capsys: pytest.Capt
     assert capsys.readouterr().out == f"{path}\n{half}\n"
     assert half.stat().st_size < 0.55 * path.stat().st_size
 
-    weights = load_model()
+    weights = read_ifnet(find_weights())
     net = IFNet(weights.layout).eval()
     net.load_state_dict(dict(weights.tensors))
     a, b = pair(96, 80)

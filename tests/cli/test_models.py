@@ -18,7 +18,7 @@ from vsrife.checkpoints import finding
 from vsrife.checkpoints.download import MIRROR
 from vsrife.checkpoints.download import mirror as mirror_address
 from vsrife.checkpoints.finding import DOWNLOADABLE
-from vsrife.checkpoints.loading import load_model
+from vsrife.checkpoints.loading import load_model, read_ifnet
 from vsrife.cli import main
 from vsrife.networks.catalogue import BUNDLED_DEFAULT, BUNDLED_FILE, MODELS
 
@@ -90,7 +90,7 @@ def test_the_bundled_model_is_listed_with_its_licence(
     models = json.loads(capsys.readouterr().out)
     (default,) = (model for model in models if model["default"])
     bundled = finding.package_directory() / BUNDLED_FILE
-    layout = load_model().layout
+    layout = read_ifnet(bundled).layout
     assert default == {
         "name": bundled.stem, "kind": "bundled", "default": True, "licence": "CC-BY 4.0", "path": str(bundled),
         "bytes": bundled.stat().st_size, "layout": layout.id, "parameters": layout.parameters(),
@@ -199,7 +199,12 @@ def test_a_missing_model_is_downloaded_after_a_question(
 ) -> None:
     asked: list[str] = []
     monkeypatch.setattr(command, "_at_terminal", lambda: terminal)
-    monkeypatch.setattr(click, "confirm", lambda text, **_: asked.append(text) or answer)
+
+    def confirm(text: str, **_: object) -> bool:
+        asked.append(text)
+        return answer
+
+    monkeypatch.setattr(click, "confirm", confirm)
     assert main(picture_command(cache.parent, "--model", VERSION, *options)) != 0
     assert (cache / NAME).exists() == downloads == bool(mirror.requests)
     assert bool(asked) == (terminal and not options)

@@ -26,7 +26,8 @@ from tests.clips import (
     video_format,
 )
 from vsrife import RIFE
-from vsrife.checkpoints.loading import load_model
+from vsrife.checkpoints.finding import find_weights
+from vsrife.checkpoints.loading import read_ifnet
 from vsrife.networks.ifnet import IFNet
 
 INTEGER_FORMATS = (
@@ -160,7 +161,7 @@ def test_float_rgb_is_what_the_published_forward_shows(size: tuple[int, int], ti
     multi = round(1 / timestep)
     made = np.stack(planes_of(RIFE(clip, multi=multi, sc_threshold=1.0, device="cpu", precision="fp32"), 1))
 
-    weights = load_model()
+    weights = read_ifnet(find_weights())
     net = IFNet(weights.layout).eval()
     net.load_state_dict(weights.tensors)
     full_width, full_height = weights.layout.padded(width, height, 1.0)

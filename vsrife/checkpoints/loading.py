@@ -127,7 +127,7 @@ class LegacyWeights(Weights):
         self._refuse_ensemble("before 4.x")
 
 
-def load_model(model: str | Path | None = None) -> Weights:
+def load_model(model: str | Path | None = None) -> IFNetWeights | LegacyWeights:
     """Find, read and check the weights of `model`, of any generation.
 
     Args:

@@ -224,10 +224,8 @@ def offer_download(model: str | None, yes: bool) -> None:
     try:
         find_weights(model)
     except WeightsError:
-        terminal = sys.stdin is not None and sys.stdin.isatty() and sys.stderr is not None and sys.stderr.isatty()
-        if not yes and not (
-            terminal and click.confirm(f"{spec.name} is missing. Download it?", default=True, err=True)
-        ):
+        question = f"The weights of {spec.name} are missing. Download them?"
+        if not yes and not (_at_terminal() and click.confirm(question, default=True, err=True)):
             raise
         from vsrife.checkpoints.download import download
 

@@ -176,7 +176,7 @@ def network_options[R](function: Callable[..., R], *, several: bool = False, run
         multiple=several,
         shell_complete=complete_model,
         help="Published version such as 4.26, a name of `vsrife models list`, or a weights file"
-        f"{'; may be repeated' if several else ''}.  [that of `vsrife models default`]",
+        f"{'; may be repeated' if several else ''}.  [`vsrife models default`]",
     )
     @network(
         "--scale", type=float, metavar="SCALE", help="Look for motion at 0.25, 0.5, 1, 2 or 4 times the size.  [1]"

@@ -16,7 +16,8 @@ from torch import Tensor
 
 import vsrife
 from tests.clips import equal, pan, planes_of, psnr_db
-from vsrife.checkpoints.loading import load_model
+from vsrife.checkpoints.finding import find_weights
+from vsrife.checkpoints.loading import read_ifnet
 from vsrife.engine.devices import parse_precision
 from vsrife.engine.engine import Engine
 from vsrife.engine.formats import Colorimetry, PictureFormat
@@ -112,7 +113,7 @@ def test_a_chain_is_its_layers_one_by_one() -> None:
 
 
 def bundled() -> tuple[Any, Any]:
-    weights = load_model(None)
+    weights = read_ifnet(find_weights(None))
     return weights.layout, weights.tensors
 
 
@@ -122,7 +123,7 @@ def test_bundled_models_stay_close_to_float32(model: str, sample: Path) -> None:
     """On real frames with motion: at least 48 dB."""
     with av.open(str(sample)) as container:
         frames = [frame.to_ndarray(format="gray") for frame in islice(container.decode(video=0), 10)]
-    weights = load_model(model)
+    weights = read_ifnet(find_weights(model))
     a, b = (
         InputFrame(i, [frames[8 + i]], Colorimetry(matrix=1, full_range=False, chroma_location=0)) for i in range(2)
     )
