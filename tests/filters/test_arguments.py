@@ -19,7 +19,7 @@ from vsrife.timing.parsing import parse_pair, parse_threshold
 
 core = vs.core
 CPU = torch.device("cpu")
-NO_NUMBER = "must be a number, a fraction like '5/2' or a pair like (5, 2), got"
+NO_NUMBER = "must be a number, got"
 
 
 def clip(fmt: int = vs.YUV420P8, length: int = 10, fps: tuple[int, int] = (24, 1), **size: int) -> vs.VideoNode:
@@ -28,11 +28,7 @@ def clip(fmt: int = vs.YUV420P8, length: int = 10, fps: tuple[int, int] = (24, 1
 
 
 def checked(node: vs.VideoNode, **options: Any) -> Options:
-    usual: dict[str, Any] = {
-        "multi": 2, "scale": 1.0, "sc_threshold": 0.15, "fps": None, "timestamps": None, "times": None,
-        "times_in": "seconds", "carry": (), "model": None, "tta": False,
-        "tta_temporal": False, "ensemble": False, "device": "cpu", "precision": None,
-    }  # fmt: skip
+    usual: dict[str, Any] = {"multi": None, "sc_threshold": 0.15, "device": "cpu"}
     return check_options(node, **(usual | options))
 
 
@@ -42,15 +38,14 @@ def checked(node: vs.VideoNode, **options: Any) -> Options:
         (parse_scale, {0.25: 0.25, 0.5: 0.5, 1: 1.0, 2: 2.0, 4: 4.0}, (0.3, 0, 8, True, "1", None, float("nan")),
          "scale must be 0.25, 0.5, 1, 2 or 4, got {!r}; for 4K sources try 0.5"),
         (parse_threshold, {0: 0.0, 0.15: 0.15, 1: 1.0, None: None}, (-0.01, 1.01, True, "0.1", float("nan")),
-         "sc_threshold must be between 0 and 1, or None, got {!r}; 0.15 is usual, None obeys frame props only, 1.0 "
-         "never sees a cut"),
+         "sc_threshold must be between 0 and 1, or None, got {!r}; 0.15 is usual, None obeys frame props only, "),
         (lambda v: parse_precision(v, CPU), {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16},
          ("FP16", 16, "", ["fp16"], torch.float16),
          "precision must be one of fp32, fp16, bf16, int8 or None, got {!r}; leave it out for the best"),
         (lambda v: parse_pair("fps", v, 1), {1: Fraction(1), 60: Fraction(60)}, (0, -1, 1.0, True, "1"),
-         "fps_num must be an integer of at least 1, got {!r}; correct it"),
+         "fps_num must be an integer of at least 1, got {!r}"),
         (lambda v: parse_pair("factor", 5, v), {1: Fraction(5), 2: Fraction(5, 2)}, (0, -1, 2.0, True, None),
-         "factor_den must be an integer of at least 1, got {!r}; correct it"),
+         "factor_den must be an integer of at least 1, got {!r}"),
     ],
     ids=["scale", "sc_threshold", "precision", "fps_num", "factor_den"],
 )  # fmt: skip

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Iterator
 from fractions import Fraction
 from typing import Any
 
@@ -17,7 +16,6 @@ from tests.clips import (
     counted_runs,
     counting,
     equal,
-    linear_engine,
     marks,
     pan,
     planes_of,
@@ -52,12 +50,6 @@ PUBLISHED: dict[str, Any] = {
     "trt_optimization_level": None,
     "trt_cache_dir": None,
 }
-
-
-@pytest.fixture
-def linear() -> Iterator[None]:
-    with linear_engine():
-        yield
 
 
 @pytest.fixture
@@ -155,7 +147,7 @@ def test_without_a_threshold_existing_props_are_used() -> None:
 
 
 def test_tensorrt_options_do_nothing_and_say_so_once(caplog: pytest.LogCaptureFixture) -> None:
-    vsrife.filters.compat._say_once.cache_clear()
+    vsrife.filters.rife.warn_once.cache_clear()
     options: dict[str, Any] = {
         "trt": True,
         "trt_static_shape": False,
@@ -196,10 +188,10 @@ def test_weights_that_are_missing_are_fetched_only_when_asked_for(monkeypatch: p
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ({"factor_num": 0}, "rife: factor_num must be an integer of at least 1, got 0; correct it"),
-        ({"factor_den": 2.5}, "rife: factor_den must be an integer of at least 1, got 2.5; correct it"),
+        ({"factor_num": 0}, "rife: factor_num must be an integer of at least 1, got 0"),
+        ({"factor_den": 2.5}, "rife: factor_den must be an integer of at least 1, got 2.5"),
         ({"factor_num": 1, "factor_den": 2}, "rife: multi must be at least 1, got "),
-        ({"fps_num": -1, "fps_den": 1}, "rife: fps_num must be an integer of at least 1, got -1; correct it"),
+        ({"fps_num": -1, "fps_den": 1}, "rife: fps_num must be an integer of at least 1, got -1"),
         ({"fps_num": 12, "fps_den": 1}, "rife: fps must be at least the clip's rate of 24, got "),
         ({"sc": True, "sc_threshold": 2}, "rife: sc_threshold must be between 0 and 1, or None, got 2; "),
         ({"scale": 3}, "rife: scale must be 0.25, 0.5, 1, 2 or 4, got 3; "),
@@ -210,3 +202,63 @@ def test_refusals_name_this_function(options: Any, text: str) -> None:
     with pytest.raises(vs.Error) as caught:
         rife(pan(2), **options)
     assert str(caught.value).startswith(text)
+
+
+# --- vs-rife 1.x and 2.x ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("old", "cuda", "device", "precision"),
+    [
+        ({"fp16": True}, True, None, "fp16"),
+        ({"fp16": False}, True, None, "fp32"),
+        ({"fp16": True}, False, None, None),  # half precision was CUDA's alone
+        ({"device_type": "cpu", "fp16": True}, True, "cpu", None),
+        ({"device_type": "cuda", "device_index": 1, "fp16": True}, True, "cuda:1", "fp16"),
+        ({"device_type": "cuda"}, False, "cuda:0", None),
+        ({"device_index": 1}, True, "cuda:1", None),
+        ({"device_index": 1}, False, None, None),
+    ],
+    ids=str,
+)
+def test_old_keywords_of_rife(
+    old: Any, cuda: bool, device: str | None, precision: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+
+    def build(_: str, clips: list[vs.VideoNode], *_args: Any, **keywords: Any) -> list[vs.VideoNode]:
+        asked.append((keywords["model"], keywords["device"], keywords["precision"]))
+        return clips
+
+    monkeypatch.setattr("torch.cuda.is_available", lambda: cuda)
+    monkeypatch.setattr(vsrife.filters.rife, "build", build)
+    RIFE(pan(2), 2, 0.5, **old)
+    RIFE(pan(2), model_ver=3.1, **old)
+    assert asked == [(None, device, precision), ("3.1", device, precision)]
+
+
+def test_old_keywords_warn_once(caplog: pytest.LogCaptureFixture) -> None:
+    vsrife.filters.rife.warn_once.cache_clear()
+    clip = pan(2)
+    with caplog.at_level(logging.WARNING):
+        first, _ = (RIFE(clip, multi=2, scale=1.0, device_type="cpu", fp16=False) for _ in range(2))
+    assert [record.message for record in caplog.records] == [
+        "RIFE: device_type, fp16: keywords of vs-rife 1.x and 2.x; use device=, precision= and model="
+    ]
+    assert equal(planes_of(first, 1), planes_of(RIFE(clip, device="cpu"), 1))
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"device_type": "npu"}, "device_type must be 'cuda' or 'cpu', got 'npu'"),
+        ({"device_index": -1}, "device_index must be an integer of at least 0, got -1"),
+        ({"fp16": True, "precision": "fp32"}, "fp16 is the older spelling of a keyword that is there too"),
+        ({"device_type": "cpu", "device": "cpu"}, "device_type is the older spelling of a keyword that is there too"),
+        ({"fps_num": 60}, "there is no keyword 'fps_num'"),
+    ],
+    ids=str,
+)
+def test_old_keywords_that_are_refused(options: Any, text: str) -> None:
+    with pytest.raises(vs.Error, match="^RIFE: " + text):
+        RIFE(pan(2), **options)

@@ -6,6 +6,7 @@ import gc
 import hashlib
 import json
 import random
+import re
 import runpy
 import subprocess
 import sys
@@ -20,7 +21,18 @@ import vapoursynth as vs
 
 import vsrife.filters.producer
 import vsrife.filters.rife
-from tests.clips import counted_runs, counting, equal, pan, planes_of
+from tests.clips import (
+    NEXT,
+    PREV,
+    counted_runs,
+    counting,
+    equal,
+    pan,
+    planes_of,
+    props_of,
+    spliced,
+    with_props,
+)
 from tests.conftest import VSPipe
 from vsrife import RIFE
 from vsrife.engine.engine import Engine
@@ -258,19 +270,60 @@ def test_frames_after_an_error_still_come(monkeypatch: pytest.MonkeyPatch) -> No
     assert equal(planes_of(out, 5), planes_of(RIFE(source, sc_threshold=1.0), 5))
 
 
-def test_a_source_that_fails_is_not_our_error() -> None:
-    blank = counting(9)
+def failing(clip: vs.VideoNode, *broken: int) -> vs.VideoNode:
+    """The clip with frames that cannot be read."""
 
-    def failing(n: int, f: vs.VideoFrame) -> vs.VideoFrame:
-        if n == 3:
+    def read(n: int, f: vs.VideoFrame) -> vs.VideoFrame:
+        if n in broken:
             raise RuntimeError("the disk is gone")
         return f
 
-    out = RIFE(blank.std.ModifyFrame([blank], failing), sc_threshold=1.0)
-    for n in (5, 6, 7):
-        with pytest.raises(vs.Error, match="the disk is gone"):
-            out.get_frame(n)
-    assert len(planes_of(out, 1)) == len(planes_of(out, 13)) == 1
+    return clip.std.ModifyFrame([clip], read)
+
+
+@pytest.mark.parametrize("sc_threshold", [0.15, None, 1.0])
+@pytest.mark.parametrize(
+    ("multi", "lost"), [(2, {5, 6, 7}), ("5/2", {6, 7, 8, 9}), (1.5, {4, 5}), (4, {*range(9, 16)})]
+)
+@pytest.mark.usefixtures("linear")
+def test_an_unreadable_source_frame_costs_the_frames_made_from_it(
+    multi: Any, lost: set[int], sc_threshold: float | None
+) -> None:
+    source = counting(9)
+    good, bad = (RIFE(clip, multi, sc_threshold=sc_threshold) for clip in (source, failing(source, 3)))
+    for n in range(good.num_frames):
+        if n in lost:
+            with pytest.raises(vs.Error, match="the disk is gone"):
+                bad.get_frame(n)
+        else:
+            assert equal(planes_of(bad, n), planes_of(good, n)), f"frame {n}"
+            assert props_of(bad, n).keys() >= {"_DurationNum", "_DurationDen", "source"}
+
+
+def test_cuts_beside_an_unreadable_source_frame() -> None:
+    """Without one of its neighbours, the pair alone decides."""
+    source = spliced(4, 4)
+    good, bad = (RIFE(clip) for clip in (source, failing(source, 5)))
+    assert equal(planes_of(good, 7), planes_of(bad, 7))
+    assert props_of(bad, 7)[PREV] == 1
+    assert props_of(bad, 6)[NEXT] == 1
+
+
+@pytest.mark.parametrize(
+    ("prop", "value", "frame", "text"),
+    [
+        ("_DurationNum", 1.5, 1, "frame prop _DurationNum must be an integer, got 1.5"),
+        ("_DurationDen", "25", 1, "frame prop _DurationDen must be an integer, got '25'"),
+        ("_AbsoluteTime", "now", 1, "frame prop _AbsoluteTime must be a number, got 'now'"),
+        (NEXT, "yes", 1, "frame prop _SceneChangeNext must be an integer, got 'yes'"),
+        (PREV, 0.5, 1, "frame prop _SceneChangePrev must be an integer, got 0.5"),
+        ("_Matrix", "bt709", 1, "_Matrix, _Range and _ChromaLocation must be integers"),
+    ],
+)
+def test_props_of_a_wrong_type_are_named(prop: str, value: Any, frame: int, text: str) -> None:
+    out = RIFE(with_props(pan(3), lambda n: {prop: value}))  # noqa: ARG005
+    with pytest.raises(vs.Error, match=f"RIFE: .*{re.escape(text)}"):
+        out.get_frame(frame)
 
 
 # --- endings ----------------------------------------------------------------------------------------------------------
@@ -307,7 +360,7 @@ def test_a_clip_forgotten_in_the_middle_of_its_work() -> None:
 def test_a_script_evaluated_again(tmp_path: Path) -> None:
     """As an editor does: outputs cleared, the script run anew in the same process, the network kept."""
     path = tmp_path / "script.vpy"
-    path.write_text("from clips import pan\nfrom vsrife import RIFE\nRIFE(pan(4, 32, 32)).set_output()\n")
+    path.write_text("from tests.clips import pan\nfrom vsrife import RIFE\nRIFE(pan(4, 32, 32)).set_output()\n")
     found, before = [], len(workers())
     for _ in range(3):
         try:
@@ -323,7 +376,9 @@ def test_a_script_evaluated_again(tmp_path: Path) -> None:
 @pytest.mark.parametrize("requests", ["1", "8"])
 def test_a_consumer_that_goes_away(requests: str, tmp_path: Path, vspipe: VSPipe) -> None:
     """vspipe ends, without a word from us."""
-    script = write_script(tmp_path, "from clips import pan\nfrom vsrife import RIFE\nRIFE(pan(400)).set_output()\n")
+    script = write_script(
+        tmp_path, "from tests.clips import pan\nfrom vsrife import RIFE\nRIFE(pan(400)).set_output()\n"
+    )
     command = f'"{vspipe.program}" -r {requests} -c y4m "{script}" - | head -c 30000 | wc -c'
     result = subprocess.run(
         ["bash", "-c", command], env=vspipe.environment, capture_output=True, text=True, timeout=TIMEOUT_S
@@ -396,7 +451,7 @@ def test_nothing_is_printed_into_the_video(tmp_path: Path, vspipe: VSPipe) -> No
 
 
 def test_a_bad_argument_reaches_vspipe_as_one_line(tmp_path: Path, vspipe: VSPipe) -> None:
-    code = "from clips import pan\nfrom vsrife import RIFE\nRIFE(pan(2), scale=3).set_output()\n"
+    code = "from tests.clips import pan\nfrom vsrife import RIFE\nRIFE(pan(2), scale=3).set_output()\n"
     result = vspipe(write_script(tmp_path, code), "-", timeout=TIMEOUT_S)
     assert result.returncode == 1
     assert result.stdout == b""
@@ -406,7 +461,7 @@ def test_a_bad_argument_reaches_vspipe_as_one_line(tmp_path: Path, vspipe: VSPip
 def test_compiling_says_nothing(tmp_path: Path, vspipe: VSPipe) -> None:
     """A script's loggers are all at debug level; the very first run must show errors only, not a compiler's steps."""
     fresh = VSPipe(vspipe.program, vspipe.environment | {"NUMBA_CACHE_DIR": str(tmp_path / "compiled")})
-    script = write_script(tmp_path, "from clips import pan\nfrom vsrife import RIFE\nRIFE(pan(2)).set_output()\n")
+    script = write_script(tmp_path, "from tests.clips import pan\nfrom vsrife import RIFE\nRIFE(pan(2)).set_output()\n")
     result = fresh(script, "--", timeout=TIMEOUT_S)
     assert result.returncode == 0, result.stderr[-2000:]
     assert any((tmp_path / "compiled").rglob("*.nbc")), "nothing was compiled, so this proved nothing"

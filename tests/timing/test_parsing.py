@@ -13,7 +13,7 @@ import pytest
 from vsrife.errors import OptionError
 from vsrife.timing.parsing import parse_fps, parse_multi, parse_timestamps, read_timecodes
 
-NO_NUMBER = "must be a number, a fraction like '5/2' or a pair like (5, 2), got"
+NO_NUMBER = "must be a number, got"
 
 
 @pytest.mark.parametrize(
@@ -45,10 +45,10 @@ def test_multi(value: Any, expected: Fraction) -> None:
         (0, "multi must be at least 1, got 0; to drop"),
         (-2, "multi must be at least 1, got -2; to drop"),
         ((1, 2), "multi must be at least 1, got (1, 2); to drop"),
-        (2.3333, "multi must be exact, got 2.3333; write it as a fraction like '5/2', or give fps= instead"),
-        *((v, f"multi {NO_NUMBER} {v!r}; correct it") for v in (float("nan"), float("inf"), True, "x", None, (1, 0))),
-        ((1, 2, 3), f"multi {NO_NUMBER} (1, 2, 3); correct it"),
-        ((2.5, 1), f"multi {NO_NUMBER} (2.5, 1); correct it"),
+        (2.3333, "multi must be exact, got 2.3333; write it as a fraction, such as "),
+        *((v, f"multi {NO_NUMBER} {v!r}") for v in (float("nan"), float("inf"), True, "x", None, (1, 0))),
+        ((1, 2, 3), f"multi {NO_NUMBER} (1, 2, 3)"),
+        ((2.5, 1), f"multi {NO_NUMBER} (2.5, 1)"),
     ],
     ids=repr,
 )
@@ -86,7 +86,7 @@ def test_fps(value: Any, expected: Fraction) -> None:
     [
         (0, "fps must be above 0, got 0; give the output rate, e.g. 60 or '60000/1001'"),
         (-5.0, "fps must be above 0, got -5.0; give"),
-        *((v, f"fps {NO_NUMBER} {v!r}; correct it") for v in (float("nan"), float("inf"), False, "x", (60, 0))),
+        *((v, f"fps {NO_NUMBER} {v!r}") for v in (float("nan"), float("inf"), False, "x", (60, 0))),
     ],
     ids=repr,
 )

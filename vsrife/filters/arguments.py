@@ -1,4 +1,4 @@
-"""Checks the arguments of a call once and freezes them. The only place that rejects arguments."""
+"""A call's arguments, checked once and frozen."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import get_args
+from typing import TypedDict, Unpack, get_args
 
 import torch
 import vapoursynth as vs
 
-from vsrife.engine.devices import parse_devices, parse_precision, parse_scale
 from vsrife.engine.formats import PictureFormat
+from vsrife.engine.keywords import NetworkKeywords
 from vsrife.engine.loaded import NetworkOptions
 from vsrife.errors import ClipError, OptionError
 from vsrife.filters.frames import picture_format
@@ -29,6 +29,8 @@ from vsrife.timing.parsing import (
 )
 from vsrife.timing.schedule import Schedule, by_factor, by_timestamps
 
+DEFAULT_MULTI = Fraction(2)
+
 
 @dataclass(frozen=True, slots=True)
 class Options:
@@ -37,12 +39,11 @@ class Options:
     Attributes:
         picture: the clip's format.
         carried: formats of the clips that are moved along with it.
-        schedule: where every output frame lies; None: the clip is returned as it is.
-        fps: of the output; None where the source's is not known.
-        threshold: of the own scene change measure; None: frame props only.
-        cuts: whether cuts stop the interpolation at all.
-        network: what to load, for the first device.
-        devices: that share the frames.
+        schedule: position of every output frame; None: the clip is returned as it is.
+        fps: rate of the output; None where the source's is unknown.
+        threshold: of the filter's own scene change measure; None: frame props only.
+        cuts: whether interpolation stops at cuts at all.
+        networks: what to load on each of the devices that share the frames.
     """
 
     picture: PictureFormat
@@ -51,32 +52,25 @@ class Options:
     fps: Fraction | None
     threshold: float | None
     cuts: bool
-    network: NetworkOptions
-    devices: tuple[torch.device, ...]
+    networks: tuple[NetworkOptions, ...]
 
 
 def check_options(
     clip: vs.VideoNode,
-    multi: Ratio,
-    scale: float,
+    multi: Ratio | None,
     sc_threshold: float | None,
     *,
-    fps: Ratio | None,
-    timestamps: Timestamps | None,
-    times: Times | None,
-    times_in: str,
-    carry: Sequence[vs.VideoNode],
-    model: str | Path | None,
-    ensemble: bool,
-    tta: bool,
-    tta_temporal: bool,
-    device: str | torch.device | None,
-    precision: str | None,
+    fps: Ratio | None = None,
+    timestamps: Timestamps | None = None,
+    times: Times | None = None,
+    times_in: str = "seconds",
+    carry: Sequence[vs.VideoNode] = (),
+    **network: Unpack[NetworkKeywords],
 ) -> Options:
     """Check everything about a call that can be known before its first frame.
 
     Raises:
-        RifeError: of the class that fits, with what is wrong, what came and what to do.
+        RifeError: an argument is out of range or contradicts another one.
     """
     picture = picture_format(clip)
     threshold = parse_threshold(sc_threshold)
@@ -85,16 +79,6 @@ def check_options(
         schedule, output_fps = _schedule(clip, multi, fps, timestamps)
     else:
         schedule, output_fps = _ramp(clip, multi, fps, timestamps, times, times_in)
-    devices = parse_devices(device)
-    network = NetworkOptions(
-        model=model,
-        scale=parse_scale(scale),
-        ensemble=bool(ensemble),
-        device=devices[0],
-        dtype=parse_precision(precision, *devices),
-        tta=bool(tta),
-        tta_temporal=bool(tta_temporal),
-    )
     return Options(
         picture=picture,
         carried=carried,
@@ -102,8 +86,7 @@ def check_options(
         fps=output_fps,
         threshold=None if threshold == 1 else threshold,
         cuts=threshold != 1,
-        network=network,
-        devices=devices,
+        networks=NetworkOptions.for_devices(**network),
     )
 
 
@@ -121,10 +104,10 @@ def _carried_format(clip: vs.VideoNode, i: int, extra: vs.VideoNode) -> PictureF
 
 
 def _ramp(
-    clip: vs.VideoNode, multi: Ratio, fps: Ratio | None, timestamps: Timestamps | None, times: Times, unit: str
+    clip: vs.VideoNode, multi: Ratio | None, fps: Ratio | None, timestamps: Timestamps | None, times: Times, unit: str
 ) -> tuple[Schedule, Fraction]:
     """A speed ramp: output frames at any source times, at a constant rate."""
-    if parse_multi(multi) != 2:
+    if multi is not None:
         raise OptionError(f"multi and times exclude each other, got multi={multi!r}; leave it out")
     if unit not in get_args(TimesUnit):
         raise OptionError(f"times_in must be 'seconds' or 'frames', got {unit!r}; it is the unit of the source times")
@@ -139,25 +122,25 @@ def _ramp(
 
 
 def _schedule(
-    clip: vs.VideoNode, multi: Ratio, fps: Ratio | None, timestamps: Timestamps | None
+    clip: vs.VideoNode, multi: Ratio | None, fps: Ratio | None, timestamps: Timestamps | None
 ) -> tuple[Schedule | None, Fraction | None]:
-    factor = parse_multi(multi)
     if fps is None:
         if timestamps is not None:
             raise OptionError(
                 "timestamps need fps, got no fps; add the constant rate wanted, or leave timestamps out: multi keeps "
                 "the timing of variable sources by itself"
             )
-        return _by_factor(clip, factor)
-    if factor != 2:
+        return _by_factor(clip, DEFAULT_MULTI if multi is None else parse_multi(multi))
+    if multi is not None:
         raise OptionError(f"multi and fps exclude each other, got multi={multi!r} and fps={fps!r}; give one of them")
     rate = parse_fps(fps)
     if timestamps is not None:
         return by_timestamps(parse_timestamps(timestamps), clip.num_frames, rate), rate
     if not clip.fps:
         raise ClipError(
-            f"fps needs a clip with a known rate, got fps={fps!r} and a clip of rate 0/0; use multi= instead, give "
-            "timestamps=, or call std.AssumeFPS first if the rate is constant"
+            f"fps needs a clip with a known rate, got fps={fps!r} and a clip of rate 0/0; give the factor between the "
+            "rates instead, such as multi='5/2' from 24 to 60, or timestamps=, or call std.AssumeFPS first if the "
+            "rate is constant"
         )
     factor = rate / Fraction(clip.fps)
     if factor < 1:
@@ -172,3 +155,44 @@ def _by_factor(clip: vs.VideoNode, factor: Fraction) -> tuple[Schedule | None, F
     if factor == 1:
         return None, None
     return by_factor(clip.num_frames, factor), Fraction(clip.fps) * factor if clip.fps else None
+
+
+class OldKeywords(TypedDict, total=False):
+    """Keywords of `RIFE` in vs-rife 1.x and 2.x."""
+
+    device_type: str
+    device_index: int
+    fp16: bool
+    model_ver: float
+
+
+def translated(
+    old: OldKeywords, model: str | Path | None, device: str | torch.device | None, precision: str | None
+) -> tuple[str | Path | None, str | torch.device | None, str | None]:
+    """Model, device and precision of a call with keywords of vs-rife 1.x or 2.x.
+
+    `device_type` and `device_index` name the device, `fp16` the precision, which there was a CUDA device's alone, and
+    `model_ver` the model.
+
+    Raises:
+        OptionError: an unknown keyword, an old one beside its successor, or a value of a wrong type.
+    """
+    given = {"device_type": device, "device_index": device, "fp16": precision, "model_ver": model}
+    for key in old:
+        if key not in given:
+            raise OptionError(f"there is no keyword {key!r}; help(vsrife.RIFE) lists them")
+        if given[key] is not None:
+            raise OptionError(f"{key} is the older spelling of a keyword that is there too, got both; leave {key} out")
+    kind, index = old.get("device_type"), old.get("device_index", 0)
+    if kind not in (None, "cuda", "cpu"):
+        raise OptionError(f"device_type must be 'cuda' or 'cpu', got {kind!r}; use device= for others")
+    if isinstance(index, bool) or not isinstance(index, int) or index < 0:
+        raise OptionError(f"device_index must be an integer of at least 0, got {index!r}; 0 is the first device")
+    on_cuda = kind == "cuda" or (kind is None and device is None and torch.cuda.is_available())
+    if kind == "cpu":
+        device = "cpu"
+    elif on_cuda and (kind or "device_index" in old):
+        device = f"cuda:{index}"
+    if "fp16" in old and on_cuda:
+        precision = "fp16" if old["fp16"] else "fp32"
+    return str(old["model_ver"]) if "model_ver" in old else model, device, precision

@@ -11,11 +11,11 @@ from torch import Tensor
 from vsrife.engine.engine import brought
 from vsrife.engine.keywords import NetworkKeywords
 from vsrife.errors import RifeError
-from vsrife.filters.computed import Frames, computed, engine_for, picture_of
-from vsrife.filters.frames import DURATION, NEXT, PREV, picture_format, shifted
+from vsrife.filters.computed import Frames, computed, engine_for
+from vsrife.filters.frames import ABSOLUTE_TIME, DURATION, NEXT, PREV, picture_format, picture_of, shifted
 from vsrife.filters.worker import Interrupt
 
-_KEPT_PROPS = [*DURATION, "_AbsoluteTime", PREV, NEXT]
+_KEPT_PROPS = [*DURATION, ABSOLUTE_TIME, PREV, NEXT]
 
 
 class FlowClips(NamedTuple):

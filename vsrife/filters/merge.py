@@ -12,8 +12,8 @@ from torch import Tensor
 from vsrife.engine.formats import PictureFormat
 from vsrife.engine.keywords import NetworkKeywords
 from vsrife.errors import ClipError, RifeError
-from vsrife.filters.computed import Frames, computed, engine_for, picture_of
-from vsrife.filters.frames import picture_format
+from vsrife.filters.computed import Frames, computed, engine_for
+from vsrife.filters.frames import picture_format, picture_of
 from vsrife.filters.worker import Interrupt
 
 

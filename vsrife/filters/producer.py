@@ -5,50 +5,67 @@ from __future__ import annotations
 import logging
 import weakref
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import torch
 import vapoursynth as vs
 
 from vsrife.engine.engine import Engine
-from vsrife.engine.formats import Colorimetry, PictureFormat
+from vsrife.engine.formats import PictureFormat
 from vsrife.engine.sources import InputFrame
 from vsrife.engine.transfer import Download
 from vsrife.errors import RifeError
 from vsrife.filters.arguments import Options
-from vsrife.filters.frames import NEXT, PREV, duration, set_duration, set_marks
+from vsrife.filters.frames import (
+    ABSOLUTE_TIME,
+    NEXT,
+    PREV,
+    absolute_time,
+    duration,
+    picture_of,
+    set_duration,
+    set_marks,
+    write_planes,
+)
 from vsrife.filters.scenechange import decision
 from vsrife.filters.worker import MAX_WAITING, Interrupt, Pipeline
 from vsrife.timing.schedule import Schedule
 
 logger = logging.getLogger(__name__)
 
-LOOKAHEAD = 1  # output frames computed before they are asked for, when access is sequential
+LOOKAHEAD = 1  # output frames computed before they are requested, when access is sequential
 PREPARED_FRAMES = LOOKAHEAD + 2  # source frames kept on each device
 SEQUENTIAL_STEP = 4  # requests that advance by at most this many output frames count as sequential access
 
 
 @dataclass(frozen=True, slots=True)
 class _Request:
-    """What the worker needs for one output frame."""
+    """The input of one new frame.
+
+    Attributes:
+        left, right: source frame numbers.
+        timestep: share of the way between them, in (0, 1).
+        lefts, rights: frames of the clip, then of the carried clips.
+    """
 
     left: int
+    right: int
     timestep: float
-    lefts: Sequence[vs.VideoFrame]  # of the clip, then of the carried clips
+    lefts: Sequence[vs.VideoFrame]
     rights: Sequence[vs.VideoFrame]
 
 
 def carried_prop(i: int) -> str:
+    """The prop in which the new frame of carried clip i travels with that of the clip."""
     return f"_vsrife_carried{i}"
 
 
 class Producer:
-    """The callbacks of one filter: hand pairs to the workers, collect what they made.
+    """The callbacks of one filter: submit pairs to the workers, collect the results.
 
-    Each engine has a worker of its own. They take turns with the source frames, so that a frame is always made by the
-    same engine, whichever way it is reached: not all devices compute the same to the last bit.
+    Each engine has a worker of its own, and source frames are dealt out to them by number, so that a frame is always
+    computed by the same engine, however it is reached: devices may differ in the last bit.
 
     VapourSynth enters the callbacks of one node one at a time, on changing threads.
     """
@@ -58,22 +75,21 @@ class Producer:
         self.schedule = schedule
         self.options = options
         self._last: int | None = None
-        self._interlaced_told = False
-        self._formats = (engines[0].fmt, *engines[0].carried)
+        self._warned_interlaced = False
+        self._count = 1 + len(engines[0].carried)
         self.pipelines = [_pipeline(engine) for engine in engines]
-        # Pairs to have in hand, with this one. For one device the next frame is enough.
+        # With several devices, this many pairs of source frames are kept in work; for one the next frame is enough.
         self._pairs = len(engines) + 1 if len(engines) > 1 else 0
 
     def _pipeline(self, n: int) -> Pipeline[_Request, Download | _Still]:
-        """Of output frame n."""
         return self.pipelines[self.schedule[n].left % len(self.pipelines)]
 
     def push(self, n: int, f: list[vs.VideoFrame]) -> vs.VideoFrame:
-        """The gate: never blocks."""
+        """Submit the pair of output frame n, without blocking. The gate's callback."""
         lefts, rights, (cut,) = self._split(f)
         left = lefts[0]
-        if left.props.get("_FieldBased") and not self._interlaced_told:
-            self._interlaced_told = True
+        if left.props.get("_FieldBased") and not self._warned_interlaced:
+            self._warned_interlaced = True
             logger.warning(
                 "%s: source frame %d is interlaced, motion between its fields will show as combs; deinterlace first",
                 self.name, self.schedule[n].left,
@@ -83,7 +99,11 @@ class Producer:
         return left
 
     def collect(self, n: int, f: list[vs.VideoFrame], gate: vs.VideoNode) -> vs.VideoFrame:
-        """Deliver output frame n, which is not a source frame."""
+        """Output frame n, which is not a source frame.
+
+        Raises:
+            vs.Error: it cannot be computed, or a prop of its source frames is of a wrong type.
+        """
         lefts, rights, (cut, *neighbours) = self._split(f)
         self._look_ahead(n, gate)
         if self._repeats(n, cut):
@@ -93,7 +113,8 @@ class Producer:
             results = [frame.copy() for frame in lefts]
             self._fill(n, results, lefts, rights)
         result, *carried = results
-        self._set_times(n, result, lefts[0], rights[0])
+        with named_errors(self.name, n):
+            self._set_times(n, result, lefts[0], rights[0])
         for i, frame in enumerate(carried):
             result.props[carried_prop(i)] = frame
         before, after = (decision(frame) for frame in neighbours) if neighbours else (None, None)
@@ -106,11 +127,11 @@ class Producer:
         return self._marks(n, {-1: before, 0: here})
 
     def _marks(self, n: int, cuts: dict[int, bool | None]) -> dict[str, bool | None]:
-        """Only the last output frame before a cut and the first after it are marked.
+        """Scene change props: only the last output frame before a cut and the first after it are marked.
 
         Args:
             n: output frame.
-            cuts: decisions by the source frame they follow, relative to the left source frame of n.
+            cuts: decisions by the source frame before them, relative to the left source frame of n.
         """
         left = self.schedule[n].left
         if all(cut is None for cut in cuts.values()):
@@ -126,16 +147,15 @@ class Producer:
         return self.schedule[n].t == 0 or (self.options.cuts and decision(cut) is True)
 
     def _split(self, f: list[vs.VideoFrame]) -> tuple[list[vs.VideoFrame], list[vs.VideoFrame], list[vs.VideoFrame]]:
-        """The left and the right frames of all clips, and the rest."""
-        count = len(self._formats)
-        return f[:count], f[count : 2 * count], f[2 * count :]
+        """The left and the right frames of all clips, and the decision frames."""
+        return f[: self._count], f[self._count : 2 * self._count], f[2 * self._count :]
 
     def _request(self, n: int, lefts: Sequence[vs.VideoFrame], rights: Sequence[vs.VideoFrame]) -> _Request:
         position = self.schedule[n]
-        return _Request(position.left, float(position.t), lefts, rights)
+        return _Request(position.left, position.left + 1, float(position.t), lefts, rights)
 
     def _look_ahead(self, n: int, gate: vs.VideoNode) -> None:
-        """Have the gate of the next new frame run, without waiting for it, when access is sequential."""
+        """When access is sequential, start the gates of the next new frames without waiting for them."""
         last, self._last = self._last, n
         if last is None or not 0 < n - last <= SEQUENTIAL_STEP:
             return
@@ -144,7 +164,7 @@ class Producer:
                 gate.get_frame_async(m, _forget)
 
     def _following(self, n: int) -> Iterator[int]:
-        """The new frames that are worth having in hand when frame n is asked for: the next, and those of `_pairs`."""
+        """The new frames to submit when frame n is requested: the next one, and those of the next `_pairs` pairs."""
         last = self.schedule[n].left + self._pairs - 1
         for ahead in range(MAX_WAITING):
             following = self.schedule.next_computed(n)
@@ -158,44 +178,49 @@ class Producer:
     ) -> None:
         position = self.schedule[n]
         try:
-            found = self._pipeline(n).take(n, self._request(n, lefts, rights))
-            planes = None if isinstance(found, _Still) else found.planes()
+            download = self._pipeline(n).take(n, self._request(n, lefts, rights))
+            planes = None if isinstance(download, _Still) else download.planes()
         except Exception as error:
             reason = str(error) or type(error).__name__
             raise vs.Error(
                 f"{self.name}: output frame {n} failed, between source frames {position.left} and "
                 f"{position.left + 1}: {reason}"
-            ) from (None if isinstance(error, RifeError) else error)  # the way to an unforeseen error is worth showing
-        if planes is None:
-            return
-        targets = (frame[p] for frame, fmt in zip(results, self._formats, strict=True) for p in range(fmt.num_planes))
-        for target, plane in zip(targets, planes, strict=True):
-            torch.from_numpy(np.asarray(target)).copy_(plane)
+            ) from (None if isinstance(error, RifeError) else error)  # an unforeseen error keeps its traceback
+        if planes is not None:
+            write_planes(results, planes)
 
     def _set_times(self, n: int, result: vs.VideoFrame, left: vs.VideoFrame, right: vs.VideoFrame) -> None:
-        """Duration and absolute time, exact also where the output frame reaches into the next source frame."""
+        """Set duration and absolute time, exact also where the output frame reaches into the next source frame."""
         step, t = self.schedule.step, self.schedule[n].t
         own, following = duration(left), duration(right)
-        start, end = (frame.props.get("_AbsoluteTime") for frame in (left, right))
-        if step is None or own is None:  # a constant rate, set on the whole clip; or nobody knows
+        start, end = absolute_time(left), absolute_time(right)
+        if step is None or own is None:  # a constant rate, set on the whole clip; or unknown durations
             if start is not None and end is not None:
-                result.props["_AbsoluteTime"] = start + float(t) * (end - start)
+                result.props[ABSOLUTE_TIME] = start + float(t) * (end - start)
             return
-        scaled = step if self.schedule.repeats else 1  # by the selection that the frames at hand come from
+        scaled = step if self.schedule.repeats else 1  # `select` has scaled these durations already
         share, rest = self.schedule.shares(n)
         set_duration(result, (own * share + (own if following is None else following) * rest) / scaled)
         if start is not None:
-            result.props["_AbsoluteTime"] = start + float(own / scaled * self.schedule.phase(n))
+            result.props[ABSOLUTE_TIME] = start + float(own / scaled * self.schedule.phase(n))
+
+
+@contextmanager
+def named_errors(name: str, n: int) -> Iterator[None]:
+    """Turn a `RifeError` into a `vs.Error` that names the call and the output frame."""
+    try:
+        yield
+    except RifeError as error:
+        raise vs.Error(f"{name}: output frame {n} failed: {error}") from None
 
 
 def _pipeline(engine: Engine) -> Pipeline[_Request, Download | _Still]:
-    """A worker for this engine. What it holds must not refer to the producer, which could then never be collected."""
+    """A worker for this engine. It must not refer to the producer, which could then never be collected."""
     formats = (engine.fmt, *engine.carried)
 
     def compute(request: _Request, interrupt: Interrupt) -> Download | _Still:
-        left, right = (
-            _pictures(request.left + i, frames, formats) for i, frames in enumerate((request.lefts, request.rights))
-        )
+        left = _picture(request.left, request.lefts, formats)
+        right = _picture(request.right, request.rights, formats)
         return engine.start(left, right, request.timestep, interrupt) or _STILL
 
     pipeline: Pipeline[_Request, Download | _Still] = Pipeline(compute)
@@ -203,30 +228,27 @@ def _pipeline(engine: Engine) -> Pipeline[_Request, Download | _Still]:
     return pipeline
 
 
-def _pictures(key: int, frames: Sequence[vs.VideoFrame], formats: Sequence[PictureFormat]) -> InputFrame:
+def _picture(key: int, frames: Sequence[vs.VideoFrame], formats: Sequence[PictureFormat]) -> InputFrame:
     """A frame of the clip and those of the carried clips for the engine."""
-    picture, *carried = (
-        InputFrame(key, [np.asarray(frame[p]) for p in range(fmt.num_planes)], Colorimetry.from_props(frame.props, fmt))
-        for frame, fmt in zip(frames, formats, strict=True)
-    )
-    return replace(picture, carried=tuple(carried))
+    first, *others = zip(frames, formats, strict=True)
+    return picture_of(key, *first, carried=tuple(picture_of(key, *other) for other in others))
 
 
 class _Still:
-    """In place of planes: the pair is equal."""
+    """Instead of planes: both source frames are equal."""
 
 
 _STILL = _Still()
 
 
 def _forget(frame: vs.VideoFrame | None, _error: Exception | None) -> None:
-    """Drop a frame that was asked for only to have its gate run. If it failed, whoever needs it will see the error."""
+    """Drop a frame that was requested only to run its gate. Whoever needs it will see the error, if any."""
     if frame is not None:
         frame.close()
 
 
 def close_on_destroy(pipeline: Pipeline[Any, Any]) -> None:
-    """Stop the worker before VapourSynth takes its frames away, without keeping the pipeline alive until then."""
+    """Stop the worker before VapourSynth invalidates its frames, without keeping the pipeline alive until then."""
     reference = weakref.ref(pipeline)
 
     def close() -> None:
@@ -234,4 +256,4 @@ def close_on_destroy(pipeline: Pipeline[Any, Any]) -> None:
         if alive is not None:
             alive.close()
 
-    vs.register_on_destroy(close)  # for good: to take it back needs this environment, and what stays is tiny
+    vs.register_on_destroy(close)  # never unregistered: that would need this environment, and little stays behind

@@ -1,36 +1,34 @@
-"""The public calls for VapourSynth: check, plan, build the output node; our errors to `vs.Error`."""
+"""`RIFE()`: check the arguments, load the networks, connect the nodes."""
 
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Sequence
-from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, TypedDict, Unpack, overload
+from typing import Any, Unpack, overload
 
 import torch
 import vapoursynth as vs
 
 from vsrife.checkpoints.finding import find_weights
 from vsrife.engine.engine import Engine
-from vsrife.engine.loaded import network
+from vsrife.engine.loaded import NetworkOptions, network
 from vsrife.errors import RifeError
-from vsrife.filters.arguments import Options, check_options
-from vsrife.filters.frames import DURATION, NEXT, shifted
-from vsrife.filters.nodes import interleave, select, with_marks
+from vsrife.filters.arguments import OldKeywords, Options, check_options, translated
+from vsrife.filters.frames import ABSOLUTE_TIME, DURATION, NEXT, shifted
+from vsrife.filters.nodes import interleave, select, short_durations, with_marks
 from vsrife.filters.producer import PREPARED_FRAMES, Producer, carried_prop
 from vsrife.filters.scenechange import cut_clip
 from vsrife.timing.parsing import Ratio, Times, Timestamps, TimesUnit
-from vsrife.timing.schedule import Schedule
+from vsrife.timing.schedule import ENDLESS_FRAMES, Schedule
 
-# A player's clip has no known end (mpv: 2**27 frames). There, nothing may depend on a later frame without need: the
-# first frame that fails to arrive ends playback.
-ENDLESS_FRAMES = 2**26
+logger = logging.getLogger(__name__)
 
 
-class RifeKeywords(TypedDict, total=False):
-    """The keywords of `RIFE` but `carry`."""
+class RifeKeywords(OldKeywords, total=False):
+    """The keywords of `RIFE` except `carry`."""
 
     fps: Ratio | None
     timestamps: Timestamps | None
@@ -47,7 +45,7 @@ class RifeKeywords(TypedDict, total=False):
 @overload
 def RIFE(
     clip: vs.VideoNode,
-    multi: Ratio = 2,
+    multi: Ratio | None = None,
     scale: float = 1.0,
     sc_threshold: float | None = 0.15,
     *,
@@ -57,7 +55,7 @@ def RIFE(
 @overload
 def RIFE(
     clip: vs.VideoNode,
-    multi: Ratio = 2,
+    multi: Ratio | None = None,
     scale: float = 1.0,
     sc_threshold: float | None = 0.15,
     *,
@@ -66,7 +64,7 @@ def RIFE(
 ) -> list[vs.VideoNode]: ...
 def RIFE(
     clip: vs.VideoNode,
-    multi: Ratio = 2,
+    multi: Ratio | None = None,
     scale: float = 1.0,
     sc_threshold: float | None = 0.15,
     *,
@@ -81,90 +79,117 @@ def RIFE(
     tta_temporal: bool = False,
     device: str | torch.device | None = None,
     precision: str | None = None,
+    **old: Unpack[OldKeywords],
 ) -> vs.VideoNode | list[vs.VideoNode]:
     """Raise the frame rate of a clip with RIFE.
 
     Args:
         clip: any constant format with 8 to 16 bit or float samples (YUV of any subsampling, GRAY, RGB), any size.
         multi: output frames per source frame, any rational of at least 1: 2, 2.5, "5/2", (5, 2), Fraction(5, 2).
-            1 returns the clip itself.
-        scale: flow scale, 0.25, 0.5, 1, 2 or 4; 0.5 finds larger motion at half the cost, for 4K.
+            1 returns the clip itself. Default 2, unless `fps` or `times` is given.
+        scale: flow scale, 0.25, 0.5, 1, 2 or 4; 0.5 finds larger motion at half the cost, for 4K. Default 1.
         sc_threshold: scene change threshold, 0..1. `_SceneChangePrev` and `_SceneChangeNext` set by an earlier filter
             always decide; without them this is the mean luma difference that counts as a cut. None: frame props only.
-            1.0: never a cut.
+            1.0: ignore cuts. Default 0.15.
         fps: output rate instead of `multi`: 60, "60000/1001", (60000, 1001), 59.94.
         timestamps: times of the source frames for a source of variable rate, as a sequence of seconds or the path of
             a timecodes v2 file. Together with `fps` the output has a truly constant rate.
         times: a speed ramp instead of `multi`: the source time of every output frame, in any order; or a curve as
             points (output seconds, source time), straight in between; or the path of a CSV file of such points. The
-            output has the rate `fps`, or that of the clip.
-        times_in: unit of the source times, "seconds" from the first frame's or "frames".
+            output has the rate `fps`, by default that of the clip.
+        times_in: unit of the source times, "seconds" from the first frame's or "frames". Default "seconds".
         carry: further clips, such as alpha or depth, of any format and size, as long as the clip; they are moved by
             the same flow.
-        model: a published version such as "4.26", the path of a weights file or of a model's folder, of any generation
-            and of rife-ncnn-vulkan too, or None for the bundled weights.
+        model: a published version such as "4.26", or the path of a weights file or of a model's folder, of any
+            generation, also of rife-ncnn-vulkan. None, the default: the bundled weights.
         ensemble: average both time directions, for models that support it (up to 4.20, and 4.24); twice the time.
+            Default False.
         tta: average eight orientations of the pictures (rife-ncnn-vulkan's spatial TTA); eight times the time.
-        tta_temporal: average both time directions, for any model; twice the time.
-        device: "cpu", "cuda", "cuda:1", "xpu", "mps"; None: the best present. Several, such as "cuda:0,1", take turns
-            with the source frames.
-        precision: "fp32", "fp16" or "bf16" of the convolutions, or "int8" on a CPU with VNNI; None: the best
-            that is safe on the device.
+            Default False.
+        tta_temporal: average both time directions, for any model; twice the time. Default False.
+        device: "cpu", "cuda", "cuda:1", "xpu", "mps". Several, such as "cuda:0,1", take turns with the source frames.
+            None, the default: the best one present.
+        precision: "fp32", "fp16" or "bf16" of the convolutions, or "int8" on a CPU with VNNI. None, the default: the
+            fastest that is safe on the device.
+        old: `device_type`, `device_index`, `fp16` and `model_ver` mean what they meant in vs-rife 1.x and 2.x.
 
     Returns:
         A clip of the same format and size; with `carry` a list of it and the carried clips. Frame n of `multi` = p/q
         shows source time n * q / p; there are ceil(frames * p / q) of them, those after the last source frame repeat
-        it. Frames that fall on a source frame are that frame. Durations are exact: those of the source times q / p.
+        it. Output frames that coincide with a source frame are that frame, unmodified. Durations are exact: those of
+        the source times q / p.
 
     Raises:
-        vs.Error: an argument is wrong, with what came and what to do. Raised here, not at the first frame.
+        vs.Error: an argument is out of range or contradicts another one, the format cannot be used, or the weights or
+            the device are missing. Raised here, not at the first frame.
     """
+    try:
+        if old:
+            warn_once(f"RIFE: {', '.join(old)}: keywords of vs-rife 1.x and 2.x; use device=, precision= and model=")
+            model, device, precision = translated(old, model, device, precision)
+    except RifeError as error:
+        raise vs.Error(f"RIFE: {error}") from error
     clips = build(
-        "RIFE", [clip, *(carry or [])], multi, scale, sc_threshold, fps=fps, timestamps=timestamps, times=times,
-        times_in=times_in, model=model, ensemble=ensemble, tta=tta, tta_temporal=tta_temporal, device=device,
-        precision=precision,
+        "RIFE", [clip, *(carry or [])], multi, sc_threshold, fps=fps, timestamps=timestamps, times=times,
+        times_in=times_in, scale=scale, model=model, ensemble=ensemble, tta=tta, tta_temporal=tta_temporal,
+        device=device, precision=precision,
     )  # fmt: skip
     return clips[0] if carry is None else clips
 
 
+@functools.cache
+def warn_once(text: str) -> None:
+    """Warn through logging, once per process. Standard output belongs to the video."""
+    logger.warning(text)
+
+
 def build(name: str, clips: list[vs.VideoNode], *args: Any, **kwargs: Any) -> list[vs.VideoNode]:
+    """The output clips of a call.
+
+    Args:
+        name: of the public function, for errors.
+        clips: the clip, then those that are carried.
+        args, kwargs: as for `check_options`.
+
+    Raises:
+        vs.Error: as `RIFE`.
+    """
     try:
         options = check_options(clips[0], *args, carry=clips[1:], **kwargs)
         if options.schedule is None:
-            find_weights(options.network.model)  # a name that is wrong is wrong here as well
+            find_weights(options.networks[0].model)  # a wrong name is an error even when nothing is interpolated
             return clips
-        return _nodes(name, clips, options, options.schedule, [_engine(options, device) for device in options.devices])
+        engines = [_engine(options, each) for each in options.networks]
+        return _nodes(name, clips, options, options.schedule, engines)
     except RifeError as error:
         raise vs.Error(f"{name}: {error}") from error
 
 
-def _engine(options: Options, device: torch.device) -> Engine:
-    net = network(replace(options.network, device=device))
-    return Engine(net, options.picture, PREPARED_FRAMES, options.carried, options.network.averaging)
+def _engine(options: Options, chosen: NetworkOptions) -> Engine:
+    return Engine(network(chosen), options.picture, PREPARED_FRAMES, options.carried, chosen.averaging)
 
 
 def _nodes(
     name: str, clips: Sequence[vs.VideoNode], options: Options, schedule: Schedule, engines: Sequence[Engine]
 ) -> list[vs.VideoNode]:
-    """Assemble the nodes. New frames come from a callback; originals stay out of Python."""
+    """Connect the nodes. New frames come from a callback; originals stay out of Python."""
     clip, *carried = (clip[: schedule.source_frames] for clip in clips)
+    # In a player's clip nothing may depend on a later frame without need: the first frame that fails ends playback.
     endless = clip.num_frames >= ENDLESS_FRAMES
     cuts = cut_clip(clip, options.threshold, neighbours=not endless)
 
     at_output_rate = functools.partial(select, schedule=schedule)
-    lefts, rights = (
-        [at_output_rate(c) for c in (clip, *carried)],
-        [at_output_rate(shifted(c, 1)) for c in (clip, *carried)],
-    )
+    lefts = [at_output_rate(each) for each in (clip, *carried)]
+    rights = [at_output_rate(shifted(each, 1)) for each in (clip, *carried)]
     left = lefts[0]
     cut_here = at_output_rate(cuts)
     producer = Producer(name, schedule, options, engines)
     gate = left.std.ModifyFrame([*lefts, *rights, cut_here], producer.push)
     before = at_output_rate(shifted(cuts, -1))
-    # With at least two output frames for each source frame, only the cut inside its own pair concerns a new frame.
+    # With at least two output frames per source frame, only the cut within its own pair concerns a new frame.
     alone = endless or (schedule.step is not None and schedule.step <= Fraction(1, 2))
     neighbours = [] if alone else [before, at_output_rate(shifted(cuts, 1))]
-    # The gate's callback must not lead to the gate: nobody collects cycles that go through nodes.
+    # The gate's callback must not refer to the gate: cycles through nodes are never collected.
     collect = functools.partial(producer.collect, gate=gate)
     # The carried clips' new frames travel as props of the clip's own: one estimation makes them all.
     bundle = left.std.ModifyFrame([gate, *lefts[1:], *rights, cut_here, *neighbours], collect)
@@ -172,9 +197,12 @@ def _nodes(
     if endless:
         originals = left.std.RemoveFrameProps(NEXT)
     else:
-        step = None if schedule.repeats else schedule.step
-        originals = with_marks(left, [before, cut_here], producer.original_marks, step)
+        originals = with_marks(
+            left, [before, cut_here], producer.original_marks, None if schedule.repeats else schedule.step
+        )
     output = interleave(originals, new, schedule, options.fps)
+    if endless:
+        output = short_durations(output, schedule)
     return [output, *(_carried(i, extra, bundle, output, schedule) for i, extra in enumerate(lefts[1:]))]
 
 
@@ -190,4 +218,4 @@ def _carried(
 
     new = left.std.ModifyFrame([left, bundle], take)
     merged = interleave(left, new, schedule, Fraction(output.fps) or None)
-    return merged.std.CopyFrameProps(output, props=[*DURATION, "_AbsoluteTime"])
+    return merged.std.CopyFrameProps(output, props=[*DURATION, ABSOLUTE_TIME])

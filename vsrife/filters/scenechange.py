@@ -1,12 +1,12 @@
-"""Decides for each pair of source frames whether a cut lies between them.
+"""Decides for each pair of neighbouring source frames whether a cut lies between them.
 
-Frame props decide where an upstream filter has set them: a cut lies between n and n + 1 when n has `_SceneChangeNext`
-or n + 1 has `_SceneChangePrev`. Without them, the filter measures on a small luma picture.
+Frame props decide where an earlier filter has set them: there is a cut between n and n + 1 if n has `_SceneChangeNext`
+or n + 1 has `_SceneChangePrev`. Without props, the filter compares small luma pictures.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,13 +15,14 @@ import vapoursynth as vs
 import vsutil
 from numpy.typing import NDArray
 
-from vsrife.filters.frames import NEXT, PREV, set_marks, shifted
+from vsrife.errors import ClipError
+from vsrife.filters.frames import NEXT, PREV, integer, set_marks, shifted
 
 MEASURE_WIDTH_PX = 160
-# The share of the threshold that must remain when the best gain and offset between the two pictures is taken out.
+# At a cut, at least this share of the threshold remains after the best gain and offset between the pictures is removed.
 RESIDUAL_SHARE = 0.3
-# A cut stands out from the pairs before and after it. Where one of them differs by more than this share of the pair's
-# own difference, fast motion is going on (or a flash), and freezing it would look like stutter.
+# A cut stands out from the pairs before and after it. Where one of those differs by more than this share of the pair's
+# own difference, it is fast motion (or a flash), and a frozen frame would look like stutter.
 NEIGHBOUR_SHARE = 0.7
 
 Luma = NDArray[np.float32]
@@ -29,12 +30,12 @@ Luma = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """How different two pictures are.
+    """The difference of two pictures.
 
     Attributes:
         mean: mean absolute difference of luma, 0..1.
-        residual: the same after the best global gain and offset, in the direction that leaves less, 0..1. A fade or a
-            flash leaves little, a cut most.
+        residual: the same after the best global gain and offset, in the direction that leaves less, 0..1: small for a
+            fade or a flash, large for a cut.
     """
 
     mean: float
@@ -59,43 +60,96 @@ def _residual(a: Luma, b: Luma) -> float:
 
 
 def marked(left: Mapping[str, Any], right: Mapping[str, Any]) -> bool | None:
-    """What the props of two neighbours say: a cut between them, no cut, or None when neither has the mark."""
-    marks = [props[key] for props, key in ((left, NEXT), (right, PREV)) if key in props]
+    """The decision in the props of two neighbours: a cut between them, no cut, or None when neither has a mark.
+
+    Raises:
+        ClipError: a mark is no integer.
+    """
+    marks = [integer(props, key) for props, key in ((left, NEXT), (right, PREV)) if key in props]
     return any(marks) if marks else None
+
+
+def decision(frame: vs.VideoFrame) -> bool | None:
+    """The decision that a frame of a cut clip carries; None where there is none."""
+    value = frame.props.get(NEXT)
+    return None if value is None else bool(value)
 
 
 def cut_clip(clip: vs.VideoNode, threshold: float | None, *, neighbours: bool = True) -> vs.VideoNode:
     """A tiny clip that carries the decisions as frame props.
 
+    A source frame that cannot be read makes no decision fail: without a neighbour of the pair the pair alone decides,
+    without the pair itself there is no decision.
+
     Args:
         clip: the source.
-        threshold: of the own measure, 0..1; None: props only.
-        neighbours: whether the own measure may look at the frames before and after a pair. Without, it takes fast
+        threshold: of the filter's own measure, 0..1; None: props only.
+        neighbours: whether the measure may look at the frames before and after a pair. Without them it takes fast
             motion for a cut more often, but depends on nothing but the pair.
 
     Returns:
         A clip as long as `clip`. Frame n has `_SceneChangeNext` = 1 or 0 for a cut between n and n + 1; without
         marks and without a threshold it has no such prop.
     """
-    small = _props_alone(clip) if threshold is None else _small_luma(clip)
-    last = clip.num_frames - 1
+    small = props_only(clip) if threshold is None else _small_luma(clip)
+    pair = [small, shifted(small, 1)]
+    alone = _decisions(pair, threshold)
+    if not neighbours:
+        return alone
+    around = [shifted(small, -1), shifted(small, 2)] if threshold is not None else []
+    return _guarded(_decisions([*pair, *around], threshold) if around else alone, alone, small)
+
+
+def _decisions(clips: Sequence[vs.VideoNode], threshold: float | None) -> vs.VideoNode:
+    """Cuts between frames of the first two clips; those of the other two lie before and after."""
+    last = clips[0].num_frames - 1
 
     def decide(n: int, f: list[vs.VideoFrame]) -> vs.VideoFrame:
-        left, right, *around = f
-        cut = marked(left.props, right.props)
+        left, right = f[:2]
+        try:
+            cut = marked(left.props, right.props)
+        except ClipError as error:
+            raise vs.Error(f"RIFE: source frame {n} or {n + 1}: {error}") from None
         if cut is None and threshold is not None:
-            pictures = [np.asarray(frame[0]) for frame in (left, right, *around)]
-            cut = measure(*pictures[:2]).is_cut(threshold) and not _goes_on(*pictures)
+            pictures = [np.asarray(frame[0]) for frame in f]
+            cut = measure(*pictures[:2]).is_cut(threshold) and not _motion_continues(*pictures)
         result = left.copy()
-        set_marks(result, {PREV: None, NEXT: cut and n < last})  # detectors may mark the end
+        set_marks(result, {PREV: None, NEXT: cut and n < last})  # a detector may mark the end of the clip
         return result
 
-    around = [shifted(small, -1), shifted(small, 2)] if neighbours and threshold is not None else []
-    return small.std.ModifyFrame([small, shifted(small, 1), *around], decide)
+    return clips[0].std.ModifyFrame(list(clips), decide)
 
 
-def _goes_on(left: Luma, right: Luma, *around: Luma) -> bool:
-    """Whether the pairs before and after differ nearly as much as the pair itself. The clip's ends repeat a frame."""
+def _guarded(decisions: vs.VideoNode, alone: vs.VideoNode, small: vs.VideoNode) -> vs.VideoNode:
+    """Decisions that do not fail with an unreadable source frame.
+
+    No node can catch the error of another, so the callback asks for the frame itself.
+    """
+    last = decisions.num_frames - 1
+    undecided = small.std.RemoveFrameProps(PREV)
+
+    def readable(n: int) -> bool:
+        try:
+            small.get_frame(n).close()
+        except vs.Error:
+            return False
+        return True
+
+    def read(n: int, f: vs.VideoFrame) -> vs.VideoFrame:
+        try:
+            return decisions.get_frame(n)
+        except vs.Error:
+            pass  # an error that is not the source's comes again
+        if not readable(n):
+            return f
+        return (alone if readable(min(n + 1, last)) else undecided).get_frame(n)
+
+    blank = decisions.std.BlankClip(keep=True)
+    return blank.std.ModifyFrame([blank], read)
+
+
+def _motion_continues(left: Luma, right: Luma, *around: Luma) -> bool:
+    """Whether the pairs before and after differ nearly as much as the pair itself. Clip ends repeat a frame."""
     if not around:
         return False
     before, after = around
@@ -103,23 +157,18 @@ def _goes_on(left: Luma, right: Luma, *around: Luma) -> bool:
     return bool(max(np.abs(before - left).mean(), np.abs(right - after).mean()) > limit)
 
 
-def decision(frame: vs.VideoFrame) -> bool | None:
-    """What a frame of a cut clip says."""
-    value = frame.props.get(NEXT)
-    return None if value is None else bool(value)
-
-
-def _props_alone(clip: vs.VideoNode) -> vs.VideoNode:
+def props_only(clip: vs.VideoNode) -> vs.VideoNode:
+    """The clip's frame props on one grey pixel."""
     blank = clip.std.BlankClip(width=1, height=1, format=vs.GRAY8, keep=True)
     return blank.std.CopyFrameProps(clip)
 
 
 def _small_luma(clip: vs.VideoNode) -> vs.VideoNode:
-    """Luma as float, 0..1 whatever format and range, about 160 pixels wide; the resizer averages over the area."""
+    """Luma as float, 0..1 in any format and range, about 160 pixels wide; the resizer averages over the area."""
     width = min(MEASURE_WIDTH_PX, clip.width)
     height = max(1, round(clip.height * width / clip.width))
-    # A field flag would make the resizer treat the two fields apart, which it refuses for some heights.
-    # Tags of colour do not matter here, and the resizer refuses some that others let pass.
+    # With a field flag the resizer would treat the two fields apart, which it refuses for some heights. Colour tags
+    # do not matter here, and the resizer refuses some that other filters let pass.
     clip = clip.std.SetFieldBased(0).std.RemoveFrameProps(["_Matrix", "_Primaries", "_Transfer", "_ChromaLocation"])
     if clip.format.color_family == vs.RGB:
         return clip.resize.Bilinear(width, height, format=vs.GRAYS, matrix_s="709")

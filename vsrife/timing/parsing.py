@@ -1,4 +1,4 @@
-"""Ratios, rates, timecodes and curves: from what a user writes to exact numbers."""
+"""Ratios, rates, thresholds, timecodes and speed curves as users write them, to exact numbers."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from vsrife.errors import OptionError
-from vsrife.timing.schedule import Schedule, along_curve, by_positions, check_timestamps, source_position
+from vsrife.timing.schedule import Schedule, along_curve, by_positions, check_length, check_timestamps, source_position
 
 Ratio = int | float | Fraction | str | tuple[int, int]
 Timestamps = str | Path | Sequence[float | Fraction]
 Times = str | Path | Sequence[float | Fraction] | Sequence[tuple[float | Fraction, float | Fraction]]
 TimesUnit = Literal["seconds", "frames"]
 _LARGEST_DENOMINATOR = 1001  # of a float that is taken for a rational
+_LARGEST_PART = 2**31 - 1  # of a factor or a rate: containers and players hold both in 32 bits
 _NTSC = Fraction(1000, 1001)
 
 
@@ -26,41 +27,53 @@ def parse_multi(multi: Ratio) -> Fraction:
     """Output frames per source frame as an exact rational, at least 1.
 
     Raises:
-        OptionError: not a number, below 1, or a float that is no small rational.
+        OptionError: not a number, below 1, beyond 32 bits, or a float that is no small rational.
     """
     value = _rational("multi", multi)
     if _is_float(multi):
         small = value.limit_denominator(_LARGEST_DENOMINATOR)
         if abs(small - value) > Fraction(1, 10**6):
+            near = value.limit_denominator(400)
             raise OptionError(
-                f"multi must be exact, got {multi!r}; write it as a fraction like '5/2', or give fps= instead"
+                f"multi must be exact, got {multi!r}; write it as a fraction, such as '{near}', or a quotient of two "
+                "rates as Fraction(quotient).limit_denominator(400)"
             )
         value = small
     if value < 1:
         raise OptionError(f"multi must be at least 1, got {multi!r}; to drop frames use std.SelectEvery")
-    return value
+    return _fitting("multi", value, multi)
 
 
 def parse_fps(fps: Ratio) -> Fraction:
-    """A frame rate as an exact rational. Decimals like 59.94 and 23.976 mean the NTSC rates, 60000/1001
-    and 24000/1001.
+    """A frame rate as an exact rational.
+
+    Decimals such as 59.94 and 23.976 mean the NTSC rates, 60000/1001 and 24000/1001.
 
     Raises:
-        OptionError: not a positive number.
+        OptionError: not a positive number, or beyond 32 bits.
     """
     value = _rational("fps", fps)
     if value <= 0:
         raise OptionError(f"fps must be above 0, got {fps!r}; give the output rate, e.g. 60 or '60000/1001'")
     if value.denominator != 1 and (_is_float(fps) or (isinstance(fps, str) and "/" not in fps)):
         ntsc = round(value / _NTSC) * _NTSC
-        if abs(ntsc - value) < Fraction(1, 200):
-            return ntsc
-        return value.limit_denominator(_LARGEST_DENOMINATOR)
+        value = ntsc if abs(ntsc - value) < Fraction(1, 200) else value.limit_denominator(_LARGEST_DENOMINATOR)
+    return _fitting("fps", value, fps)
+
+
+def _fitting(name: str, value: Fraction, given: object) -> Fraction:
+    if max(value.numerator, value.denominator) > _LARGEST_PART:
+        raise OptionError(
+            f"{name} must be a fraction of integers below 2**31, got {given!r}; round it with "
+            "Fraction(...).limit_denominator(1001)"
+            if value <= _LARGEST_PART
+            else f"{name} must be below 2**31, got {given!r}; give a smaller one"
+        )
     return value
 
 
 def _is_float(value: object) -> bool:
-    """Whether a number is a rounded one; NumPy's scalars count like Python's."""
+    """Whether a number may be rounded. NumPy's scalars count like Python's."""
     return isinstance(value, Real) and not isinstance(value, Rational)
 
 
@@ -77,50 +90,57 @@ def _rational(name: str, value: Any) -> Fraction:
             return Fraction(float(value))
         raise TypeError(type(value).__name__)
     except (TypeError, ValueError, ZeroDivisionError, OverflowError) as error:
-        raise OptionError(
-            f"{name} must be a number, a fraction like '5/2' or a pair like (5, 2), got {value!r}; correct it"
-        ) from error
+        raise OptionError(f"{name} must be a number, got {value!r}; write it as 2, 2.5, '5/2' or (5, 2)") from error
 
 
 def parse_pair(name: str, numerator: int, denominator: int) -> Fraction:
-    """A rational from two integers of at least 1, as older scripts give it."""
+    """A rational from two integers of at least 1, as vs-rife takes it."""
     for part, value in (("num", numerator), ("den", denominator)):
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise OptionError(f"{name}_{part} must be an integer of at least 1, got {value!r}; correct it")
+            raise OptionError(f"{name}_{part} must be an integer of at least 1, got {value!r}; 5 and 2 mean 5/2")
     return Fraction(numerator, denominator)
 
 
 def parse_timestamps(timestamps: Timestamps) -> list[Fraction]:
-    """Seconds per source frame from a sequence or a timecodes v2 file."""
+    """The time of each source frame in seconds, from a sequence or a timecodes v2 file.
+
+    Raises:
+        OptionError: neither, or a value that is no number.
+    """
     if isinstance(timestamps, (str, Path)):
         return read_timecodes(Path(timestamps))
     if not isinstance(timestamps, Iterable):
-        raise OptionError(f"timestamps must be seconds or a timecodes v2 file, got {timestamps!r}; correct it")
+        raise OptionError(
+            f"timestamps must be seconds or the path of a timecodes v2 file, got {timestamps!r}; give one a frame"
+        )
     return [_rational("timestamps", t) for t in timestamps]
 
 
 def parse_times(times: Times, fps: Fraction) -> Iterator[Fraction]:
-    """Source times of the output frames, in whatever unit they are given.
+    """Source times of the output frames, in the unit in which they are given.
 
     Args:
         times: one per output frame; or points (output seconds, source time) of a curve, or a CSV file of such points.
         fps: output rate, for a curve.
 
     Raises:
-        OptionError: neither, a value that is no number, or output times that do not increase.
+        OptionError: neither, a value that is no number, output times that do not increase, or too many frames.
     """
     if isinstance(times, (str, Path)):
         return _curve(read_curve(Path(times)), fps)
     if not isinstance(times, Iterable):
-        raise OptionError(f"times must be source times, points of a curve or a CSV file, got {times!r}; correct it")
+        raise OptionError(
+            f"times must be source times, points of a curve or the path of a CSV file, got {times!r}; give a list"
+        )
     listed = list(times)
     if listed and all(isinstance(point, Sequence) and len(point) == 2 for point in listed):
         return _curve([(_time(out), _time(source)) for out, source in listed], fps)  # type: ignore[misc]
+    check_length("times", len(listed))
     return iter([_time(time) for time in listed])
 
 
 def _time(value: Any) -> Fraction:
-    """A decimal means what it says: 0.1 is one tenth."""
+    """A time, decimals taken as written: 0.1 is one tenth."""
     return _rational("times", repr(float(value)) if _is_float(value) and math.isfinite(value) else value)
 
 
@@ -132,16 +152,22 @@ def _curve(points: Sequence[tuple[Fraction, Fraction]], fps: Fraction) -> Iterat
             raise OptionError(
                 f"times must have output times that increase, got {float(after)} s after {float(before)} s; sort them"
             )
+    check_length("times and fps", math.ceil((points[-1][0] - points[0][0]) * fps))
     return along_curve(points, fps)
 
 
 def parse_threshold(threshold: float | None) -> float | None:
+    """The scene change threshold, 0..1 or None.
+
+    Raises:
+        OptionError: anything else.
+    """
     if threshold is None:
         return None
     if isinstance(threshold, bool) or not isinstance(threshold, Real) or not 0 <= threshold <= 1:
         raise OptionError(
             f"sc_threshold must be between 0 and 1, or None, got {threshold!r}; 0.15 is usual, None obeys frame props "
-            "only, 1.0 never sees a cut"
+            "only, 1.0 ignores cuts"
         )
     return float(threshold)
 
@@ -160,7 +186,7 @@ def ramp(
         fps: of the output.
 
     Raises:
-        OptionError: a time lies outside of the source, or there are too many.
+        OptionError: a time lies outside the source, or there are too many.
     """
     if starts is not None:
         check_timestamps(starts, source_frames)
@@ -174,7 +200,9 @@ def ramp(
 
     def position(time: Fraction) -> Fraction:
         if not 0 <= time <= end:
-            raise OptionError(f"times must lie between 0 and {float(end):g} {unit}, got {float(time):g}; correct it")
+            raise OptionError(
+                f"times must lie between 0 and {float(end):g} {unit}, got {float(time):g}; that is its length"
+            )
         if unit == "frames":
             return time
         if starts is not None:

@@ -14,13 +14,15 @@ from itertools import islice, pairwise
 
 from vsrife.errors import OptionError
 
-# Output frames at most: VapourSynth counts frames in 32 bits, and originals are interleaved with new frames once.
+# Most output frames: VapourSynth counts frames in 32 bits, and originals are interleaved with new frames once.
 MAX_FRAMES = (2**31 - 1) // 2
-# Time codes are commonly rounded to milliseconds: an output time this close to a source frame is that frame.
+# A clip this long comes from a player, which does not know its end (mpv: 2**27 frames): the output may be shorter.
+ENDLESS_FRAMES = 2**26
+# Timecodes are commonly rounded to milliseconds: an output time this close to a source frame is that frame.
 SNAP_SECONDS = Fraction(1, 2000)
 SNAP_FRAMES = Fraction(1, 1000)  # the same for positions of a speed ramp, which come from decimals
-MAX_TABLE = 10_000_000  # positions held in memory
-# A table up to this long is whole even where the clip is shorter: only a whole table scales durations exactly.
+MAX_TABLE = 10_000_000  # most positions held in memory
+# A table up to this long is complete even if the clip is shorter: only a complete table scales durations exactly.
 WHOLE_TABLE = 2**16
 
 
@@ -44,14 +46,14 @@ class Position:
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """Where every output frame lies, as a table that repeats.
+    """The position of every output frame, as a table that repeats.
 
     Attributes:
         source_frames: length of the source.
-        cycle: source frames after which the table repeats; the whole source where it does not.
-        positions: of the output frames of one cycle, relative to its first source frame.
+        cycle: source frames after which the table repeats; all of them if it does not.
+        positions: positions of the output frames of one cycle, relative to its first source frame.
         num_frames: length of the output.
-        step: source frames per output frame; None where that varies (time codes to a constant rate).
+        step: source frames per output frame; None if that varies (timecodes to a constant rate, speed ramps).
     """
 
     source_frames: int
@@ -61,7 +63,7 @@ class Schedule:
     step: Fraction | None
 
     def __getitem__(self, n: int) -> Position:
-        """Position of output frame n. After the last source frame it is that frame."""
+        """Position of output frame n; never beyond the last source frame."""
         cycles, i = divmod(n, len(self.positions))
         position = self.positions[i]
         left = cycles * self.cycle + position.left
@@ -71,13 +73,13 @@ class Schedule:
 
     @property
     def repeats(self) -> bool:
-        """Whether selecting by the table scales durations exactly; else it covers the whole output, once."""
+        """Whether selecting by the table scales durations exactly; otherwise it covers the output once."""
         return self.step is not None and Fraction(self.cycle, len(self.positions)) == self.step
 
     def boundary(self, n: int) -> int | None:
-        """The source frame k such that of outputs n - 1 and n one has its nearer frame after k, one not; or None.
+        """The source frame k for which a cut between k and k + 1 lies between output frames n - 1 and n, or None.
 
-        A cut between source frames k and k + 1 lies between output frames n - 1 and n.
+        Of these output frames one is nearer to a source frame up to k, the other to a later one.
         """
         if not 0 < n < self.num_frames:
             return None
@@ -94,11 +96,11 @@ class Schedule:
         return None
 
     def phase(self, n: int) -> Fraction:
-        """The share of a source frame's duration that has passed at output frame n, also within the last one."""
+        """The share of its source frame's duration that has passed at output frame n, also within the last one."""
         return self.positions[n % len(self.positions)].t
 
     def shares(self, n: int) -> tuple[Fraction, Fraction]:
-        """How much of the left and of the next source frame's duration output frame n lasts.
+        """The shares of the left and of the next source frame's duration that output frame n lasts.
 
         Exact for variable rates: the durations of all output frames add up to those of the source.
         """
@@ -115,13 +117,19 @@ def by_factor(source_frames: int, multi: Fraction) -> Schedule:
         multi: output frames per source frame, at least 1.
 
     Returns:
-        A schedule of ceil(source_frames * multi) frames, `MAX_FRAMES` at most.
+        A schedule of ceil(source_frames * multi) frames; of `MAX_FRAMES` at most if the source is endless.
 
     Raises:
-        OptionError: the fraction is so fine that its table would not fit in memory.
+        OptionError: the output would be too long, or the fraction is so fine that its table would not fit in memory.
     """
     p, q = multi.numerator, multi.denominator
-    source_frames = min(source_frames, MAX_FRAMES * q // p)
+    most = MAX_FRAMES * q // p
+    if source_frames > most and (source_frames < ENDLESS_FRAMES or most < 1):
+        raise OptionError(
+            f"the output must have at most {MAX_FRAMES} frames, got {math.ceil(source_frames * multi)} from "
+            f"{source_frames} at {multi} for each; use a smaller multi or fps, or trim the clip"
+        )
+    source_frames = min(source_frames, most)
     num_frames = math.ceil(source_frames * multi)
     period, cycle = (p, q) if p <= max(num_frames, WHOLE_TABLE) else (num_frames, source_frames)
     if period > MAX_TABLE:
@@ -139,11 +147,11 @@ def by_timestamps(times: Sequence[Fraction], source_frames: int, fps: Fraction) 
         fps: output rate.
 
     Returns:
-        A schedule up to the end of the last source frame; where `times` does not tell it, the frame before gives the
-        duration.
+        A schedule up to the end of the last source frame, which lasts as long as the one before unless `times` has
+        its end.
 
     Raises:
-        OptionError: wrong number of times, not increasing, or so far apart that no table would hold the result.
+        OptionError: wrong number of times, not increasing, or too many output frames.
     """
     check_timestamps(times, source_frames)
     if len(times) > source_frames:
@@ -152,18 +160,31 @@ def by_timestamps(times: Sequence[Fraction], source_frames: int, fps: Fraction) 
         starts = list(times)
         end = starts[-1] + (starts[-1] - starts[-2] if source_frames > 1 else 1 / fps)
     count = math.ceil((end - starts[0]) * fps)
-    if count > MAX_TABLE:
-        raise OptionError(
-            f"timestamps and fps must give at most {MAX_TABLE} frames, got {count}; check the last time and the rate"
-        )
+    check_length("timestamps and fps", count)
     return Schedule(source_frames, source_frames, tuple(_at_rate(starts, fps, count)), count, None)
 
 
-def check_timestamps(times: Sequence[Fraction], source_frames: int) -> None:
-    """Whether there is a time for each source frame, increasing, and possibly the end of the last.
+def check_length(names: str, count: int) -> None:
+    """Check that a table of positions fits in memory.
+
+    Args:
+        names: of the arguments, for the error.
+        count: positions.
 
     Raises:
-        OptionError: no.
+        OptionError: none, or too many.
+    """
+    if not 1 <= count <= MAX_TABLE:
+        raise OptionError(
+            f"{names} must give 1 to {MAX_TABLE} output frames, got {count}; check the last time and the rate"
+        )
+
+
+def check_timestamps(times: Sequence[Fraction], source_frames: int) -> None:
+    """Check that there is a time for each source frame, increasing, and possibly the end of the last.
+
+    Raises:
+        OptionError: there is not.
     """
     if len(times) not in (source_frames, source_frames + 1):
         raise OptionError(
@@ -179,7 +200,7 @@ def check_timestamps(times: Sequence[Fraction], source_frames: int) -> None:
 
 
 def _at_rate(starts: Sequence[Fraction], fps: Fraction, count: int) -> Iterator[Position]:
-    """Positions of starts[0] + n / fps for n < count, in whole units of a time that divides all of them."""
+    """Positions of starts[0] + n / fps for n < count, computed in integers of a unit that divides all times."""
     units = math.lcm(SNAP_SECONDS.denominator, fps.numerator, *(start.denominator for start in starts))  # in a second
     times = [start.numerator * (units // start.denominator) for start in starts]
     step, snap = units // fps.numerator * fps.denominator, units // SNAP_SECONDS.denominator
@@ -197,18 +218,17 @@ def _at_rate(starts: Sequence[Fraction], fps: Fraction, count: int) -> Iterator[
 
 
 def by_positions(positions: Iterable[Fraction], source_frames: int) -> Schedule:
-    """Any times in any order: output frame n lies at source position n of `positions`.
+    """Any positions in any order: output frame n lies at the n-th of `positions`.
 
     Args:
         positions: in source frames, at least 0; the last source frame is shown from its position on.
         source_frames: length of the source.
 
     Raises:
-        OptionError: none, or more than memory holds.
+        OptionError: none, or too many.
     """
     table = tuple(_snapped(position, source_frames - 1) for position in islice(positions, MAX_TABLE + 1))
-    if not 1 <= len(table) <= MAX_TABLE:
-        raise OptionError(f"times must give 1 to {MAX_TABLE} output frames, got {len(table)}; check the last time")
+    check_length("times", len(table))
     return Schedule(source_frames, source_frames, table, len(table), None)
 
 
@@ -220,7 +240,7 @@ def _snapped(position: Fraction, last: int) -> Position:
 
 
 def along_curve(points: Sequence[tuple[Fraction, Fraction]], fps: Fraction) -> Iterator[Fraction]:
-    """Source times of the frames of a curve, which runs straight from point to point.
+    """Source times of output frames along a curve, straight from point to point.
 
     Args:
         points: (output time in seconds, source time in any unit), at least two, output times increasing.
