@@ -168,14 +168,13 @@ def test_tensorrt_options_do_nothing_and_say_so_once(caplog: pytest.LogCaptureFi
     assert equal(planes_of(first, 1), planes_of(rife(clip), 1))
 
 
-def test_weights_that_are_missing_are_fetched_only_when_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_weights_are_downloaded_only_with_auto_download(monkeypatch: pytest.MonkeyPatch) -> None:
     fetched: list[str] = []
 
     def missing(model: object) -> None:
         raise WeightsError(f"no weights of {model}")
 
-    monkeypatch.setattr(vsrife.filters.compat, "find_weights", missing)
-    monkeypatch.setattr(vsrife.filters.compat, "download", lambda spec: fetched.append(spec.name))
+    monkeypatch.setattr(vsrife.filters.compat, "download_missing", fetched.append)
     monkeypatch.setattr(vsrife.filters.rife, "network", lambda options: missing(options.model))
     with pytest.raises(vs.Error, match=r"^rife: no weights of 4\.26"):
         rife(pan(2), model="4.26")

@@ -223,8 +223,9 @@ def test_without_a_rate_and_durations_none_are_made_up() -> None:
 
 def test_without_a_rate_fps_says_what_to_do() -> None:
     text = (
-        "RIFE: fps needs a clip with a known rate, got fps=60 and a clip of rate 0/0; use multi= instead, give "
-        "timestamps=, or call std.AssumeFPS first if the rate is constant"
+        "RIFE: fps needs a clip with a known rate, got fps=60 and a clip of rate 0/0; give the factor "
+        "between the rates instead, such as multi='5/2' from 24 to 60, or timestamps=, or call "
+        "std.AssumeFPS first if the rate is constant"
     )
     with pytest.raises(vs.Error, match=re.escape(text)):
         RIFE(without_rate(counting(4)), fps=60)
