@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from vsrife.errors import MediaError
-from vsrife.images.numbering import find_sequence, numbered
+from vsrife.images.numbering import find_sequence, missing_numbers, numbered
 
 
 @pytest.mark.parametrize(
@@ -35,3 +35,21 @@ def test_sequences(tmp_path: Path) -> None:
     for text in ("none*.png", "none_%04d.png", "none", "none/%d.png"):
         with pytest.raises(MediaError, match="no pictures found, got "):
             find_sequence(str(tmp_path / text))
+
+
+@pytest.mark.parametrize(
+    ("names", "missing"),
+    [
+        (["f1.png", "f2.png", "f4.png", "f7.png"], [3, 5, 6]),
+        (["f1.png", "f2.png", "f3.png"], []),
+        (["f000.png", "f010.png", "f020.png"], []),  # every tenth on purpose
+        (["take2_001.png", "take2_003.png", "take2_004.png"], [2]),
+        (["f1.png", "g3.png", "g4.png"], []),
+        (["20260101-120000.png", "20260101-120001.png", "20260101-181500.png"], []),
+        (["a.png", "b.png"], []),
+        (["f1.png"], []),
+    ],
+    ids=lambda value: ",".join(map(str, value)),
+)
+def test_missing_numbers(names: list[str], missing: list[int]) -> None:
+    assert missing_numbers([Path("shots") / name for name in names]) == missing

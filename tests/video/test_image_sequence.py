@@ -71,20 +71,44 @@ def test_sixteen_bits_stay(programs: Programs) -> None:
     assert programs.stream(Path("deep.mkv"))["pix_fmt"] == "gray16le"
 
 
-def test_a_picture_unlike_the_others_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_picture_of_another_size_is_refused_before_any_work(capsys: pytest.CaptureFixture[str]) -> None:
     write_sequence("shots", (40, 50, 60, 70, 80, 90))
     Image.new("RGB", (WIDTH + 2, HEIGHT)).save("shots/shot_006.png")
     assert video("shots", "--png", "out") == 1
+    assert "must have the same size, got 64x48 (shots/shot_001.png) and 66x48 (shots/shot_006.png)" in (
+        capsys.readouterr().err
+    )
+    assert [path.name for path in Path().iterdir()] == ["shots"]
+
+
+def test_a_damaged_picture_is_named_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    write_sequence("shots", (40, 50, 60, 70, 80, 90))
+    damaged = Path("shots/shot_006.png")
+    damaged.write_bytes(damaged.read_bytes()[:60])
+    assert video("shots", "--png", "out") == 1
     said = capsys.readouterr().err
-    assert "shot_006.png is unlike the first picture, got 66x48" in said
+    assert "picture cannot be read, got shots/shot_006.png" in said
+    assert "Traceback" not in said
     assert said.count("\n") == 1
     assert red("out/00000000.png") == 40  # what came before is kept
     assert video("shots", "--png", "out") == 2
     assert "00000000.png exists; give --overwrite" in capsys.readouterr().err
-    Image.new("RGB", (WIDTH, HEIGHT), (90, 0, 0)).save("shots/shot_006.png")
+    Image.new("RGB", (WIDTH, HEIGHT), (90, 0, 0)).save(damaged)
     assert video("shots", "--png", "out", "--overwrite") == 0
     assert red("out/00000011.png") == 90
     assert sorted(path.name for path in Path().iterdir()) == ["out", "shots"]
+
+
+def test_pictures_of_mixed_kinds_become_one_clip(capsys: pytest.CaptureFixture[str]) -> None:
+    """Grey, RGB and RGB with alpha are widened to what holds all; a gap in the numbers is told."""
+    folder = Path("shots")
+    folder.mkdir()
+    for number, mode, color in ((1, "L", 40), (2, "RGB", (40, 40, 40)), (4, "RGBA", (40, 40, 40, 255))):
+        Image.new(mode, (WIDTH, HEIGHT), color).save(folder / f"f{number}.png")
+    assert video("shots", "--png", "out") == 0
+    assert "shots: pictures 3 are missing (1 in all)" in capsys.readouterr().err
+    for n in range(6):
+        assert pixels(f"out/{n:08d}.png")[0, 0].tolist() == [40, 40, 40, 255]
 
 
 def test_rotated_video_gives_upright_pictures(shared_data: Path) -> None:

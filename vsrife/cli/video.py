@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from vsrife.video.job import Outcome, Reporter, VideoJob
     from vsrife.video.source import Source
 
+_MISSING_SHOWN = 5
 _KEPT_SUFFIXES = frozenset({".mp4", ".mkv", ".mov", ".m4v", ".webm"})  # others become .mkv
 
 _source, _encoding, _output = (partial(option, section=section) for section in ("Source", "Encoding", "Output"))
@@ -283,8 +284,12 @@ def _run_all(tasks: Sequence[_Task], console: Console, stop: threading.Event) ->
 
 
 def _run(task: _Task, console: Console, stop: threading.Event) -> Outcome:
+    from vsrife.images.numbering import missing_numbers
     from vsrife.video.job import Reporter
 
+    if missing := missing_numbers(task.job.inputs):
+        shown = ", ".join(map(str, missing[:_MISSING_SHOWN])) + (", …" if len(missing) > _MISSING_SHOWN else "")
+        console.warn(f"{task.name}: pictures {shown} are missing ({len(missing)} in all); the motion will jump there")
     with console.progress(Path(task.name).name, None) as advance:
 
         def progress(done: int, total: int, cuts: int, duplicates: int) -> None:

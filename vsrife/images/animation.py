@@ -15,7 +15,8 @@ from av.video.reformatter import ColorRange, Colorspace
 from PIL import Image
 
 from vsrife.errors import MediaError, OptionError
-from vsrife.images.files import Picture, written
+from vsrife.files import atomic_write
+from vsrife.images.files import Picture
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +100,7 @@ def write_animation(path: Path, pictures: Iterable[Picture], rate: Fraction, *, 
     first = next(frames)
     check_animation(path, first)
     row = _FORMATS[path.suffix.lower()]
-    with written(path) as part:
+    with atomic_write(path, error=MediaError) as part:
         try:
             if isinstance(row, _Video):
                 _write_video(part, row, first, chain([first], frames), rate)

@@ -1,18 +1,18 @@
-"""Picture files: PNG, JPEG, WebP and TIFF of 8 or 16 bits, with alpha and ICC profile.
+"""Picture files: PNG, JPEG, WebP and TIFF with 8 or 16 bits a sample, alpha and ICC profile.
 
-Pillow reads and writes what has 8 bits. It knows no colours of 16 bits: FFmpeg (PyAV) reads those, tifffile and a few
-lines here write them.
+Pillow reads and writes 8-bit files, but drops the lower bits of 16-bit colour. There FFmpeg (through PyAV) or tifffile
+reads, and tifffile or the PNG encoder below writes.
 """
 
 from __future__ import annotations
 
 import io
-import os
 import struct
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,30 +23,25 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from vsrife.errors import MediaError, OptionError
+from vsrife.files import atomic_write
 
 Pixels = NDArray[Any]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Picture:
-    """A picture in memory, upright.
+@dataclass(frozen=True, slots=True)
+class PictureHeader:
+    """Size and sample layout of an upright picture.
 
     Attributes:
-        pixels: (H, W, C) uint8 or uint16, full range. C is 1 grey, 2 grey and alpha, 3 RGB, 4 RGB and alpha; alpha is
-            straight (the colours are not multiplied by it).
-        icc: profile that tells what the colours mean.
+        width, height: pixels.
+        channels: 1 grey, 2 grey and alpha, 3 RGB, 4 RGB and alpha.
+        bits: per sample, 8 or 16.
     """
 
-    pixels: Pixels
-    icc: bytes | None = None
-
-    @property
-    def bits(self) -> int:
-        return self.pixels.dtype.itemsize * 8
-
-    @property
-    def channels(self) -> int:
-        return int(self.pixels.shape[2])
+    width: int
+    height: int
+    channels: int
+    bits: int
 
     @property
     def has_alpha(self) -> bool:
@@ -54,21 +49,57 @@ class Picture:
 
     @property
     def size(self) -> str:
-        """Width and height as text."""
-        return f"{self.pixels.shape[1]}x{self.pixels.shape[0]}"
+        """Width and height as text, e.g. "1280x720"."""
+        return f"{self.width}x{self.height}"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Picture:
+    """An upright picture in memory.
+
+    Attributes:
+        pixels: (H, W, C) uint8 or uint16, full range. C is 1 grey, 2 grey and alpha, 3 RGB, 4 RGB and alpha; alpha is
+            straight (colours are not multiplied by it).
+        icc: ICC profile of the colours; None: not known, shown as sRGB.
+    """
+
+    pixels: Pixels
+    icc: bytes | None = None
+
+    @property
+    def header(self) -> PictureHeader:
+        height, width, channels = self.pixels.shape
+        return PictureHeader(width, height, channels, self.pixels.dtype.itemsize * 8)
+
+    @property
+    def bits(self) -> int:
+        return self.header.bits
+
+    @property
+    def channels(self) -> int:
+        return self.header.channels
+
+    @property
+    def has_alpha(self) -> bool:
+        return self.header.has_alpha
+
+    @property
+    def size(self) -> str:
+        """Width and height as text, e.g. "1280x720"."""
+        return self.header.size
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------
 
 _READ_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")  # of Pillow
-_MODES = {  # Pillow's mode to that of the result, without and with transparency that the mode does not tell
+_MODES = {  # Pillow's mode to the mode of the result, without and with transparency that the mode does not show
     "1": ("L", "LA"), "L": ("L", "LA"), "LA": ("LA", "LA"), "La": ("LA", "LA"), "P": ("RGB", "RGBA"),
     "PA": ("RGBA", "RGBA"), "RGB": ("RGB", "RGBA"), "RGBX": ("RGB", "RGB"), "RGBA": ("RGBA", "RGBA"),
     "RGBa": ("RGBA", "RGBA"), "YCbCr": ("RGB", "RGB"),
 }  # fmt: skip
-_ORIENTATION = 0x0112
-_Turn = Callable[[Pixels], Pixels]
-_UPRIGHT: Mapping[int, _Turn] = {  # by EXIF orientation
+_MOST_PIXELS = 2**28  # 16384x16384; a damaged header can claim more than any memory holds
+_ORIENTATION = 0x0112  # tag of EXIF and TIFF
+_UPRIGHT: Mapping[int, Callable[[Pixels], Pixels]] = {  # by orientation
     1: lambda p: p,
     2: lambda p: p[:, ::-1],
     3: lambda p: p[::-1, ::-1],
@@ -78,63 +109,117 @@ _UPRIGHT: Mapping[int, _Turn] = {  # by EXIF orientation
     7: lambda p: p.swapaxes(0, 1)[::-1, ::-1],
     8: lambda p: p.swapaxes(0, 1)[::-1],
 }
-# What damaged files make the decoders raise.
-_DAMAGES = (OSError, ValueError, SyntaxError, IndexError, Image.DecompressionBombError, struct.error, zlib.error)
+
+
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """An open picture file.
+
+    Attributes:
+        header: as stored, before it is turned upright.
+        orientation: how to turn it, as EXIF counts.
+        icc: ICC profile.
+        decode: reads the pixels, (H, W, C).
+    """
+
+    header: PictureHeader
+    orientation: int
+    icc: bytes | None
+    decode: Callable[[], Pixels]
 
 
 def read_picture(path: Path) -> Picture:
-    """A PNG, JPEG, WebP, TIFF, BMP or still GIF file, turned upright as its EXIF orientation says.
+    """Read a PNG, JPEG, WebP, TIFF, BMP or still GIF file and turn it upright as its EXIF orientation says.
 
-    Palettes become RGB, single bits 8 bits. Of a TIFF of several pages it is the first.
+    Palettes become RGB, 1-bit samples 8-bit grey, associated alpha straight. Of a multi-page TIFF the first page is
+    read.
 
     Raises:
-        MediaError: the file is missing, damaged, an animation, or of samples that are not 8 or 16 bit grey or RGB.
+        MediaError: the file is missing, damaged, an animation, or its samples are not 8- or 16-bit grey or RGB.
+    """
+    with _opened(path) as stored:
+        pixels = stored.decode()
+    return Picture(np.ascontiguousarray(_UPRIGHT[stored.orientation](pixels)), stored.icc)
+
+
+def read_header(path: Path) -> PictureHeader:
+    """Read size and sample layout of a picture file without decoding its pixels.
+
+    Raises:
+        MediaError: as `read_picture`, except that damage beyond the header goes unnoticed.
+    """
+    with _opened(path) as stored:
+        header = stored.header
+    if stored.orientation < 5:
+        return header
+    return PictureHeader(header.height, header.width, header.channels, header.bits)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[_Stored]:
+    """Open a picture file.
+
+    Raises:
+        MediaError: it cannot be opened, or decoding inside the block fails.
     """
     try:
         with path.open("rb") as file:
             is_tiff = file.read(4) in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-        pixels, orientation, icc = (_read_tiff if is_tiff else _read)(path)
+        with (_open_tiff if is_tiff else _open_pillow)(path) as stored:
+            yield stored
     except MediaError:
         raise
     except FileNotFoundError as error:
-        raise MediaError(f"picture must be a file, got {path}, which is not there; check the name") from error
+        raise MediaError(f"picture must be a file, got {path}, which does not exist; check the name") from error
     except UnidentifiedImageError as error:
         raise MediaError(
             f"picture must be PNG, JPEG, WebP, TIFF, BMP or GIF, got {path}, which is not; convert it"
         ) from error
-    except (*_DAMAGES, av.FFmpegError) as error:
-        raise MediaError(f"picture cannot be read, got {path}: {error}; is the file whole?") from error
-    return Picture(np.ascontiguousarray(_UPRIGHT.get(orientation, _UPRIGHT[1])(pixels)), icc)
+    except Exception as error:  # decoders raise almost anything on damaged files
+        raise MediaError(
+            f"picture cannot be read, got {path}: {error or type(error).__name__}; the file may be damaged or cut short"
+        ) from error
 
 
-_Read = tuple[Pixels, int, bytes | None]  # pixels (H, W, C), orientation, ICC profile
-
-
-def _read(path: Path) -> _Read:
-    with Image.open(path, formats=_READ_FORMATS) as image:
+@contextmanager
+def _open_pillow(path: Path, formats: tuple[str, ...] = _READ_FORMATS) -> Iterator[_Stored]:
+    with Image.open(path, formats=formats) as image:
         frames = getattr(image, "n_frames", 1)
-        if frames > 1 and image.format != "MPO":  # a phone's JPEG with a preview
-            raise MediaError(f"picture must be single, got {path} with {frames} frames; take its frames out first")
-        if _is_deep_png(path, image):
-            pixels = _decode(path)
+        if frames > 1 and image.format not in ("MPO", "TIFF"):  # MPO: a phone's JPEG with a preview
+            raise MediaError(
+                f"picture must be a single image, got {path} with {frames} frames; read it with `vsrife video`"
+            )
+        depth, colour_type = _png_header(path) if image.format == "PNG" else (8, 0)
+        if depth == 16:
+            channels = (1 if colour_type in _PNG_GREY else 3) + image.has_transparency_data
+            decode: Callable[[], Pixels] = partial(_decode, path)
         elif image.mode in _MODES:
-            pixels = np.array(image.convert(_MODES[image.mode][image.has_transparency_data]))
+            mode = _MODES[image.mode][image.has_transparency_data]
+            channels, decode = len(mode), lambda: _with_channels(np.array(image.convert(mode)))
         else:
             raise MediaError(f"picture must be grey or RGB, got {path} of {image.mode}; convert it")
-        pixels = pixels[..., None] if pixels.ndim == 2 else pixels
-        return pixels, image.getexif().get(_ORIENTATION, 1), image.info.get("icc_profile")
+        # Pillow turns TIFFs by itself.
+        orientation = 1 if image.format == "TIFF" else image.getexif().get(_ORIENTATION, 1)
+        header = PictureHeader(image.width, image.height, channels, max(depth, 8))
+        yield _Stored(header, orientation, image.info.get("icc_profile"), decode)
 
 
-def _is_deep_png(path: Path, image: Image.Image) -> bool:
-    """Whether it has 16 bits, of which Pillow would drop 8."""
-    if image.format != "PNG":
-        return False
+_PNG_GREY = (0, 4)  # colour types
+
+
+def _png_header(path: Path) -> tuple[int, int]:
+    """Bits per sample and colour type."""
     with path.open("rb") as file:
-        return file.read(25)[24] == 16  # in the header chunk, which comes first
+        depth, colour_type = file.read(26)[24:]  # of the header chunk, which comes first
+    return depth, colour_type
+
+
+def _with_channels(pixels: Pixels) -> Pixels:
+    return pixels[..., None] if pixels.ndim == 2 else pixels
 
 
 def _decode(path: Path) -> Pixels:
-    """The samples of a PNG or TIFF as FFmpeg reads them, (H, W, C)."""
+    """Decode a PNG or TIFF with FFmpeg, (H, W, C)."""
     with av.open(str(path), options={"err_detect": "explode"}) as container:
         frame = next(container.decode(video=0))
     if frame.is_corrupt:
@@ -150,77 +235,113 @@ def _decode(path: Path) -> Pixels:
 _TIFF_INTEGER = 1  # sample format
 _TIFF_WHITE_IS_0, _TIFF_BLACK_IS_0, _TIFF_RGB, _TIFF_PALETTE = range(4)  # photometric interpretations
 _TIFF_SEPARATE = 2  # planar configuration
-_TIFF_UNSPECIFIED, _TIFF_ASSOCIATED = 0, 1  # what an extra sample is; 2 is straight alpha
-_TIFF_COMPRESSIONS = (1, 8, 32773, 32946)  # that tifffile decodes by itself: none, deflate, PackBits
+_TIFF_UNSPECIFIED, _TIFF_ASSOCIATED = 0, 1  # kinds of an extra sample; 2 is straight alpha
+_TIFF_PLAIN = (1, 8, 32773, 32946)  # compressions that tifffile decodes by itself: none, deflate, PackBits
+_TIFF_LZW = 5
 
 
-def _read_tiff(path: Path) -> _Read:
+@contextmanager
+def _open_tiff(path: Path) -> Iterator[_Stored]:
+    """Open a TIFF with tifffile, FFmpeg (16 bits in LZW) or Pillow (8 bits or fewer in anything else)."""
     with tifffile.TiffFile(path) as file:
         page = file.pages.first
-        usable = page.photometric in range(4) and page.sampleformat == _TIFF_INTEGER and page.bitspersample in (8, 16)
-        if not usable:
+        if page.imagewidth * page.imagelength > _MOST_PIXELS:
+            raise MediaError(
+                f"picture must have at most {_MOST_PIXELS} pixels, got {path} of {page.imagewidth}x{page.imagelength}; "
+                "its header may be damaged"
+            )
+        known = page.photometric in range(4) and page.sampleformat == _TIFF_INTEGER and page.bitspersample in (8, 16)
+        plain = known and page.compression in _TIFF_PLAIN
+        simple = page.planarconfig != _TIFF_SEPARATE and not page.is_tiled
+        if plain or (known and page.bitspersample == 16 and page.compression == _TIFF_LZW and simple):
+            colours = 1 if page.photometric in (_TIFF_WHITE_IS_0, _TIFF_BLACK_IS_0) else 3
+            extra = page.extrasamples[0] if page.extrasamples else _TIFF_UNSPECIFIED
+            bits = 8 if page.photometric == _TIFF_PALETTE else page.bitspersample
+            alpha = extra != _TIFF_UNSPECIFIED
+            yield _Stored(
+                PictureHeader(page.imagewidth, page.imagelength, colours + alpha, bits),
+                page.tags.valueof(_ORIENTATION, 1), page.iccprofile,
+                lambda: _straight(_tiff_pixels(page) if plain else _decode(path), colours, extra),
+            )  # fmt: skip
+            return
+        if page.bitspersample not in (1, 2, 4, 8) or page.sampleformat != _TIFF_INTEGER:
             kind = getattr(page.photometric, "name", page.photometric)
+            compression = getattr(page.compression, "name", page.compression)
             raise MediaError(
                 f"picture must have 8 or 16 bit grey or RGB, got {path} of {page.bitspersample} bit {kind} "
-                f"{page.dtype}; convert it"
+                f"{page.dtype} ({compression}); convert it"
             )
-        pixels = _tiff_pixels(page) if page.compression in _TIFF_COMPRESSIONS else _decode(path)
-        if page.extrasamples:
-            pixels = _straight(pixels, page.extrasamples[0])
-        orientation = page.tags.valueof(_ORIENTATION, 1)
-        return pixels, orientation, page.iccprofile
+    with _open_pillow(path, ("TIFF",)) as stored:
+        yield stored
 
 
 def _tiff_pixels(page: tifffile.TiffPage) -> Pixels:
-    """(H, W, C) as stored, palettes and inverted grey resolved."""
+    """Decode a page, (H, W, C); palettes and inverted grey are resolved."""
     pixels = page.asarray()
-    if pixels.ndim == 2:
-        pixels = pixels[..., None]
-    elif page.planarconfig == _TIFF_SEPARATE:
+    if page.planarconfig == _TIFF_SEPARATE and pixels.ndim == 3:
         pixels = np.moveaxis(pixels, 0, -1)
+    pixels = _with_channels(pixels)
     if page.photometric == _TIFF_PALETTE and page.colormap is not None:
-        pixels = (page.colormap.T[pixels[..., 0]] >> 8).astype(np.uint8)
-    result: Pixels = ~pixels if page.photometric == _TIFF_WHITE_IS_0 else pixels
-    return result
+        colours = (page.colormap.T[pixels[..., 0]] >> 8).astype(np.uint8)
+        pixels = np.concatenate((colours, pixels[..., 1:].astype(np.uint8)), axis=-1)
+    if page.photometric == _TIFF_WHITE_IS_0:
+        pixels = np.concatenate((~pixels[..., :1], pixels[..., 1:]), axis=-1)
+    return pixels
 
 
-def _straight(pixels: Pixels, extra: int) -> Pixels:
-    """Pixels with what a TIFF calls an extra sample as straight alpha, or without it where it is something else."""
+def _straight(pixels: Pixels, colours: int, extra: int) -> Pixels:
+    """Turn the extra sample that follows the colours into straight alpha, or drop it if it is not alpha."""
     if extra == _TIFF_UNSPECIFIED:
-        return pixels[..., : 1 if pixels.shape[-1] == 2 else 3]
+        return pixels[..., :colours]
+    pixels = pixels[..., : colours + 1]
     if extra != _TIFF_ASSOCIATED:
         return pixels
     peak = np.iinfo(pixels.dtype).max
     alpha = pixels[..., -1:].astype(np.float64)
-    colours = np.minimum(np.rint(pixels[..., :-1] * (peak / np.maximum(alpha, 1))), peak)
-    return np.concatenate((colours.astype(pixels.dtype), pixels[..., -1:]), axis=-1)
+    straight = np.minimum(np.rint(pixels[..., :-1] * (peak / np.maximum(alpha, 1))), peak)
+    return np.concatenate((straight.astype(pixels.dtype), pixels[..., -1:]), axis=-1)
+
+
+# --- conversion -------------------------------------------------------------------------------------------------------
 
 
 def alike(
     a: Picture, b: Picture, names: tuple[str, str] = ("a", "b"), *, same_size: bool = True
 ) -> tuple[Picture, Picture]:
-    """Two pictures with the channels and the depth that can hold both. Each keeps its ICC profile.
+    """Convert two pictures to the fewest channels and bits that hold both. Each keeps its ICC profile.
+
+    Args:
+        a, b: the pictures.
+        names: what to call them in an error.
+        same_size: refuse pictures of different sizes.
 
     Raises:
-        OptionError: their sizes differ, unless that is allowed.
+        OptionError: their sizes differ, and `same_size` is True.
     """
-    if same_size and a.pixels.shape[:2] != b.pixels.shape[:2]:
+    if same_size and a.size != b.size:
         raise OptionError(
-            f"pictures must have one size, got {a.size} ({names[0]}) and {b.size} ({names[1]}); scale or crop one"
+            f"pictures must have the same size, got {a.size} ({names[0]}) and {b.size} ({names[1]}); scale or crop one"
         )
-    colours = max(3 if p.channels >= 3 else 1 for p in (a, b))
-    alpha, bits = a.has_alpha or b.has_alpha, max(a.bits, b.bits)
-    return _widened(a, colours, alpha, bits), _widened(b, colours, alpha, bits)
+    channels, bits = common_samples((a.header, b.header))
+    return convert(a, channels, bits), convert(b, channels, bits)
 
 
-def _widened(picture: Picture, colours: int, alpha: bool, bits: int) -> Picture:
+def common_samples(headers: Iterable[PictureHeader]) -> tuple[int, int]:
+    """The fewest channels and bits per sample that hold all of these pictures."""
+    each = list(headers)
+    colours = max(3 if header.channels >= 3 else 1 for header in each)
+    return colours + any(header.has_alpha for header in each), max(header.bits for header in each)
+
+
+def convert(picture: Picture, channels: int, bits: int) -> Picture:
+    """Convert a picture to as many channels and bits or more; nothing is lost, added alpha is opaque."""
     pixels = picture.pixels
     if bits > picture.bits:
         pixels = pixels.astype(np.uint16) * 257
     parts = np.split(pixels, [-1], axis=-1) if picture.has_alpha else [pixels]
-    if parts[0].shape[-1] < colours:
-        parts[0] = parts[0].repeat(colours, axis=-1)
-    if alpha and not picture.has_alpha:
+    if channels >= 3 and parts[0].shape[-1] == 1:
+        parts[0] = parts[0].repeat(3, axis=-1)
+    if channels in (2, 4) and not picture.has_alpha:
         parts.append(np.full_like(pixels[..., :1], np.iinfo(pixels.dtype).max))
     return Picture(np.concatenate(parts, axis=-1), picture.icc)
 
@@ -232,25 +353,37 @@ def write_picture(path: Path, picture: Picture, *, quality: int | None = None) -
     """Write a picture in the format of the path's suffix. The file appears when it is complete, or not at all.
 
     Args:
-        path: ends in .png, .jpg, .jpeg, .webp, .tif or .tiff. A file that is there is replaced.
-        picture: what to write, with its ICC profile.
-        quality: 1..100 for JPEG (None: 95) and WebP (None: lossless).
+        path: ends in .png, .jpg, .jpeg, .webp, .tif or .tiff. An existing file is replaced.
+        picture: the picture; its ICC profile is written with it.
+        quality: 1..100 for JPEG (None: 95) and WebP (None: lossless). Other formats are lossless.
 
     Raises:
         OptionError: the format cannot hold the picture, or the suffix is none of these.
         MediaError: the file cannot be written.
     """
-    check_writable(path, picture)
-    encoded = _FORMATS[path.suffix.lower()].encode(picture, quality)
-    with written(path) as part:
+    encoded = encode_picture(path, picture, quality=quality)
+    with atomic_write(path, error=MediaError) as part:
         part.write_bytes(encoded)
 
 
-def check_writable(path: Path, picture: Picture) -> None:
-    """Whether the format of the path's suffix can hold the picture.
+def encode_picture(path: Path, picture: Picture, *, quality: int | None = None) -> bytes:
+    """Encode a picture in the format of the path's suffix; nothing is written.
+
+    Args:
+        path, picture, quality: as for `write_picture`.
 
     Raises:
-        OptionError: it cannot.
+        OptionError: as `write_picture`.
+    """
+    check_writable(path, picture)
+    return _FORMATS[path.suffix.lower()].encode(picture, quality)
+
+
+def check_writable(path: Path, picture: Picture) -> None:
+    """Check that the format of the path's suffix can hold the picture.
+
+    Raises:
+        OptionError: it cannot, or the suffix is not one of `PICTURE_SUFFIXES`.
     """
     row = _FORMATS.get(path.suffix.lower())
     if row is None:
@@ -265,25 +398,6 @@ def check_writable(path: Path, picture: Picture) -> None:
         raise OptionError(f"{row.name} holds at most {row.longest} pixels a side, got {picture.size}; use .png")
 
 
-@contextmanager
-def written(path: Path) -> Iterator[Path]:
-    """A name beside `path` to write to. It becomes `path` when the block ends well; else it goes.
-
-    Raises:
-        MediaError: it cannot be written, as on a full disk.
-    """
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        yield part
-        part.replace(path)
-    except OSError as error:
-        if isinstance(error, MediaError):
-            raise
-        raise MediaError(f"{path} cannot be written, got: {error.strerror or error}; choose another place") from error
-    finally:
-        part.unlink(missing_ok=True)
-
-
 def _encode_pillow(picture: Picture, name: str, **options: Any) -> bytes:
     pixels, target = picture.pixels, io.BytesIO()
     image = Image.fromarray(pixels[..., 0] if picture.channels == 1 else pixels)
@@ -296,7 +410,7 @@ def _encode_jpeg(picture: Picture, quality: int | None) -> bytes:
 
 
 def _encode_webp(picture: Picture, quality: int | None) -> bytes:
-    if quality is None:  # exact: also the colours that nobody sees
+    if quality is None:  # exact: keeps the colours of transparent pixels
         return _encode_pillow(picture, "WEBP", lossless=True, exact=True)
     return _encode_pillow(picture, "WEBP", quality=quality)
 
@@ -341,7 +455,7 @@ def _chunk(kind: bytes, data: bytes) -> bytes:
 
 
 def _paeth_differences(rows: NDArray[np.uint8], pixel_bytes: int) -> NDArray[np.uint8]:
-    """Each byte less whichever of its left, upper and upper left neighbour predicts it best."""
+    """Subtract from each byte its left, upper or upper left neighbour, whichever predicts it best."""
     around = np.pad(rows.astype(np.int16), ((1, 0), (pixel_bytes, 0)))
     left, up, corner = around[1:, :-pixel_bytes], around[:-1, pixel_bytes:], around[:-1, :-pixel_bytes]
     estimate = left + up - corner
@@ -352,13 +466,21 @@ def _paeth_differences(rows: NDArray[np.uint8], pixel_bytes: int) -> NDArray[np.
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Format:
-    """A format to write."""
+    """A format to write.
+
+    Attributes:
+        name: in errors.
+        encode: a picture and a quality to the bytes of a file.
+        bits: most bits per sample.
+        alpha: whether it can hold alpha.
+        longest: most pixels a side.
+    """
 
     name: str
     encode: Callable[[Picture, int | None], bytes]
-    bits: int  # at most, per sample
+    bits: int
     alpha: bool
-    longest: int  # side in pixels
+    longest: int
 
 
 _PNG = _Format(name="PNG", encode=_encode_png, bits=16, alpha=True, longest=2**31 - 1)
@@ -368,4 +490,4 @@ _TIFF = _Format(name="TIFF", encode=_encode_tiff, bits=16, alpha=True, longest=2
 _FORMATS: Mapping[str, _Format] = {
     ".png": _PNG, ".jpg": _JPEG, ".jpeg": _JPEG, ".webp": _WEBP, ".tif": _TIFF, ".tiff": _TIFF,
 }  # fmt: skip
-PICTURE_SUFFIXES = tuple(_FORMATS)  # that can be written; `numbering` looks for these and .bmp
+PICTURE_SUFFIXES = tuple(_FORMATS)  # formats to write; `numbering` also looks for .bmp

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vsrife.errors import MediaError
-from vsrife.images.files import written
+from vsrife.files import atomic_write
 
 _MAGIC = np.float32(202021.25)  # the bytes "PIEH" as a float: the file is little-endian
 _HUES = ((15, "RY"), (6, "YG"), (4, "GC"), (11, "CB"), (13, "BM"), (6, "MR"))  # steps from one colour to the next
@@ -27,7 +27,7 @@ def write_flo(path: Path, flow: NDArray[np.float32]) -> None:
     their flows in.
     """
     height, width = flow.shape[:2]
-    with written(path) as part:
+    with atomic_write(path, error=MediaError) as part:
         part.write_bytes(
             _MAGIC.astype("<f4").tobytes() + np.array([width, height], "<i4").tobytes() + flow.astype("<f4").tobytes()
         )

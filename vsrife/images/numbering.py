@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from glob import glob
+from itertools import pairwise
 from pathlib import Path
 
 from vsrife.errors import MediaError
 from vsrife.images.files import PICTURE_SUFFIXES
 
 _NUMBER = re.compile(r"%0?(\d*)d")
+_LAST_DIGITS = re.compile(r"(.*?)(\d+)(\D*)")
 
 
 def numbered(pattern: Path, number: int) -> Path | None:
@@ -42,6 +45,22 @@ def find_sequence(text: str) -> list[Path]:
     if not found:
         raise MediaError(f"no pictures found, got {text}; give a folder, a pattern like frame_%04d.png or a glob")
     return sorted(found, key=_numeric_order)
+
+
+def missing_numbers(paths: Sequence[Path]) -> list[int]:
+    """Numbers left out in a sequence, such as 3 in f1.png, f2.png, f4.png.
+
+    Empty if the names differ in more than their last number, if the numbers rise in even steps (f000, f010, f020), or
+    if they are so far apart that they are no count, such as times of day.
+    """
+    matches = [_LAST_DIGITS.fullmatch(path.name) for path in paths]
+    if len({match and (match[1], match[3]) for match in matches}) != 1:
+        return []
+    numbers = sorted(int(match[2]) for match in matches if match)
+    steps = {after - before for before, after in pairwise(numbers)}
+    if len(steps) < 2 or numbers[-1] - numbers[0] > 10 * len(numbers):
+        return []
+    return sorted(set(range(numbers[0], numbers[-1])) - set(numbers))
 
 
 def _numeric_order(path: Path) -> list[tuple[int, str]]:

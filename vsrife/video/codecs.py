@@ -62,6 +62,16 @@ CODECS = (
 )  # fmt: skip
 
 
+def library_versions() -> dict[str, str]:
+    """Versions of FFmpeg's libraries inside PyAV, by their names."""
+    return {name: ".".join(map(str, version)) for name, version in av.library_versions.items()}
+
+
+def missing_codecs() -> list[str]:
+    """Names of `CODECS` whose encoder this build of PyAV lacks."""
+    return [row.name for row in CODECS if row.encoder not in av.codecs_available]
+
+
 def find_codec(name: str) -> CodecSpec:
     """The row of a short name or of FFmpeg's, or an empty row for any other video encoder of PyAV.
 

@@ -5,14 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from fractions import Fraction
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import vapoursynth as vs
+from numpy.typing import NDArray
 
 from vsrife.errors import MediaError, OptionError
-from vsrife.images.files import PICTURE_SUFFIXES, Picture, read_picture, write_picture
+from vsrife.images.files import (
+    PICTURE_SUFFIXES,
+    Picture,
+    PictureHeader,
+    common_samples,
+    convert,
+    read_header,
+    read_picture,
+    write_picture,
+)
 from vsrife.images.numbering import numbered
 from vsrife.timing.timeline import constant
 from vsrife.video import resume
@@ -28,19 +39,30 @@ DEFAULT_RATE = Fraction(24)
 
 
 def open_pictures(paths: Sequence[Path], rate: Fraction) -> Source:
-    """Open picture files as a clip; all must have the size and format of the first.
+    """Open picture files, in order, as a clip with the fewest channels and bits that hold them all.
 
     Raises:
-        MediaError: the first one cannot be read. Errors of later ones are raised when their frame is requested.
+        MediaError: a file has another size than the first, or its header cannot be read. Damage beyond the header
+            comes up when the frame is read.
     """
-    first = read_picture(paths[0])
-    colours, alpha = _blank(first, len(paths), rate), None
-    clip = colours.std.ModifyFrame([colours], _reader(paths, first, _colour_planes))
-    if first.has_alpha:
-        grey = vs.GRAY8 if first.bits == 8 else vs.GRAY16
-        blank = colours.std.BlankClip(format=grey, keep=True)
-        alpha = blank.std.ModifyFrame([blank], _reader(paths, first, lambda picture: [picture.pixels[..., -1]]))
-    props = {"_Matrix": 0 if first.channels > 2 else 1, "_Primaries": 1, "_Transfer": 13, "_Range": 1}
+    headers = [read_header(path) for path in paths]
+    first = headers[0]
+    for path, header in zip(paths, headers, strict=True):
+        if header.size != first.size:
+            raise MediaError(
+                f"pictures of a sequence must have the same size, got {first.size} ({paths[0]}) and {header.size} "
+                f"({path}); scale or crop one, or leave it out"
+            )
+    kind = PictureHeader(first.width, first.height, *common_samples(headers))
+    colours = 3 if kind.channels >= 3 else 1
+
+    @lru_cache(maxsize=2)  # colours and alpha of a frame are asked for one after the other
+    def read(n: int) -> Picture:
+        return convert(read_picture(paths[n]), kind.channels, kind.bits)
+
+    clip = _clip(kind, colours, len(paths), rate, lambda n: read(n).pixels[..., :colours])
+    alpha = _clip(kind, 1, len(paths), rate, lambda n: read(n).pixels[..., -1:]) if kind.has_alpha else None
+    props = {"_Matrix": 0 if colours == 3 else 1, "_Primaries": 1, "_Transfer": 13, "_Range": 1}
     return Source(
         path=paths[0].parent, clip=clip.std.SetFrameProps(**props), timeline=constant(len(paths), rate),
         origin=Fraction(0), track=-1, readable=len(paths), promised=len(paths), props=props,
@@ -48,34 +70,23 @@ def open_pictures(paths: Sequence[Path], rate: Fraction) -> Source:
     )  # fmt: skip
 
 
-def _blank(picture: Picture, length: int, rate: Fraction) -> vs.VideoNode:
-    grey = picture.channels <= 2
-    name = {(8, True): vs.GRAY8, (16, True): vs.GRAY16, (8, False): vs.RGB24, (16, False): vs.RGB48}
-    height, width = picture.pixels.shape[:2]
-    return vs.core.std.BlankClip(
-        width=width, height=height, format=name[picture.bits, grey], length=length, fpsnum=rate.numerator,
-        fpsden=rate.denominator, keep=True,
+def _clip(
+    kind: PictureHeader, planes: int, length: int, rate: Fraction, pixels: Callable[[int], NDArray[Any]]
+) -> vs.VideoNode:
+    """A clip of pictures (H, W, planes)."""
+    family, sample = vs.GRAY if planes == 1 else vs.RGB, vs.INTEGER
+    blank = vs.core.std.BlankClip(
+        width=kind.width, height=kind.height, format=vs.core.query_video_format(family, sample, kind.bits).id,
+        length=length, fpsnum=rate.numerator, fpsden=rate.denominator, keep=True,
     )  # fmt: skip
 
-
-def _colour_planes(picture: Picture) -> list[Any]:
-    return [picture.pixels[..., channel] for channel in range(3 if picture.channels > 2 else 1)]
-
-
-def _reader(paths: Sequence[Path], first: Picture, planes_of: Callable[[Picture], list[Any]]) -> Callable[..., Any]:
-    def read(n: int, f: vs.VideoFrame) -> vs.VideoFrame:
-        picture = read_picture(paths[n])
-        if picture.pixels.shape != first.pixels.shape or picture.bits != first.bits:
-            raise MediaError(
-                f"{paths[n]} is unlike the first picture, got {picture.size} with {picture.channels} channels of "
-                f"{picture.bits} bits; that is {first.size} with {first.channels} of {first.bits}: convert it"
-            )
-        frame = f.copy()
-        for number, plane in enumerate(planes_of(picture)):
-            np.asarray(frame[number])[:] = plane
+    def fill(n: int, f: vs.VideoFrame) -> vs.VideoFrame:
+        frame, samples = f.copy(), pixels(n)
+        for plane in range(planes):
+            np.asarray(frame[plane])[:] = samples[..., plane]
         return frame
 
-    return read
+    return blank.std.ModifyFrame([blank], fill)
 
 
 # --- out --------------------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
@@ -259,13 +259,14 @@ def prepare(clip: Any, plan: Plan) -> Any:
     return clip
 
 
-def apply(clip: Any, plan: Plan, carry: Sequence[Any] = ()) -> Any:
-    """Run a plan on the opened source; with `carry`, such as alpha, the result is a list as from `RIFE`."""
-    import vsrife  # here: it imports torch, which `vsrife script` does without
+def apply(clip: Any, plan: Plan, alpha: Any | None = None) -> list[Any]:
+    """The output clips of a plan for an opened source: colours, and alpha if there is one."""
+    import vsrife  # here: it loads PyTorch, and checking options needs none
+    from vsrife.video import transparency
 
     extra: dict[str, Any] = {}
     if plan.timestamps:
         extra["timestamps"] = [plan.timeline[n] for n in range(plan.timeline.frames + 1)]
-    if carry:
-        extra["carry"] = [prepare(each, plan) for each in carry]
-    return vsrife.RIFE(prepare(clip, plan), **plan.rife, **extra)
+    if alpha is None:
+        return [vsrife.RIFE(prepare(clip, plan), **plan.rife, **extra)]
+    return transparency.interpolate(prepare(clip, plan), prepare(alpha, plan), **plan.rife, **extra)

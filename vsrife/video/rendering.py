@@ -69,11 +69,10 @@ def render(source: Source, options: VideoOptions, *, side_by_side: bool = False)
 
 
 def _clips(source: Source, plan: Plan, *, side_by_side: bool) -> list[vs.VideoNode]:
-    sources = [source.clip] if source.alpha is None else [source.clip, source.alpha]
-    result = apply(source.clip, plan, sources[1:])
-    clips: list[vs.VideoNode] = result if isinstance(result, list) else [result]
+    clips: list[vs.VideoNode] = apply(source.clip, plan, source.alpha)
     if not side_by_side:
         return clips
+    sources = [source.clip] if source.alpha is None else [source.clip, source.alpha]
     lefts = [_repeated(prepare(clip, plan), plan.schedule) for clip in sources]
     return [vs.core.std.StackHorizontal(pair) for pair in zip(lefts, clips, strict=True)]
 

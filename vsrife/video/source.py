@@ -101,8 +101,17 @@ def media_errors(path: Path, what: str = "cannot be read") -> Iterator[None]:
             raise
         if isinstance(error.__cause__, RifeError):  # of the filter
             raise error.__cause__ from error
-        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
-        raise MediaError(f"{path} {what}, got: {reason}") from error
+        raise MediaError(f"{path} {what}, got: {getattr(error, 'strerror', None) or _reason(str(error))}") from error
+
+
+def _reason(text: str) -> str:
+    """One line of an error; of an error in a frame callback, which comes as a traceback, the last line."""
+    _, traceback, rest = text.partition("Traceback (most recent call last)")
+    if not traceback:
+        return " ".join(text.split())
+    last = next(line for line in reversed(rest.splitlines()) if line and not line[0].isspace())
+    name, _, message = last.partition(": ")
+    return message if name.startswith("vsrife.errors.") else last
 
 
 def open_source(
