@@ -39,8 +39,9 @@ from vsrife.errors import OptionError
 from vsrife.evaluation.baselines import BASELINES, Interpolator
 from vsrife.evaluation.metrics import METRICS, Image8
 from vsrife.evaluation.plots import plot_sets
-from vsrife.evaluation.strips import Panel, method_row, save_png, strip
+from vsrife.evaluation.strips import method_row, write_strip
 from vsrife.evaluation.tables import MEASURES, number, score_table, write_csv
+from vsrife.images.panels import Panel
 from vsrife.networks import legacy
 from vsrife.networks.ifnet import IFNet
 
@@ -244,7 +245,7 @@ def write_strips(folder: Path, evalset: EvalSet, methods: Sequence[Method], scor
             time = cases[item.name].time
             rows = [_strip_row(evalset, item, time, method, scores[method.name]) for method in methods]
             name = f"{evalset.name} {item.name} {time:g}".replace("/", "-").replace(" ", "_")
-            save_png(strip(rows), folder / f"{name}.png")
+            write_strip(folder / f"{name}.png", rows)
 
 
 def _strip_row(evalset: EvalSet, item: Item, time: float, method: Method, scores: Sequence[Score]) -> list[Panel]:

@@ -18,7 +18,7 @@ import vsrife
 from tests.chromium import complaints, opened, requests
 from tests.clips import panned, texture
 from vsrife.cli import main
-from vsrife.evaluation.comparison import Case, Dropping, Result, Shelf, Target
+from vsrife.evaluation.comparison import Comparison, DropPlan, ScoredFrame, Target, WorstFrames
 from vsrife.evaluation.metrics import Image8, psnr_db, ssim
 from vsrife.evaluation.page import Page, write_page
 
@@ -67,8 +67,8 @@ def test_scores_are_those_of_the_frames_that_were_dropped(
     assert [int(row["frame"]) for row in rows] == [1, 3, 5, 7, 11, 13, 17]
     assert "7 frames scored" in err
     assert f"1 across scene changes (before frame {CUT})" in err
-    assert "1 that repeat a neighbour" in err  # 15
-    assert "1 at the end without a kept frame after them" in err  # 19
+    assert "1 equal to a neighbour" in err  # 15
+    assert "1 after the last kept frame" in err  # 19
     model = out.splitlines()[1].split()[0]
     for row in rows:
         n = int(row["frame"])
@@ -149,13 +149,13 @@ def test_part_of_a_real_film_with_a_cut(sample: Path, tmp_path: Path, capsys: py
         assert (seen == [int(color[i : i + 2], 16) for i in (1, 3, 5)]).all(axis=1).sum() > 50
 
 
-def test_the_shelf_keeps_few_and_far_between() -> None:
-    shelf = Shelf(3, spacing=4)
+def test_the_worst_keeps_few_and_far_between() -> None:
+    worst = WorstFrames(3, spacing=4)
     ranks = np.random.default_rng(1).permutation(200)
     for number, rank in enumerate(ranks):
         blank = np.zeros((1, 1, 3), np.uint8)
-        shelf.offer(Case(Target(number, 0, 0, Fraction(0)), blank, blank, blank, {}, {}), float(rank))
-    kept = [case.target.number for case in shelf.cases()]
+        worst.offer(ScoredFrame(Target(number, 0, 0, Fraction(0)), blank, blank, blank, {}, {}), float(rank))
+    kept = [case.target.number for case in worst.frames()]
     assert len(kept) == 3
     assert ranks[kept[0]] == 0
     assert all(abs(a - b) >= 4 for a in kept for b in kept if a != b)
@@ -189,7 +189,7 @@ def test_what_cannot_be_compared_is_said_before_anything_is_written(
     short = write_clip(tmp_path / "short.mkv", frames()[:2], ffmpeg)
     code, text = refused(short, "-o", tmp_path / "c")
     assert code == 1
-    assert "1 at the end" in text
+    assert "1 after the last kept frame" in text
     cut = write_clip(tmp_path / "cut.mkv", frames()[CUT - 1 : CUT + 2], ffmpeg)
     code, text = refused(cut, "-o", tmp_path / "d")
     assert code == 1
@@ -212,15 +212,17 @@ def flat(name: str) -> Image8:
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two methods, five scored frames with a gap, two cases of flat colour."""
     numbers = [1, 3, 7, 9, 11]
-    dropping = Dropping(2, [], [5], [], [5])
-    result = Result(dropping, [NAME, "blend"], ["psnr_db", "ssim"], array("q", numbers))
+    plan = DropPlan(2, [], [5], [], [5])
+    result = Comparison(plan, [NAME, "blend"], ["psnr_db", "ssim"], array("q", numbers))
     for key, base in (("psnr_db", 30.0), ("ssim", 0.9)):
         result.scores[key] = {NAME: array("d", (base + n / 100 for n in numbers)), "blend": array("d", [base] * 5)}
     for number in (3, 9):
         target = Target(number, number - 1, number + 1, Fraction(1, 2))
         scores = {name: {"psnr_db": 30.0 + number, "ssim": 0.5} for name in (NAME, "blend")}
         pictures = {name: flat(name) for name in (NAME, "blend")}
-        result.worst.append(Case(target, flat("source before"), flat("truth"), flat("source after"), pictures, scores))
+        result.worst.append(
+            ScoredFrame(target, flat("source before"), flat("truth"), flat("source after"), pictures, scores)
+        )
     path = tmp_path_factory.mktemp("page") / "compare.html"
     write_page(path, Page("</script><i>walk", "5 frames", result, [(5, 5)], lambda n: n / 24))
     return path

@@ -1,4 +1,4 @@
-"""`vsrife compare`: which model is best on one's own footage."""
+"""`vsrife compare`: score models on one's own footage."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from vsrife.cli.console import Console
+from vsrife.cli.console import DONE, Console, plural
 from vsrife.cli.options import (
     NetworkArguments,
     SectionedCommand,
@@ -24,20 +24,17 @@ from vsrife.cli.options import (
     reading_options,
 )
 from vsrife.errors import ClipError, MediaError, OptionError, RifeError
+from vsrife.evaluation import BASELINE_NAMES
 
 if TYPE_CHECKING:
-    import vapoursynth as vs
-
-    from vsrife.evaluation.comparison import Result
+    from vsrife.evaluation.comparison import Comparison
     from vsrife.timing.timeline import Timeline
     from vsrife.video.source import Source
 
-_BASELINES = ("repeat", "blend", "dis")  # as in `vsrife.evaluation.baselines`, which is slow to import
 _MEASURES = ("psnr_db", "ssim", "ssimulacra2")
 _CUTS_SHOWN = 5
 
-Seconds = Callable[[int], float]  # the time of a frame
-
+Seconds = Callable[[int], float]  # frame number to time
 
 _rebuild, _source, _output = (functools.partial(option, section=name) for name in ("Comparison", "Source", "Output"))
 
@@ -63,18 +60,18 @@ Examples:
     "--baseline",
     "baselines",
     multiple=True,
-    type=click.Choice([*_BASELINES, "none"]),
-    help="May be repeated: the frame before again, a blend of both, OpenCV's DIS flow.  [all]",
+    type=click.Choice([*BASELINE_NAMES, "none"]),
+    help="Compare with: the previous frame repeated, a cross-fade, OpenCV's DIS flow; repeatable.  [all]",
 )
 @part_options
-@_source("--frames", type=click.IntRange(min=3), metavar="COUNT", help="End after this many frames.")
+@_source("--frames", type=click.IntRange(min=3), metavar="COUNT", help="Use this many frames only.")
 @reading_options
 @_output(
     "-o",
     "--output",
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="Folder for what is written.  [the name of IN and -compare]",
+    help="Output folder.  [the name of IN with -compare]",
 )
 @_output(
     "--worst",
@@ -82,73 +79,80 @@ Examples:
     default=4,
     show_default=True,
     metavar="COUNT",
-    help="Strips and pictures of this many of the worst frames.",
+    help="Number of worst frames to show as pictures.",
 )
-@_output("--html", is_flag=True, help="Also write a page that opens without a network.")
-@_output("--overwrite", is_flag=True, help="Write into a folder that is not empty.")
+@_output("--html", is_flag=True, help="Also write a self-contained HTML page.")
+@_output("--overwrite", is_flag=True, help="Write into a folder that already holds files.")
 @functools.partial(network_options, several=True)
 @console_options
 def compare(file: Path, console: Console, html: bool, output: Path | None, overwrite: bool, **options: Any) -> int:
-    """Find out which model is best on your own video.
+    """Find the best model for your own video.
 
-    Drops frames of IN, rebuilds them with each --model and with simple baselines, and says how near each comes to the
-    dropped frames: PSNR, SSIM, and SSIMULACRA2 as a perceptual score. Frames across a scene change and repeated
-    frames are left out. Writes a plot over time, strips of the worst frames and the scores of every frame.
+    Drops frames of IN, rebuilds them with each --model and with simple baselines, and scores the result against the
+    dropped frames: PSNR, SSIM, and SSIMULACRA2 as a perceptual score. Frames across a scene change and duplicates are
+    not scored. Writes the scores of every frame as CSV, a plot over time, and strips of the worst frames.
     """
     with _output_folder(output or Path(f"{file.stem}-compare"), overwrite) as folder:
         result, seconds = _run(file, console, **options)
         means = result.means()
         if not means:
             raise ClipError(
-                f"{file} has no frame that can be rebuilt, got {_left_out(result)}; give a longer part, or "
-                "--sc-threshold 1 where cuts are seen that are none"
+                f"{file} must have a frame that can be scored, got {_unscored(result)}; give a longer part, or "
+                "--sc-threshold 1 if the scene changes are false"
             )
-        _say(console, means, result)
-        _write(folder, f"{file.name}, every {_ordinal(result.dropping.step)} frame kept", seconds, result, html=html)
-    console.event("done", output=folder, frames=len(result.numbers), left_out=len(result.left_out()))
+        _print_scores(console, means, result)
+        _write(folder, f"{file.name}, every {_ordinal(result.plan.step)} frame kept", seconds, result, html=html)
+    console.event("done", output=folder, frames=len(result.numbers), left_out=len(result.unscored()))
     console.say(f"wrote {folder}")
-    return 0
+    return DONE
 
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """The frames to compare on, at a known rate."""
+    """The frames to compare on.
 
-    clip: vs.VideoNode
+    Attributes:
+        clip: a `vs.VideoNode` at a known rate.
+        timeline: times of its frames.
+        first: number of its first frame in the file.
+        start: time of the file's first frame.
+    """
+
+    clip: Any
     timeline: Timeline
-    first: int  # number of its first frame in the file
-    start: Fraction  # when the file's first frame is shown
+    first: int
+    start: Fraction
 
     def seconds(self, number: int) -> float:
-        """The time of a frame of the file."""
+        """Time of a frame of the file, from the file's first."""
         return float(self.timeline[number - self.first] - self.start)
 
 
 def _run(
     file: Path, console: Console, *, drop: int, network: Sequence[NetworkArguments], baselines: Sequence[str],
     start: str | None, end: str | None, frames: int | None, deinterlace: bool, sc_threshold: float, worst: int,
-) -> tuple[Result, Seconds]:  # fmt: skip
-    """Gives the result, and the time of each of its frames."""
+) -> tuple[Comparison, Seconds]:  # fmt: skip
+    """Compare, and return the result with the time of each of its frames."""
     from vsrife.evaluation.comparison import compare as compare_clip
-    from vsrife.evaluation.comparison import plan_dropping
+    from vsrife.evaluation.comparison import plan_drop
     from vsrife.video.source import media_errors, open_source
 
     for package in ("cv2", "matplotlib.figure", "PIL.Image"):
-        import_module(package)  # one that is missing is missed now, not when the work is done
+        import_module(package)  # a missing package must fail now, not after the work
     models = _models(network)
     part = _part(open_source(file, upright=True), start, end, frames, deinterlace)
     time_of = None if part.timeline.rate is not None else part.timeline.__getitem__
     with media_errors(file, "cannot be compared on"):
-        with console.progress("looking for cuts", part.clip.num_frames) as advance:
-            dropping = plan_dropping(part.clip, drop, sc_threshold, time_of, advance)
-        with console.progress("rebuilding", len(dropping.targets)) as advance:
-            chosen = [name for name in baselines or _BASELINES if name != "none"]
-            result = compare_clip(part.clip, dropping, models, chosen, _MEASURES, worst, advance)
-    return result.moved(part.first), part.seconds
+        with console.progress("detecting scene changes", part.clip.num_frames) as advance:
+            plan = plan_drop(part.clip, drop, sc_threshold, time_of, advance)
+        with console.progress("rebuilding", len(plan.targets)) as advance:
+            chosen = [name for name in baselines or BASELINE_NAMES if name != "none"]
+            result = compare_clip(part.clip, plan, models, chosen, _MEASURES, worst, advance)
+    return result.renumbered(part.first), part.seconds
 
 
 def _models(network: Sequence[NetworkArguments]) -> dict[str, dict[str, Any]]:
-    """A short name and the filter's keywords of each model."""
+    """Keywords of `RIFE` by the short name of each model."""
     from vsrife.checkpoints.finding import model_labels
 
     chosen = list({arguments.model: arguments for arguments in network}.values())
@@ -168,7 +172,7 @@ def _part(source: Source, start: str | None, end: str | None, frames: int | None
     clip, timeline = prepare(source.clip, plan), plan.timeline
     if frames is not None and frames < timeline.frames:
         clip, timeline = clip[:frames], timeline.part(0, frames)
-    if timeline.rate is None:  # positions between frames are given by their times; the filter wants some rate
+    if timeline.rate is None:  # positions come from the times; the filter needs any rate
         mean = timeline.mean_rate
         clip = clip.std.AssumeFPS(fpsnum=mean.numerator, fpsden=mean.denominator)
     return _Part(clip, timeline, plan.trim[0] if plan.trim else 0, source.timeline.start)
@@ -176,13 +180,13 @@ def _part(source: Source, start: str | None, end: str | None, frames: int | None
 
 @contextmanager
 def _output_folder(folder: Path, overwrite: bool) -> Iterator[Path]:
-    """Refuses a folder with files in it before anything is computed; one that stays empty is not left behind."""
+    """Make the output folder, refusing one that holds files; a new one that stays empty is removed at the end."""
     if folder.is_file():
         raise OptionError(f"--output must be a folder, got the file {folder}; give another name")
     existed = folder.is_dir()
     if existed and any(folder.iterdir()) and not overwrite:
         raise OptionError(
-            f"--output must be empty, got {folder} with files in it; add --overwrite or give another name"
+            f"--output must be an empty folder, got {folder} with files in it; add --overwrite or give another name"
         )
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -197,41 +201,45 @@ def _output_folder(folder: Path, overwrite: bool) -> Iterator[Path]:
                 folder.rmdir()
 
 
-def _say(console: Console, means: Mapping[str, Mapping[str, float]], result: Result) -> None:
+def _print_scores(console: Console, means: Mapping[str, Mapping[str, float]], result: Comparison) -> None:
     from vsrife.evaluation.tables import score_table
 
     for method, values in means.items():
         console.event("score", method=method, frames=len(result.numbers), **values)
     if not console.json:
         click.echo(score_table(means))
-    console.say(f"{len(result.numbers)} frames scored; {_left_out(result)}")
+    console.say(_summary(result))
 
 
-def _left_out(result: Result) -> str:
-    """What was not scored, and why."""
-    dropping = result.dropping
-    cuts = ", ".join(str(cut) for cut in dropping.cuts[:_CUTS_SHOWN])
-    more = ", …" if len(dropping.cuts) > _CUTS_SHOWN else ""
+def _summary(result: Comparison) -> str:
+    return f"{plural(len(result.numbers), 'frame')} scored; {_unscored(result)}"
+
+
+def _unscored(result: Comparison) -> str:
+    """Which frames were not scored, and why."""
+    plan = result.plan
+    cuts = ", ".join(str(cut) for cut in plan.cuts[:_CUTS_SHOWN])
+    more = ", …" if len(plan.cuts) > _CUTS_SHOWN else ""
     reasons = (
-        (len(dropping.across_cuts), f"across scene changes (before frame {cuts}{more})"),
-        (len(result.repeated), "that repeat a neighbour"),
-        (len(dropping.rest), "at the end without a kept frame after them"),
+        (len(plan.across_cuts), f"across scene changes (before frame {cuts}{more})"),
+        (len(result.duplicates), "equal to a neighbour"),
+        (len(plan.after_last), "after the last kept frame"),
     )
-    parts = [f"{count} {reason}" for count, reason in reasons if count]
-    return f"left out: {'; '.join(parts)}" if parts else "nothing left out"
+    parts = [f"{number} {reason}" for number, reason in reasons if number]
+    return f"not scored: {'; '.join(parts)}" if parts else "none left out"
 
 
 def _ordinal(n: int) -> str:
     return {2: "second", 3: "third"}.get(n, f"{n}th")
 
 
-def _write(folder: Path, title: str, seconds: Seconds, result: Result, *, html: bool) -> None:
+def _write(folder: Path, title: str, seconds: Seconds, result: Comparison, *, html: bool) -> None:
     from vsrife.evaluation.page import Page, write_page
     from vsrife.evaluation.plots import plot_time
-    from vsrife.evaluation.strips import method_row, save_png, strip
+    from vsrife.evaluation.strips import method_row, write_strip
     from vsrife.evaluation.tables import number, write_csv
 
-    scores, gaps = result.scores, _stretches(result.left_out())
+    scores, gaps = result.scores, _ranges(result.unscored())
     rows = zip(
         result.numbers, *(scores[key][method] for key in result.measures for method in result.methods), strict=True
     )
@@ -240,20 +248,19 @@ def _write(folder: Path, title: str, seconds: Seconds, result: Result, *, html: 
     write_csv(folder / "scores.csv", head, lines)
     plot_time(folder / "plot.png", scores, result.numbers, gaps)
     (folder / "strips").mkdir(exist_ok=True)
-    for case in result.worst:
+    for frame in result.worst:
         panels = [
             method_row(
-                case.before, case.truth, f"{name}  {number('psnr_db', case.scores[name]['psnr_db'])} dB", picture
+                frame.before, frame.truth, f"{name}  {number('psnr_db', frame.scores[name]['psnr_db'])} dB", picture
             )
-            for name, picture in case.pictures.items()
+            for name, picture in frame.pictures.items()
         ]
-        save_png(strip(panels), folder / "strips" / f"frame_{case.target.number:06d}.png")
+        write_strip(folder / "strips" / f"frame_{frame.target.number:06d}.png", panels)
     if html:
-        page = Page(title, f"{len(result.numbers)} frames scored; {_left_out(result)}", result, gaps, seconds)
-        write_page(folder / "compare.html", page)
+        write_page(folder / "compare.html", Page(title, _summary(result), result, gaps, seconds))
 
 
-def _stretches(numbers: Sequence[int]) -> list[tuple[int, int]]:
+def _ranges(numbers: Sequence[int]) -> list[tuple[int, int]]:
     """First and last of each run of consecutive numbers."""
     runs: list[tuple[int, int]] = []
     for n in numbers:

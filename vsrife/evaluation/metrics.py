@@ -1,6 +1,6 @@
-"""How near a picture comes to the truth: PSNR, SSIM, interpolation error, SSIMULACRA2.
+"""Metrics of a picture against the ground truth: PSNR, SSIM, interpolation error, SSIMULACRA2.
 
-Pictures are (H, W, 3) RGB of 8 bits, as they are seen after rounding.
+Pictures are (H, W, 3) RGB of 8 bits: rounding is part of what is measured.
 """
 
 from __future__ import annotations
@@ -22,11 +22,10 @@ if TYPE_CHECKING:
 
 Image8 = NDArray[np.uint8]
 
-EQUAL_DB = 100.0  # of two equal pictures, so that a mean stays finite
+EQUAL_DB = 100.0  # PSNR of two equal pictures, so that means stay finite
 _WINDOW_RADIUS, _WINDOW_SIGMA = 5, 1.5
-_C1, _C2 = 0.01**2, 0.03**2  # of SSIM, for a range of 0..1
-# Luma of BT.601, as the benchmark scripts of RIFE have it.
-_LUMA = np.array([0.299, 0.587, 0.114])
+_C1, _C2 = 0.01**2, 0.03**2  # stabilisers of SSIM, for a range of 0..1
+_LUMA = np.array([0.299, 0.587, 0.114])  # BT.601, as in RIFE's benchmark scripts
 
 
 def psnr_db(picture: Image8, truth: Image8) -> float:
@@ -35,21 +34,21 @@ def psnr_db(picture: Image8, truth: Image8) -> float:
 
 
 def luma_psnr_db(picture: Image8, truth: Image8) -> float:
-    """PSNR of luma (BT.601 weights, full range, not rounded), as the HD benchmarks of RIFE compute it."""
+    """PSNR of luma (BT.601 weights, full range, unrounded), as RIFE's HD benchmarks compute it."""
     return _decibels(float(np.square((picture.astype(np.float64) - truth) @ _LUMA).mean()))
 
 
 def interpolation_error(picture: Image8, truth: Image8) -> float:
-    """Mean absolute difference in steps of 8 bits, the IE of RIFE's scripts (the Middlebury site's is the root mean
-    square)."""
+    """Mean absolute difference in 8-bit steps: the IE of RIFE's scripts. Middlebury's IE is the root mean square."""
     return float(np.abs(picture.astype(np.float64) - truth).mean())
 
 
 def ssim(picture: Image8, truth: Image8) -> float:
-    """Structural similarity with a Gaussian window over height, width and channels, 11 wide with sigma 1.5.
+    """Structural similarity with a Gaussian window over height, width and channels: 11 wide, sigma 1.5, in float64.
 
-    What papers on frame interpolation report as `ssim_matlab`: the picture is one volume, replicated at its borders.
-    In float64. Wang et al., "Image Quality Assessment: From Error Visibility to Structural Similarity", 2004.
+    Papers on frame interpolation report it as `ssim_matlab`: the picture is one volume, replicated at its borders.
+
+    Source: Wang et al., "Image Quality Assessment: From Error Visibility to Structural Similarity", 2004.
     """
     a, b = (torch.from_numpy(image.transpose(2, 0, 1).copy()).double() / 255 for image in (picture, truth))
     mean_a, mean_b = _blur(a), _blur(b)
@@ -61,12 +60,12 @@ def ssim(picture: Image8, truth: Image8) -> float:
 
 
 def ssimulacra2(picture: Image8, truth: Image8) -> float:
-    """The perceptual score SSIMULACRA2: 100 is equal, 90 cannot be told apart, 70 is high quality, 50 medium, 30 low.
+    """Perceptual score SSIMULACRA2: 100 is identical, 90 visually lossless, 70 high quality, 50 medium, 30 low.
 
     Raises:
         ModuleNotFoundError: VapourSynth or its plugin vszip is not installed.
     """
-    import vapoursynth as vs
+    import vapoursynth as vs  # here: the other metrics need none, and the import starts a core
 
     if not hasattr(vs.core, "vszip"):
         raise ModuleNotFoundError("no plugin vszip", name="vapoursynth-vszip")
@@ -75,7 +74,7 @@ def ssimulacra2(picture: Image8, truth: Image8) -> float:
         return float(frame.props["SSIMULACRA2"])
 
 
-# What a table of scores shows beside PSNR, in its order.
+# In the order of the tables.
 METRICS: Mapping[str, Callable[[Image8, Image8], float]] = MappingProxyType(
     {
         "psnr_db": psnr_db,
@@ -99,7 +98,7 @@ def _window() -> tuple[float, ...]:
 
 @lru_cache(maxsize=1)
 def _channel_window() -> Tensor:
-    """(3, 3): the window along the channels, where all beyond the three is replicated."""
+    """The window along the three channels with replicated ends, as a (3, 3) matrix."""
     matrix = torch.zeros(3, 3, dtype=torch.float64)
     for channel in range(3):
         for offset, weight in enumerate(_window(), channel - _WINDOW_RADIUS):
@@ -108,7 +107,7 @@ def _channel_window() -> Tensor:
 
 
 def _blur(volume: Tensor) -> Tensor:
-    """(3, H, W) float64 through the window in all three dimensions."""
+    """Convolve (3, H, W) float64 with the window in all three dimensions."""
     height, width = volume.shape[1:]
     padded = F.pad(volume, (_WINDOW_RADIUS,) * 4, mode="replicate")
     rows = volume.new_zeros(3, height, width + 2 * _WINDOW_RADIUS)
@@ -121,8 +120,8 @@ def _blur(volume: Tensor) -> Tensor:
 
 
 def _node(picture: Image8) -> vs.VideoNode:
-    """A clip of one RGB24 frame; without colour tags it counts as sRGB."""
-    import vapoursynth as vs
+    """A clip of one RGB24 frame; without colour tags the plugin takes it as sRGB."""
+    import vapoursynth as vs  # here: as in `ssimulacra2`
 
     def fill(n: int, f: vs.VideoFrame) -> vs.VideoFrame:  # noqa: ARG001
         frame = f.copy()

@@ -1,4 +1,4 @@
-"""One page that shows a comparison: scores, pictures to lay over each other, a plot. It needs nothing but itself."""
+"""A comparison as one self-contained HTML page: scores, pictures under a divider, and a plot."""
 
 from __future__ import annotations
 
@@ -13,44 +13,49 @@ from string import Template
 from typing import Any
 
 from vsrife.evaluation.baselines import BASELINES
-from vsrife.evaluation.comparison import Case, Result
+from vsrife.evaluation.comparison import Comparison, ScoredFrame
 from vsrife.evaluation.metrics import Image8
 from vsrife.evaluation.plots import looks
-from vsrife.evaluation.strips import encoded
 from vsrife.evaluation.tables import MEASURES, number
+from vsrife.files import atomic_write
+from vsrife.images.files import Picture, encode_picture
 
 _TEMPLATE = Path(__file__).with_name("page.html")
-_POINTS = 2000  # of a curve; longer ones show the lowest of each few frames
-_WEBP = {"quality": 92, "method": 4}
-_SIDES_MAX_PX = 16383  # what WebP can hold
+_MOST_POINTS = 2000  # of a curve; longer ones show the minimum of each few frames
+_WEBP_QUALITY = 92  # a third of a PNG, and nearly lossless
+_WEBP_MOST_PX = 16383  # a side
 _SOURCES = ("source before", "truth", "source after")
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """What a page shows.
+    """Content of a page.
 
     Attributes:
-        title: of the page.
-        summary: a line below it.
-        result: scores and the worst cases.
-        gaps: first and last frame of each stretch that was left out.
+        title: heading.
+        summary: one line below it.
+        result: scores and the worst frames.
+        gaps: first and last frame of each unscored range.
         seconds: the time of a frame.
     """
 
     title: str
     summary: str
-    result: Result
+    result: Comparison
     gaps: Sequence[tuple[int, int]]
     seconds: Callable[[int], float]
 
 
 def write_page(path: Path, page: Page) -> None:
-    """Write the page; the file appears when it is whole."""
+    """Write the page. The file appears when it is complete.
+
+    Raises:
+        OSError: it cannot be written.
+    """
     numbers, scores, each = _thinned(page.result)
-    note = "Shaded: left out. Dots: the worst frames above."
+    note = "Shaded: not scored. Dots: the worst frames above."
     if each > 1:
-        note += f" A point is the lowest score of {each} frames."
+        note += f" Each point is the lowest score of {each} frames."
     data = {
         "methods": _methods(page.result.methods),
         "measures": [{"key": key, **asdict(MEASURES[key])} for key in page.result.measures],
@@ -64,9 +69,8 @@ def write_page(path: Path, page: Page) -> None:
         plot_note=html.escape(note),
         data=json.dumps(data, separators=(",", ":")).replace("<", "\\u003c"),
     )
-    unfinished = path.with_name(f"{path.name}.part")
-    unfinished.write_text(text, encoding="utf-8")
-    unfinished.replace(path)
+    with atomic_write(path) as part:
+        part.write_text(text, encoding="utf-8")
 
 
 def _methods(names: Sequence[str]) -> list[dict[str, Any]]:
@@ -79,8 +83,8 @@ def _methods(names: Sequence[str]) -> list[dict[str, Any]]:
     ]
 
 
-def _table(result: Result) -> str:
-    """The means, the best of each measure marked."""
+def _table(result: Comparison) -> str:
+    """The means as an HTML table, the best of each metric marked."""
     means = result.means()
     best = {key: max(values[key] for values in means.values()) for key in result.measures}
     head = "".join(f'<th scope="col">{MEASURES[key].heading}</th>' for key in result.measures)
@@ -96,7 +100,7 @@ def _table(result: Result) -> str:
     return f'<table id="scores">{head}<tbody>{"".join(rows)}</tbody></table>'
 
 
-def _case(case: Case, seconds: float) -> dict[str, Any]:
+def _case(case: ScoredFrame, seconds: float) -> dict[str, Any]:
     pictures = dict(zip(_SOURCES, (case.before, case.truth, case.after), strict=True)) | dict(case.pictures)
     height, width = case.truth.shape[:2]
     return {
@@ -106,15 +110,14 @@ def _case(case: Case, seconds: float) -> dict[str, Any]:
 
 
 def _data_uri(picture: Image8) -> str:
-    """Nearly lossless, and a third of a PNG."""
-    fmt, options = ("WEBP", _WEBP) if max(picture.shape[:2]) <= _SIDES_MAX_PX else ("PNG", {})
-    payload = base64.b64encode(encoded(picture, fmt, **options)).decode()
-    return f"data:image/{fmt.lower()};base64,{payload}"
+    suffix, quality = (".webp", _WEBP_QUALITY) if max(picture.shape[:2]) <= _WEBP_MOST_PX else (".png", None)
+    encoded = encode_picture(Path(f"frame{suffix}"), Picture(picture), quality=quality)
+    return f"data:image/{suffix[1:]};base64,{base64.b64encode(encoded).decode()}"
 
 
-def _thinned(result: Result) -> tuple[list[int], Mapping[str, Mapping[str, list[float]]], int]:
-    """Numbers and scores of at most `_POINTS` points, and of how many frames a point is the lowest."""
-    each = -(-len(result.numbers) // _POINTS)
+def _thinned(result: Comparison) -> tuple[list[int], Mapping[str, Mapping[str, list[float]]], int]:
+    """Numbers and scores of at most `_MOST_POINTS` points, and how many frames each point is the minimum of."""
+    each = -(-len(result.numbers) // _MOST_POINTS)
 
     def lowest(values: array[float]) -> list[float]:
         return [round(min(values[i : i + each]), 5) for i in range(0, len(values), each)]

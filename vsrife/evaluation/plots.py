@@ -1,4 +1,4 @@
-"""Plots of scores. Need matplotlib."""
+"""Plots of scores, drawn with matplotlib."""
 
 from __future__ import annotations
 
@@ -9,48 +9,49 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vsrife.evaluation import BASELINE_NAMES
 from vsrife.evaluation.tables import MEASURES
+from vsrife.files import atomic_write
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # told apart by the colour-blind, too
+_COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # safe for colour blindness
 _MARKERS = ("o", "s", "^", "D", "v", "P")
 
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """How a method is drawn: models in colour, baselines in grey."""
+    """Line and marker of a method; models are drawn in colour, baselines in grey."""
 
     color: str
     marker: str
     dashes: tuple[int, tuple[int, ...]] | str
 
 
-_BASELINES = {
-    "repeat": Look("#b8b8b8", "x", (0, (1, 2))),
-    "blend": Look("#8a8a8a", "+", (0, (4, 2))),
-    "dis": Look("#4d4d4d", "d", (0, (6, 2, 1, 2))),
-}
+_GREYS = (
+    Look("#b8b8b8", "x", (0, (1, 2))), Look("#8a8a8a", "+", (0, (4, 2))), Look("#4d4d4d", "d", (0, (6, 2, 1, 2))),
+)  # fmt: skip
 
 
 def looks(methods: Sequence[str]) -> dict[str, Look]:
-    """The look of each method; it depends on the order of the models alone."""
-    models = [name for name in methods if name not in _BASELINES]
+    """Assign each method its look; that of a model depends on its position among the models alone."""
+    baselines = dict(zip(BASELINE_NAMES, _GREYS, strict=True))
+    models = [name for name in methods if name not in baselines]
     colors = {
         name: Look(_COLORS[i % len(_COLORS)], _MARKERS[i % len(_MARKERS)], "solid") for i, name in enumerate(models)
     }
-    return {name: _BASELINES.get(name) or colors[name] for name in methods}
+    return {name: baselines.get(name) or colors[name] for name in methods}
 
 
 def plot_sets(path: Path, scores: Mapping[str, Mapping[str, Mapping[str, float]]], measures: Sequence[str]) -> None:
-    """A panel for each measure: the evaluation sets as lines, on each a mark for every method.
+    """Plot evaluation sets as rows with a marker for each method, one panel for each metric.
 
     Args:
-        path: PNG file.
-        scores: by set, method and measure; a set may lack a measure.
-        measures: the panels, from left to right.
+        path: the PNG file to write.
+        scores: by set, method and metric; a set may lack a metric.
+        measures: metrics, one panel each, from left to right.
     """
     figure = _figure(3.2 + 3.4 * len(measures), 1.6 + 0.34 * len(scores))
     panels = figure.subplots(1, len(measures), sharey=True, squeeze=False)[0]
@@ -91,13 +92,13 @@ def plot_time(
     numbers: Sequence[int],
     gaps: Sequence[tuple[int, int]],
 ) -> None:
-    """Scores over the frames of a clip, a panel for each measure.
+    """Plot scores over the frames of a clip, one panel for each metric.
 
     Args:
-        path: PNG file.
-        series: by measure and method, a score for each of `numbers`.
-        numbers: of the source frames that were rebuilt, ascending.
-        gaps: first and last source frame of each stretch that was left out; shaded.
+        path: the PNG file to write.
+        series: by metric and method, a score for each of `numbers`.
+        numbers: scored source frames, ascending.
+        gaps: first and last frame of each unscored range; shaded.
     """
     figure = _figure(11, 0.9 + 2.7 * len(series))
     panels = figure.subplots(len(series), 1, sharex=True, squeeze=False)[:, 0]
@@ -115,7 +116,7 @@ def plot_time(
         axes.set_ylabel(MEASURES[measure].heading)
         axes.grid(color="#e4e4e4", linewidth=0.8)
         axes.margins(x=0.01)
-    panels[-1].set_xlabel("source frame" + ("; shaded: left out" if gaps else ""))
+    panels[-1].set_xlabel("source frame" + ("; shaded: not scored" if gaps else ""))
     _legend(figure, panels[0])
     _save(figure, path)
 
@@ -123,7 +124,7 @@ def plot_time(
 def _broken(
     numbers: Sequence[int], values: Sequence[float], gaps: Sequence[tuple[int, int]]
 ) -> tuple[list[float], list[float]]:
-    """The same points, with a hole where something was left out between two of them."""
+    """Insert a NaN wherever a gap lies between two points, so that the line breaks there."""
     starts = [first for first, _ in gaps]
     xs, ys = list[float](), list[float]()
     for previous, number, value in zip((numbers[0], *numbers), numbers, values, strict=False):
@@ -136,7 +137,7 @@ def _broken(
 
 
 def _figure(width: float, height: float) -> Figure:
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure  # here: it takes half a second, and tables need none
 
     return Figure(figsize=(width, height), layout="constrained")
 
@@ -147,6 +148,5 @@ def _legend(figure: Figure, axes: Axes) -> None:
 
 
 def _save(figure: Figure, path: Path) -> None:
-    unfinished = path.with_name(f"{path.name}.part")
-    figure.savefig(unfinished, format="png", dpi=110)
-    unfinished.replace(path)
+    with atomic_write(path) as part:
+        figure.savefig(part, format="png", dpi=110)

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
+from vsrife.files import atomic_write
+
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """How a measure is shown."""
+    """How a metric is shown."""
 
     label: str
     decimals: int
@@ -19,7 +21,7 @@ class Measure:
 
     @property
     def heading(self) -> str:
-        """With its unit."""
+        """Label and unit."""
         return f"{self.label} {self.unit}".rstrip()
 
 
@@ -35,12 +37,12 @@ MEASURES: Mapping[str, Measure] = MappingProxyType(
 
 
 def number(key: str, value: float) -> str:
-    """A score as a table shows it."""
+    """Format a score as tables show it."""
     return f"{value:.{MEASURES[key].decimals}f}"
 
 
 def score_table(scores: Mapping[str, Mapping[str, float]]) -> str:
-    """A line for each method with a column for each measure, from `scores[method][measure]`."""
+    """Format `scores[method][metric]` as text: a line for each method, a column for each metric."""
     measures = list(next(iter(scores.values()), {}))
     head = ["method", *(MEASURES[key].heading for key in measures)]
     body = [[method, *(number(key, values[key]) for key in measures)] for method, values in scores.items()]
@@ -48,7 +50,7 @@ def score_table(scores: Mapping[str, Mapping[str, float]]) -> str:
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:
-    """Rows of equal length as columns: the first to the left, the others to the right."""
+    """Align rows of equal length: the first column to the left, the others to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = (
         "  ".join(
@@ -60,10 +62,12 @@ def aligned(rows: Sequence[Sequence[str]]) -> str:
 
 
 def write_csv(path: Path, head: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """A CSV file with a line of names first; the file appears when it is whole."""
-    unfinished = path.with_name(f"{path.name}.part")
-    with unfinished.open("w", newline="", encoding="utf-8") as file:
+    """Write a CSV file whose first line is `head`. The file appears when it is complete.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    with atomic_write(path) as part, part.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(head)
         writer.writerows(rows)
-    unfinished.replace(path)
