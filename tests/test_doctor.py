@@ -1,9 +1,10 @@
-"""`vsrife doctor`: what it reports of this machine, and what it finds wrong with broken ones."""
+"""`vsrife doctor`: the report on this machine, and the problems found on broken ones."""
 
 from __future__ import annotations
 
 import importlib.metadata
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,7 @@ def problems(found: dict[str, Any]) -> str:
     return "\n".join(f"{problem['text']} -> {problem['remedy']}" for problem in found["problems"])
 
 
-def test_the_report_tells_what_is_here(capsys: pytest.CaptureFixture[str]) -> None:
+def test_report_of_this_machine(capsys: pytest.CaptureFixture[str]) -> None:
     sections = report(capsys)["sections"]
     assert list(sections) == [
         "system", "packages", "devices", "VapourSynth", "FFmpeg", "models", "folders", "environment", "self-test",
@@ -54,13 +55,13 @@ def test_the_report_tells_what_is_here(capsys: pytest.CaptureFixture[str]) -> No
     assert f"R{vs.core.core_version.release_major}" in sections["VapourSynth"]["core"]
     assert "bs " in sections["VapourSynth"]["plugins"]
     assert "x264" in sections["FFmpeg"]["codecs"]
-    assert sections["models"][f"{BUNDLED_DEFAULT} (default)"].startswith("good, L")
-    assert sections["self-test"]["result"].startswith("good")
-    assert "ms a pair" in sections["benchmark"]["64x48"]
+    assert sections["models"][f"{BUNDLED_DEFAULT} (default)"].startswith("verified, L")
+    assert sections["self-test"]["result"].startswith("passed")
+    assert "ms per pair" in sections["benchmark"]["64x48"]
     assert "frames/s" in sections["benchmark"]["64x48"]
 
 
-def test_text_has_the_problems_first_and_nothing_private(
+def test_text_starts_with_problems_and_holds_nothing_private(
     home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("VSRIFE_MODEL_URL", "https://me:secret@mirror.example/models")
@@ -80,7 +81,7 @@ def test_text_has_the_problems_first_and_nothing_private(
     assert "benchmark" not in text
 
 
-def test_a_broken_installation_is_not_usable(
+def test_damaged_or_missing_default_model_is_fatal(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     package = tmp_path / "package"
@@ -99,49 +100,62 @@ def test_a_broken_installation_is_not_usable(
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the GPU here is used")
-def test_a_gpu_that_is_not_used_is_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_unused_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     program = tmp_path / "nvidia-smi"
     program.write_text("#!/bin/sh\n")
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     found = problems(report(capsys, "--no-benchmark"))
-    assert "an NVIDIA GPU is here, but" in found
-    assert ("update NVIDIA's driver" if torch.version.cuda else "install torch with CUDA") in found
+    assert "an NVIDIA GPU is present, but" in found
+    assert ("update NVIDIA's driver" if torch.version.cuda else "--index-url https://download.pytorch.org") in found
 
 
-def test_precisions_of_the_cpu_are_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_windows_wheels_without_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.platform", "win32")
+    problem = doctor._unused_gpu(None)
+    assert "on Windows, the wheels of PyPI are for CPUs only" in problem.text
+    assert "pip install --force-reinstall torch --index-url https://download.pytorch.org/whl/" in problem.remedy
+
+
+def test_precisions_of_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     for lanes, bf16, words in (
-        ((16, 8), False, "units for int8"),
-        ((), True, "units for bf16"),
-        ((), False, "no units"),
+        ((16, 8), False, "fp32 default, fp16 slow (emulated), bf16 slow (emulated), int8 yes"),
+        ((), True, "fp32 yes, fp16 slow (emulated), bf16 default, int8 no (a CPU with AVX-512 VNNI or AVX-VNNI"),
+        ((), False, "fp32 default, fp16 slow (emulated), bf16 slow (emulated), int8 no"),
     ):
         monkeypatch.setattr(int8, "vectors_here", lambda lanes=lanes: lanes)
         monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda bf16=bf16: bf16)
         monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
-        assert words in report(capsys, "--no-benchmark")["sections"]["devices"]["cpu"]
+        assert words in doctor.devices([])["precisions of cpu"]
 
 
-def test_what_is_missing_is_told_with_its_remedy(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_old_packages(monkeypatch: pytest.MonkeyPatch) -> None:
+    version = doctor._version
+    monkeypatch.setattr(doctor, "_version", lambda name: "1.13.1+cu117" if name == "torch" else version(name))
+    problems: list[doctor.Problem] = []
+    assert doctor.packages(problems)["torch"] == "1.13.1+cu117"
+    (problem,) = problems
+    assert re.fullmatch(r"torch 1\.13\.1\+cu117 is too old, vsrife needs 2\.\d+", problem.text)
+    assert problem.remedy == "pip install -U torch"
+
+
+def test_missing_packages_and_plugins(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     version = doctor._version
     monkeypatch.setattr(doctor, "_version", lambda name: None if name in ("numba", "av") else version(name))
     monkeypatch.setattr(doctor, "PLUGINS", {"absent": ("it reads files", "pip install vapoursynth-absent")})
     found = report(capsys, "--no-benchmark")
     assert found["sections"]["packages"]["numba"] == "not installed"
     text = problems(found)
-    assert "PyAV is not installed, which encodes for `vsrife video` -> pip install '.[cli]'" in text
+    assert "PyAV is not installed; `vsrife video` encodes with it -> pip install '.[cli]'" in text
     assert "the VapourSynth plugin absent is missing; it reads files -> pip install vapoursynth-absent" in text
-    if found["sections"]["devices"]["used"] == "cpu":
-        assert "numba is not installed: a frame takes almost three times as long -> pip install numba" in text
+    if found["sections"]["devices"]["default"] == "cpu":
+        assert "numba is not installed, so a frame takes almost three times as long -> pip install numba" in text
 
 
-def test_a_part_that_fails_does_not_hide_the_rest(
+def test_failing_section_does_not_hide_the_others(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("VSRIFE_MODEL_DIR", "/" + "too long " * 1000)
     found = report(capsys, "--no-benchmark")
-    assert "could not be looked at" in problems(found)
-    assert found["sections"]["self-test"]["result"].startswith("good")
+    assert "failed, got" in problems(found)
+    assert found["sections"]["self-test"]["result"].startswith("passed")

@@ -1,7 +1,7 @@
-"""What `vsrife doctor` looks at: versions, devices, plugins, models, folders, and how fast all of it is.
+"""The checks of `vsrife doctor`: versions, devices, plugins, encoders, models, folders, and speed.
 
-Every part is looked at on its own, so that what is broken does not hide the rest. Nothing private goes into it: the
-home directory is shown as `~`, and of the environment only the variables that matter here.
+Sections are independent, so that a failing one does not hide the others. Nothing private is reported: the home
+directory becomes `~`, and only the environment variables that matter here are listed.
 """
 
 from __future__ import annotations
@@ -9,13 +9,14 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
+import re
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 from urllib.parse import urlsplit
 
 from vsrife._version import __version__
@@ -29,33 +30,41 @@ if TYPE_CHECKING:
 Rows = dict[str, str]
 
 PACKAGES = (
-    "torch", "vapoursynth", "numpy", "safetensors", "numba", "av", "vapoursynth-bestsource", "rich", "click", "onnx",
+    "torch", "triton", "vapoursynth", "numpy", "safetensors", "numba", "av", "vapoursynth-bestsource", "rich", "click",
+    "onnx",
 )  # fmt: skip
 VARIABLES = ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "NUMBA_DISABLE_JIT", "NUMBA_NUM_THREADS", "NUMBA_CACHE_DIR",
              "VSSCRIPT_PATH", "XDG_CACHE_HOME")  # fmt: skip
 OWN_PREFIX = "VSRIFE_"
-PLUGINS = {  # what each is for, and how to get it
+PLUGINS = {  # namespace to its purpose and how to install it
     "bs": ("`vsrife video` reads files with it", "pip install vapoursynth-bestsource"),
     "bwdif": ("`vsrife video --deinterlace` uses it", "pip install vapoursynth-bwdif"),
 }
 BENCHMARK_SIZES = ((640, 360), (1280, 720))
 BENCHMARK_SECONDS = 10.0
-_POOL = 8  # source frames that the benchmark shows in turn
+_POOL = 8  # source frames of the benchmark, repeated
 _MANY = 100_000
+_CUDA_WHEELS = "https://download.pytorch.org/whl/cu130"
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Something that is not as it should be, and what to do about it."""
+    """A problem of the installation.
+
+    Attributes:
+        text: what is wrong.
+        remedy: what to do.
+        fatal: whether interpolation does not work at all.
+    """
 
     text: str
     remedy: str
-    fatal: bool = False  # nothing can be interpolated
+    fatal: bool = False
 
 
 @dataclass(slots=True)
 class Diagnosis:
-    """What was found: sections of rows, in order, and problems."""
+    """The report: sections of rows, in order, and the problems found."""
 
     sections: dict[str, Rows] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
@@ -64,35 +73,50 @@ class Diagnosis:
     def usable(self) -> bool:
         return not any(problem.fatal for problem in self.problems)
 
-    def look(self, title: str, part: Callable[[list[Problem]], Rows]) -> None:
-        """Add a section; whatever fails in it is a problem of its own."""
+    def check(self, title: str, section: Callable[[list[Problem]], Rows]) -> None:
+        """Add a section. An exception in it becomes a problem."""
         try:
-            self.sections[title] = part(self.problems)
-        except Exception as error:
-            self.sections[title] = {"failed": private(f"{type(error).__name__}: {error}")}
-            self.problems.append(Problem(f"{title} could not be looked at, got {private(str(error))}", "report this"))
+            self.sections[title] = section(self.problems)
+        except Exception as error:  # of any kind: the other sections are still worth having
+            self.sections[title] = {"failed": redact(f"{type(error).__name__}: {error}")}
+            self.problems.append(
+                Problem(f"section {title} failed, got {redact(str(error))}", "report this as a bug, with this report")
+            )
 
 
 def diagnose(*, benchmark: bool = True) -> Diagnosis:
-    """Look at everything; with `benchmark` it takes about ten seconds more."""
+    """Run all checks.
+
+    Args:
+        benchmark: measure the speed as well, which takes about ten seconds.
+    """
     diagnosis = Diagnosis()
-    diagnosis.look("system", system)
-    diagnosis.look("packages", packages)
-    diagnosis.look("devices", devices)
-    diagnosis.look("VapourSynth", vapoursynth)
-    diagnosis.look("FFmpeg", ffmpeg)
-    diagnosis.look("models", models)
-    diagnosis.look("folders", folders)
-    diagnosis.look("environment", environment)
-    diagnosis.look("self-test", self_test)
+    diagnosis.check("system", system)
+    diagnosis.check("packages", packages)
+    diagnosis.check("devices", devices)
+    diagnosis.check("VapourSynth", vapoursynth)
+    diagnosis.check("FFmpeg", ffmpeg)
+    diagnosis.check("models", models)
+    diagnosis.check("folders", folders)
+    diagnosis.check("environment", environment)
+    diagnosis.check("self-test", self_test)
     if benchmark and diagnosis.usable:
-        diagnosis.look("benchmark", speed)
+        diagnosis.check("benchmark", speed)
     diagnosis.problems.sort(key=lambda problem: not problem.fatal)
     return diagnosis
 
 
-def private(text: str) -> str:
-    """Text without the name of the home directory."""
+def issues_url() -> str | None:
+    """Where to report bugs; None if vsrife runs from a checkout uninstalled."""
+    try:
+        urls = importlib.metadata.metadata("vsrife").get_all("Project-URL") or []
+    except importlib.metadata.PackageNotFoundError:
+        return None
+    return next((url for label, _, url in (each.partition(", ") for each in urls) if label == "Issues"), None)
+
+
+def redact(text: str) -> str:
+    """Replace the path of the home directory by `~`."""
     home = str(Path.home())
     return text if home in ("", "/") else text.replace(home, "~")
 
@@ -112,11 +136,31 @@ def system(problems: list[Problem]) -> Rows:  # noqa: ARG001
 
 
 def packages(problems: list[Problem]) -> Rows:
-    found = {name: _version(name) or "not installed" for name in PACKAGES}
+    versions = {name: _version(name) for name in PACKAGES}
     for name in ("torch", "vapoursynth"):
-        if found[name] == "not installed":
+        if versions[name] is None:
             problems.append(Problem(f"{name} is not installed", "install vsrife again: pip install .", fatal=True))
-    return found
+    for name, oldest in _required().items():
+        version = versions.get(name)
+        if version is not None and _numbers(version) < _numbers(oldest):
+            problems.append(Problem(f"{name} {version} is too old, vsrife needs {oldest}", f"pip install -U {name}"))
+    return {name: version or "not installed" for name, version in versions.items()}
+
+
+def _required() -> dict[str, str]:
+    """Oldest version of each package that vsrife declares; empty if vsrife runs from a checkout uninstalled."""
+    try:
+        declared = importlib.metadata.requires("vsrife") or []
+    except importlib.metadata.PackageNotFoundError:
+        return {}
+    matches = (re.match(r"([\w-]+)(?:\[.*\])?>=([\d.]+)", line) for line in declared)
+    return {match[1]: match[2] for match in matches if match}
+
+
+def _numbers(version: str) -> list[int]:
+    """Leading numbers of a version: "2.14.1+cu130" gives 2, 14, 1."""
+    match = re.match(r"\d+(\.\d+)*", version)
+    return [int(number) for number in match[0].split(".")] if match else []
 
 
 def _version(package: str) -> str | None:
@@ -137,62 +181,70 @@ def _cpu_name() -> str:
 def _memory() -> str:
     try:
         return f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.1f} GiB"
-    except (AttributeError, ValueError, OSError):  # not on Windows
-        return "not known"
+    except (AttributeError, ValueError, OSError):  # on Windows
+        return "unknown"
 
 
 # --- devices ----------------------------------------------------------------------------------------------------------
 
 
-def _precisions() -> str:
-    """What the CPU computes fast in, beside float32."""
-    import torch
-
-    from vsrife.engine.devices import parse_precision
-    from vsrife.errors import DeviceError
-
-    cpu = torch.device("cpu")
-    try:
-        parse_precision("int8", cpu)
-    except DeviceError:
-        known = []
-    else:
-        known = ["int8"]
-    if parse_precision(None, cpu) == torch.bfloat16:
-        known.append("bf16")
-    return f"units for {' and '.join(known)}" if known else "no units for int8 or bf16"
-
-
 def devices(problems: list[Problem]) -> Rows:
-    import torch
+    import torch  # here: it may be missing or broken
 
-    from vsrife.engine.devices import parse_device
+    from vsrife.engine.devices import parse_device  # here: it may be missing or broken
 
-    capability = torch.backends.cpu.get_cpu_capability()
-    rows = {"torch": f"{torch.__version__}, CUDA {torch.version.cuda or 'none'}", "used": str(parse_device(None)),
-            "cpu": f"{capability}, {torch.get_num_threads()} threads, {_precisions()}"}  # fmt: skip
-    rows |= _accelerators()
+    default = parse_device(None)
+    threads = torch.get_num_threads()
+    rows = {
+        "torch": f"{torch.__version__}, CUDA {torch.version.cuda or 'none'}",
+        "default": str(default),
+        "cpu": f"{torch.backends.cpu.get_cpu_capability()}, {threads} threads",
+        **_accelerators(),
+        **{f"precisions of {device}": _precisions(device) for device in dict.fromkeys((default.type, "cpu"))},
+    }
     driver = _nvidia_driver()
     if driver:
         rows["NVIDIA driver"] = driver
         if not torch.cuda.is_available():
             problems.append(_unused_gpu(torch.version.cuda))
-    if torch.get_num_threads() < (os.cpu_count() or 1) // 2:
+    if threads < (os.cpu_count() or 1) // 2:
         problems.append(
             Problem(
-                f"torch uses {torch.get_num_threads()} of {os.cpu_count()} CPU threads",
-                "unset OMP_NUM_THREADS, unless it is meant so",
+                f"torch uses {threads} of {os.cpu_count()} CPU threads",
+                "unset OMP_NUM_THREADS, unless the limit is intended",
             )
         )
-    if rows["used"] == "cpu" and _version("numba") is None:
+    if default.type == "cpu" and _version("numba") is None:
         problems.append(
-            Problem("numba is not installed: a frame takes almost three times as long", "pip install numba")
+            Problem("numba is not installed, so a frame takes almost three times as long", "pip install numba")
         )
+    if default.type == "cpu" and os.environ.get("NUMBA_DISABLE_JIT", "0") != "0":
+        problems.append(Problem("NUMBA_DISABLE_JIT turns the CPU kernels off", "unset NUMBA_DISABLE_JIT"))
     return rows
 
 
+def _precisions(device: str) -> str:
+    """Which precisions a device offers, which is the default, and why the others are not fast."""
+    import torch  # here: it may be missing or broken
+
+    from vsrife.engine.devices import best_precision, parse_precision  # here: it may be missing or broken
+    from vsrife.engine.keywords import Precision
+
+    chosen = torch.device(device)
+    best, parts = best_precision(chosen), []
+    for name in get_args(Precision):
+        try:
+            parse_precision(name, chosen)
+        except RifeError as error:
+            parts.append(f"{name} no ({str(error).partition(' needs ')[2].partition(';')[0] or 'not on this device'})")
+            continue
+        emulated = device == "cpu" and (name == "fp16" or (name == "bf16" and best != "bf16"))
+        parts.append(f"{name} {'default' if name == best else 'slow (emulated)' if emulated else 'yes'}")
+    return ", ".join(parts)
+
+
 def _accelerators() -> Rows:
-    import torch
+    import torch  # here: it may be missing or broken
 
     rows = {}
     for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
@@ -211,7 +263,7 @@ def _accelerators() -> Rows:
 
 
 def _nvidia_driver() -> str | None:
-    """Version of NVIDIA's driver where a GPU of theirs is here; None where there is none."""
+    """Version of NVIDIA's driver; None if there is none."""
     try:
         text = Path("/proc/driver/nvidia/version").read_text(encoding="utf-8")
     except OSError:
@@ -222,13 +274,14 @@ def _nvidia_driver() -> str | None:
 
 def _unused_gpu(cuda: str | None) -> Problem:
     if cuda is None:
+        why = " (on Windows, the wheels of PyPI are for CPUs only)" if sys.platform == "win32" else ""
         return Problem(
-            "an NVIDIA GPU is here, but this torch is for CPUs only",
-            "install torch with CUDA, as pytorch.org/get-started says for this system",
+            f"an NVIDIA GPU is present, but this torch is built for CPUs only{why}",
+            f"pip install --force-reinstall torch --index-url {_CUDA_WHEELS}",
         )
     return Problem(
-        f"an NVIDIA GPU is here, but torch with CUDA {cuda} cannot use it",
-        "update NVIDIA's driver, and see that CUDA_VISIBLE_DEVICES does not hide it",
+        f"an NVIDIA GPU is present, but torch for CUDA {cuda} cannot use it",
+        "update NVIDIA's driver, and check that CUDA_VISIBLE_DEVICES does not hide the GPU",
     )
 
 
@@ -238,7 +291,7 @@ def _unused_gpu(cuda: str | None) -> Problem:
 def vapoursynth(problems: list[Problem]) -> Rows:
     if _version("vapoursynth") is None:
         return {}
-    import vapoursynth as vs
+    import vapoursynth as vs  # here: it may be missing or broken
 
     core = vs.core.core
     rows = {"core": f"{core.core_version}, API {core.api_version}", "threads": str(core.num_threads)}
@@ -252,39 +305,35 @@ def vapoursynth(problems: list[Problem]) -> Rows:
 
 def ffmpeg(problems: list[Problem]) -> Rows:
     if _version("av") is None:
-        problems.append(Problem("PyAV is not installed, which encodes for `vsrife video`", "pip install '.[cli]'"))
+        problems.append(Problem("PyAV is not installed; `vsrife video` encodes with it", "pip install '.[cli]'"))
         return {}
-    import av
+    from vsrife.video.codecs import CODECS, library_versions, missing_codecs  # here: it may be missing or broken
 
-    from vsrife.video.codecs import CODECS
-
-    libraries = {name: ".".join(map(str, version)) for name, version in av.library_versions.items()}
-    encoders = [row.name for row in CODECS if row.encoder in av.codecs_available]
-    absent = [row.name for row in CODECS if row.encoder not in av.codecs_available]
-    if absent:
+    libraries, missing = library_versions(), missing_codecs()
+    if missing:
         problems.append(
-            Problem(f"this PyAV has no encoder for {', '.join(absent)}", "use another --codec, or PyAV's wheel")
+            Problem(f"this PyAV lacks encoders for {', '.join(missing)}", "use another --codec, or PyAV's own wheel")
         )
     names = ("libavcodec", "libavformat", "libswscale")
     return {"libraries": ", ".join(f"{name} {libraries[name]}" for name in names if name in libraries),
-            "codecs": ", ".join(encoders)}  # fmt: skip
+            "codecs": ", ".join(row.name for row in CODECS if row.name not in missing)}  # fmt: skip
 
 
 # --- models, folders, environment -------------------------------------------------------------------------------------
 
 
 def models(problems: list[Problem]) -> Rows:
-    from vsrife.checkpoints.finding import BUNDLED_SOURCE, default_model, find_weights
+    from vsrife.checkpoints.finding import BUNDLED_SOURCE, default_model, find_weights  # here: may be missing or broken
     from vsrife.checkpoints.installed import stored_models, verify
 
     rows = {}
     default = default_model()
     if default.source != BUNDLED_SOURCE:
-        rows["default"] = f"{default.name}, set by {private(default.source)}"
+        rows["default"] = f"{default.name}, set by {redact(default.source)}"
         try:
             find_weights(None)
         except RifeError as error:
-            problems.append(Problem(private(str(error)), "run: vsrife models default default", fatal=True))
+            problems.append(Problem(redact(str(error)), "run: vsrife models default default", fatal=True))
     for model in stored_models():
         if model.path is None:
             continue
@@ -292,82 +341,88 @@ def models(problems: list[Problem]) -> Rows:
         try:
             weights = verify(model)
         except RifeError as error:
-            rows[name] = "not usable"
-            what, _, remedy = private(str(error)).partition("; ")
+            rows[name] = "unusable"
+            what, _, remedy = redact(str(error)).partition("; ")
             problems.append(Problem(what, remedy, fatal=model.is_default))
         else:
-            rows[name] = f"good, {weights.layout.id}, {model.kind}"
+            rows[name] = f"verified, {weights.layout.id}, {model.kind}"
     return rows
 
 
 def folders(problems: list[Problem]) -> Rows:
-    from vsrife.checkpoints.finding import model_directory, package_directory
+    from vsrife.checkpoints.finding import model_directory, package_directory  # here: it may be missing or broken
 
     models = model_directory()
     if models.exists() and not os.access(models, os.W_OK):
-        problems.append(Problem(f"{private(str(models))} cannot be written", "set VSRIFE_MODEL_DIR to another folder"))
-    state = "" if models.is_dir() else "  (made by the first download)"
+        problems.append(Problem(f"{redact(str(models))} is not writable", "set VSRIFE_MODEL_DIR to another folder"))
+    state = "" if models.is_dir() else "  (created by the first download)"
     return {
-        "package": private(str(Path(__file__).parent)),
-        "bundled models": private(str(package_directory())),
-        "models": f"{private(str(models))}{state}",
+        "package": redact(str(Path(__file__).parent)),
+        "bundled models": redact(str(package_directory())),
+        "models": f"{redact(str(models))}{state}",
     }
 
 
 def environment(problems: list[Problem]) -> Rows:  # noqa: ARG001
     names = [*sorted(name for name in os.environ if name.startswith(OWN_PREFIX)), *VARIABLES]
-    return {name: private(_without_password(os.environ[name])) for name in names if name in os.environ}
+    return {name: redact(_without_password(os.environ[name])) for name in names if name in os.environ}
 
 
 def _without_password(value: str) -> str:
-    """An address without the name and password that it may hold."""
+    """Remove user name and password from a URL."""
     parts = urlsplit(value) if "://" in value else None
     if parts is None or parts.username is None:
         return value
     return parts._replace(netloc=f"…@{parts.hostname}").geturl()
 
 
-# --- doing it ---------------------------------------------------------------------------------------------------------
+# --- self-test and speed ----------------------------------------------------------------------------------------------
 
 
 def self_test(problems: list[Problem]) -> Rows:
-    """A small pair through the default network, and through the filter."""
+    """Interpolate a small pair with the default model, by itself and through the filter."""
     if any(problem.fatal for problem in problems):
-        return {"result": "left out: see the problems"}
+        return {"result": "skipped because of the problems"}
     try:
-        import vsrife
+        import vsrife  # here: it may be missing or broken
 
-        first, second = (_picture(64, 64, n) for n in (0, 1))
-        middle = vsrife.interpolate(first, second)
-        assert middle.shape == first.shape
+        a, b = (_picture(64, 64, n) for n in (0, 1))
+        middle = vsrife.interpolate(a, b)
+        assert middle.shape == a.shape
         clip = vsrife.RIFE(_moving_clip(64, 64)[:2])
         frames = [frame.format.name for frame in clip.frames(close=True)]
-        return {"result": f"good, {len(frames)} frames of {frames[0]}"}
+        return {"result": f"passed, {len(frames)} frames of {frames[0]}"}
     except Exception as error:
-        problems.append(Problem(f"no frame can be made, got {private(str(error))}", "report this", fatal=True))
+        problems.append(
+            Problem(
+                f"interpolation fails, got {redact(str(error))}", "report this as a bug, with this report", fatal=True
+            )
+        )
         return {"result": "failed"}
 
 
 def speed(problems: list[Problem]) -> Rows:  # noqa: ARG001
-    """Milliseconds of a pair and frames/s of the filter, at as many sizes as ten seconds allow."""
+    """Time per pair and output frames/s of the filter, at as many sizes as `BENCHMARK_SECONDS` allow."""
     rows: Rows = {}
     end = time.monotonic() + BENCHMARK_SECONDS
     for index, (width, height) in enumerate(BENCHMARK_SIZES):
         share = (end - time.monotonic()) / (len(BENCHMARK_SIZES) - index)
         if share < BENCHMARK_SECONDS / 8:
-            rows[f"{width}x{height}"] = "left out: no time"
+            rows[f"{width}x{height}"] = "skipped: out of time"
             continue
         pair = _network_ms(width, height, share / 2)
         rate = _filter_rate(width, height, share / 2)
-        rows[f"{width}x{height}"] = f"{pair:.0f} ms a pair (RGB, both frames new), {rate:.2f} frames/s of YUV420P8 out"
+        rows[f"{width}x{height}"] = (
+            f"{pair:.0f} ms per pair (RGB, both frames new), {rate:.2f} output frames/s (YUV420P8)"
+        )
     return rows
 
 
 def _network_ms(width: int, height: int, seconds: float) -> float:
-    import vsrife
+    import vsrife  # here: it may be missing or broken
 
     pictures = [_picture(width, height, n) for n in range(3)]
-    vsrife.interpolate(pictures[0], pictures[1])  # loads and compiles
+    vsrife.interpolate(pictures[0], pictures[1])  # loads and compiles, untimed
     start, done = time.perf_counter(), 0
     while done == 0 or time.perf_counter() - start < seconds / 2:
         vsrife.interpolate(pictures[done % 2], pictures[done % 2 + 1])
@@ -376,11 +431,11 @@ def _network_ms(width: int, height: int, seconds: float) -> float:
 
 
 def _filter_rate(width: int, height: int, seconds: float) -> float:
-    """Output frames a second of a doubled clip."""
-    import vsrife
+    """Output frames per second of a doubled clip."""
+    import vsrife  # here: it may be missing or broken
 
     frames = vsrife.RIFE(_moving_clip(width, height), sc_threshold=1).frames(close=True)
-    next(frames), next(frames)  # compiles
+    next(frames), next(frames)  # compiles, untimed
     start, done = time.perf_counter(), 0
     for _ in frames:
         done += 1
@@ -392,8 +447,8 @@ def _filter_rate(width: int, height: int, seconds: float) -> float:
 
 
 def _picture(width: int, height: int, n: int) -> NDArray[np.uint8]:
-    """A coloured pattern that moves by 3 pixels a frame."""
-    import numpy as np
+    """A coloured pattern that moves by 3 pixels per frame, (H, W, 3)."""
+    import numpy as np  # here: it may be missing or broken
 
     x, y = np.arange(width) + 3 * n, np.arange(height)[:, None]
     planes = [np.sin(x / a) * np.cos((y + x / 3) / b) for a, b in ((17, 11), (23, 7), (9, 19))]
@@ -401,8 +456,8 @@ def _picture(width: int, height: int, n: int) -> NDArray[np.uint8]:
 
 
 def _moving_clip(width: int, height: int) -> vs.VideoNode:
-    """A long YUV420P8 clip of the pattern; made once, so that making it does not count."""
-    import numpy as np
+    """A long YUV420P8 clip of the pattern, rendered beforehand so that only interpolation is timed."""
+    import numpy as np  # here: it may be missing or broken
     import vapoursynth as vs
 
     blank = vs.core.std.BlankClip(width=width, height=height, format=vs.RGB24, length=_POOL, keep=True)
@@ -414,11 +469,6 @@ def _moving_clip(width: int, height: int) -> vs.VideoNode:
         return frame
 
     clip = blank.std.ModifyFrame([blank], paint).resize.Bicubic(format=vs.YUV420P8, matrix_s="709")
-    pool = list(_held(clip))
+    pool = [clip.get_frame(n) for n in range(clip.num_frames)]
     long = clip.std.BlankClip(length=_MANY, keep=True)
     return long.std.ModifyFrame([long], lambda n, f: pool[n % _POOL])  # noqa: ARG005
-
-
-def _held(clip: vs.VideoNode) -> Iterator[vs.VideoFrame]:
-    for n in range(clip.num_frames):
-        yield clip.get_frame(n)

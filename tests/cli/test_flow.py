@@ -111,11 +111,11 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert len(list(folder.iterdir())) == 8
 
     assert main(arguments) == 2
-    assert "to_a.flo is there already; give another name, or --overwrite" in capsys.readouterr().err
+    assert "to_a.flo exists; give another name, or --overwrite" in capsys.readouterr().err
     only = ["--only", "to_b.flo", "--timestep", "0", "-o", str(tmp_path / "other")]
     assert main([*arguments, *only]) == 0
     assert [path.name for path in (tmp_path / "other").iterdir()] == ["to_b.flo"]
     assert np.array_equal(read_flo(tmp_path / "other" / "to_b.flo"), vsrife.flow(a, b, 0.0, device="cpu").to_b)
     (tmp_path / "file").touch()
-    assert main([*arguments, "-o", str(tmp_path / "file")]) == 2
-    assert "file cannot be made a folder, got: File exists; give another --output" in capsys.readouterr().err
+    assert main([*arguments, "-o", str(tmp_path / "file")]) == 1
+    assert "file cannot be created, got: File exists; give another --output" in capsys.readouterr().err

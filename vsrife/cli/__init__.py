@@ -8,9 +8,11 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import NoReturn
 
 import click
@@ -27,7 +29,7 @@ from vsrife.cli.script import script
 from vsrife.cli.video import video
 from vsrife.errors import OptionError, RifeError
 
-_EXTRAS = {"onnx": "export"}  # of a package that is not installed, where it is not `cli`
+_EXTRAS = {"onnx": "export"}  # the extra that installs a package, where it is not `cli`
 
 
 @click.group(
@@ -38,11 +40,11 @@ Examples:
   vsrife video in.mkv out.mkv --fps 60
   vsrife image a.png b.png -o middle.png
 
-vsrife COMMAND --help tells more. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.""",
+Run vsrife COMMAND --help for details. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.""",
 )
 @click.version_option(__version__, message="vsrife %(version)s")
 def commands() -> None:
-    """Frame interpolation with RIFE: videos, pictures, models."""
+    """Frame interpolation with RIFE for videos and pictures."""
 
 
 for command in (video, image, flow, script, compare, models, doctor, completion):
@@ -50,26 +52,31 @@ for command in (video, image, flow, script, compare, models, doctor, completion)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line `argv` (without the program's name; None: that of the process); gives the exit code."""
+    """Run a command line and return the exit code.
+
+    Args:
+        argv: the arguments without the program's name; None: those of the process.
+    """
     try:
         code = commands.main(argv, prog_name="vsrife", standalone_mode=False)
-    except BrokenPipeError:  # the reader of our output has had enough; the interpreter's last flush must not fail too
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return FAILED
+        if sys.stdout is not None:  # as in a GUI process without a console
+            sys.stdout.flush()  # a full disk shows here, not when the interpreter exits
+    except BrokenPipeError:  # the reader has gone, as in `vsrife models list | head -1`
+        return _without_stdout()
     except Exception as error:
         return _report(error)
-    except KeyboardInterrupt:  # outside of a command; within one click makes it an Abort
+    except KeyboardInterrupt:  # outside of a command; inside, click raises Abort
         return _report(click.Abort())
     return code if isinstance(code, int) else DONE
 
 
 def entry() -> NoReturn:
-    """The installed script: `main` with the process's arguments and exit code."""
+    """Entry point of the installed script."""
     sys.exit(main())
 
 
 def _report(error: Exception) -> int:
-    """Tell the user what is wrong and give the exit code; what nobody foresaw is raised again."""
+    """Print an error and return the exit code. Errors that are not the user's are raised again."""
     if isinstance(error, click.exceptions.NoArgsIsHelpError):
         error.show()
         return WRONG_USAGE
@@ -83,7 +90,10 @@ def _report(error: Exception) -> int:
     elif isinstance(error, ModuleNotFoundError) and not (error.name or "").startswith("vsrife"):
         extra = _EXTRAS.get(error.name or "", "cli")
         code = FAILED
-        text = f"this needs the package {error.name}; install vsrife with its extra: pip install '.[{extra}]'"
+        text = f"this command needs the package {error.name}; install it with: pip install '.[{extra}]'"
+    elif isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EIO, errno.EDQUOT) and not error.filename:
+        _without_stdout()
+        code, text = FAILED, f"stdout cannot be written, got: {error.strerror}; make room or write elsewhere"
     else:
         ours = error if isinstance(error, RifeError) else error.__cause__  # the filter raises vs.Error from ours
         if not isinstance(ours, RifeError):
@@ -91,3 +101,10 @@ def _report(error: Exception) -> int:
         code, text = (WRONG_USAGE if isinstance(ours, OptionError) else FAILED), str(ours)
     print(f"vsrife: {text}", file=sys.stderr)
     return code
+
+
+def _without_stdout() -> int:
+    """Point stdout at nothing, so that the interpreter's flush at exit does not fail as well."""
+    with suppress(OSError, ValueError):  # stdout may be no file
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return FAILED

@@ -1,4 +1,4 @@
-"""`vsrife completion`: what a shell needs to complete commands, options and their values."""
+"""`vsrife completion`: shell completion of commands, options and their values."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from vsrife.networks.catalogue import LEGACY_MODELS
 
 @click.command(
     epilog="""\b
-Put into ~/.bashrc:
+Add to ~/.bashrc:
   eval "$(vsrife completion bash)"
-into ~/.zshrc, after compinit:
+or to ~/.zshrc, after compinit:
   eval "$(vsrife completion zsh)"
-into ~/.config/fish/completions/vsrife.fish:
+or to ~/.config/fish/completions/vsrife.fish:
   vsrife completion fish | source"""
 )
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> None:
-    """Print the completion script of a SHELL."""
+    """Print the completion script for SHELL."""
     script = get_completion_class(shell)
     assert script is not None
     click.echo(script(click.get_current_context().find_root().command, {}, "vsrife", "_VSRIFE_COMPLETE").source())
@@ -36,8 +36,8 @@ def complete_version(ctx: click.Context, param: click.Parameter, incomplete: str
 
 
 def complete_model(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:  # noqa: ARG001
-    """Names of models, or else files."""
-    files = CompletionItem(incomplete, type="file")  # first, because bash's script forgets what came before it
+    """Model names and files."""
+    files = CompletionItem(incomplete, type="file")  # first, because bash's script drops items before it
     return [files, *_matching(dict.fromkeys([*installed_names(), *NAMED, *LEGACY_MODELS]), incomplete)]
 
 

@@ -1,4 +1,4 @@
-"""What a command says: results on stdout, messages and progress on stderr, or JSON lines for machines on stdout."""
+"""Output of the commands: results on stdout, messages and progress on stderr; with --json, JSON lines on stdout."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from typing import Protocol
 
 DONE, FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130  # exit codes
 _NOUNS = {"cuts": "scene cut", "duplicates": "duplicate"}  # of counts beside the progress bar
-_JSON_SECONDS = 1.0  # between two progress lines for machines
+_JSON_SECONDS = 1.0  # between two progress events
 
 
 class Advance(Protocol):
-    """Call with the frames done so far, with how many there will be once that is known, and with more to show.
+    """Report progress: frames done, the total once it is known, and further counts to show.
 
-    Rates count from the first call: what was done by then was done by an earlier run.
+    Rates count from the first call, because frames done by then may come from an earlier run.
     """
 
     def __call__(self, done: int, total: int | None = None, **more: object) -> None: ...
@@ -26,31 +26,36 @@ class Advance(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Console:
-    """One for a run of a command. With `json` every line on stdout is an object with the key "event"."""
+    """Output of one run of a command.
+
+    Attributes:
+        quiet: print warnings and errors only.
+        json: print JSON objects with the key "event" on stdout, one a line, instead of messages.
+    """
 
     quiet: bool = False
     json: bool = False
 
     def say(self, text: str) -> None:
-        """A message for a person; machines get `event`s."""
+        """Print a message, unless `quiet` or `json`."""
         if not (self.quiet or self.json):
             print(text, file=sys.stderr, flush=True)
 
     def warn(self, text: str) -> None:
-        """Something that a user should know although the work goes on; also when quiet."""
+        """Print a warning, even if `quiet`."""
         if self.json:
             self.event("warning", text=text)
         else:
             print(f"vsrife: {text}", file=sys.stderr, flush=True)
 
     def event(self, kind: str, **fields: object) -> None:
-        """A line for machines; nothing without `json`."""
+        """Print a JSON event if `json`."""
         if self.json:
             print(json.dumps({"event": kind, **fields}, default=str), flush=True)
 
     @contextmanager
     def progress(self, description: str, total: int | None) -> Iterator[Advance]:
-        """Progress in frames with frames/s and time left; gives the function to call with the frames done so far."""
+        """Show progress in frames, with rate and time left; yields the function that reports it."""
         if self.json:
             yield self._json_progress(description, total)
         elif self.quiet:
@@ -73,12 +78,12 @@ class Console:
 
 
 def plural(count: object, noun: str) -> str:
-    """A count with its noun: 1 frame, 2 frames."""
+    """A count with its noun: "1 scene cut", "0 duplicates"."""
     return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 class _Rate:
-    """Frames a second since the first call."""
+    """Frames per second since the first call."""
 
     def __init__(self) -> None:
         self._first: tuple[float, int] | None = None

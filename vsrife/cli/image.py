@@ -1,9 +1,10 @@
-"""`vsrife image`: pictures between two pictures, as files, an animation or a short video."""
+"""`vsrife image`: interpolate between two pictures; the result is pictures, an animation or a short video."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,21 +33,25 @@ Examples:
 )
 @click.argument("first", metavar="A", type=click.Path(path_type=Path))
 @click.argument("second", metavar="B", type=click.Path(path_type=Path))
-@_times("--multi", type=click.IntRange(2), metavar="N", help="Make N - 1 pictures, evenly spaced in time.  [2]")
+@_times("--multi", type=click.IntRange(2), metavar="N", help="Make N - 1 pictures at even intervals.  [2]")
 @_times(
     "--timestep", "timesteps", type=click.FloatRange(0, 1), multiple=True, metavar="T",
-    help="Make the picture of this time: 0 is that of A, 1 that of B; may be repeated.",
+    help="Make the picture at this time, from A at 0 to B at 1; repeatable.",
 )  # fmt: skip
-@_stitch("--stitch", is_flag=True, help="Make one picture of two that overlap; time runs from A to B in the overlap.")
-@_stitch("--offset", metavar="X,Y", help="Upper left corner of B in A, pixels right and down.  [looked for]")
+@_stitch(
+    "--stitch", is_flag=True, help="Stitch two overlapping pictures into one, going from A to B across the overlap."
+)
+@_stitch("--offset", metavar="X,Y", help="Position of B's top left corner in A, in pixels.  [estimated]")
 @_output(
     "-o", "--output", metavar="OUT", type=click.Path(path_type=Path),
-    help="A picture, names such as out_%02d.png, a folder, an animation (.gif, .apng, .webp or .png with --rate) or a "
-    "video.  [beside A]",
+    help="A picture, a pattern such as out_%02d.png, a folder, an animation (.gif, .apng; .webp or .png with --rate) "
+    "or a video.  [beside A]",
 )  # fmt: skip
-@_output("--rate", metavar="FPS", help=f"Frames a second of an animation or video.  [{_DEFAULT_RATE}]")
-@_output("--quality", type=click.IntRange(1, 100), metavar="Q", help="Of JPEG.  [95]  Of WebP.  [lossless]")
-@_output("--overwrite", is_flag=True, help="Replace what is there.")
+@_output("--rate", metavar="FPS", help=f"Frame rate of an animation or video.  [{_DEFAULT_RATE}]")
+@_output(
+    "--quality", type=click.IntRange(1, 100), metavar="Q", help="Quality of JPEG and WebP.  [JPEG 95, WebP lossless]"
+)
+@_output("--overwrite", is_flag=True, help="Replace existing files.")
 @network_options
 @console_options
 def image(
@@ -54,24 +59,24 @@ def image(
     output: Path | None, rate: str | None, quality: int | None, overwrite: bool, network: NetworkArguments,
     console: Console,
 ) -> None:  # fmt: skip
-    """Make pictures between the pictures A and B.
+    """Interpolate between the pictures A and B.
 
-    PNG and TIFF of 8 and 16 bits, JPEG and WebP; alpha and the ICC profile are kept. Animations and videos begin with A
-    and end with B.
+    Reads and writes PNG and TIFF of 8 and 16 bits, JPEG and WebP, with alpha and ICC profile. Animations and videos
+    start with A and end with B.
     """
     from vsrife.images.animation import MOVING_SUFFIXES, check_animation, write_animation
     from vsrife.images.files import check_writable, write_picture
     from vsrife.timing.parsing import parse_fps
 
     if multi and timesteps:
-        raise OptionError("--multi and --timestep both say which times; give one of them")
+        raise OptionError("--multi and --timestep exclude each other, got both; give one of them")
     if stitch:
         if multi or timesteps or rate:
-            raise OptionError("--stitch makes one picture, got times or a rate as well; leave them out")
+            raise OptionError("--stitch makes one picture, got --multi, --timestep or --rate as well; leave them out")
         _stitch_pictures(first, second, offset, output, quality, overwrite, network, console)
         return
     if offset is not None:
-        raise OptionError(f"--offset is for --stitch, got {offset} alone; add --stitch")
+        raise OptionError(f"--offset needs --stitch, got {offset} without it; add --stitch")
     times = list(timesteps) or [n / (multi or 2) for n in range(1, multi or 2)]
     a, b = _read_alike(first, second, console)
     moving = output is not None and (rate is not None or output.suffix.lower() in MOVING_SUFFIXES)
@@ -83,7 +88,7 @@ def image(
         between = _between(a, b, times, network, advance)
         if moving:
             speed = parse_fps(rate or _DEFAULT_RATE)
-            write_animation(paths[0], _framed(a, between, b), speed, quality=quality)
+            write_animation(paths[0], chain([a], between, [b]), speed, quality=quality)
         else:
             for path, picture in zip(paths, between, strict=True):
                 write_picture(path, picture, quality=quality)
@@ -143,20 +148,14 @@ def _between(
         advance(number)
 
 
-def _framed(a: Picture, between: Iterator[Picture], b: Picture) -> Iterator[Picture]:
-    yield a
-    yield from between
-    yield b
-
-
 def name_outputs(output: Path | None, first: Path, second: Path, picture: Picture, count: int) -> list[Path]:
-    """The names of so many result files.
+    """Name the output files.
 
     Args:
-        output: as given: a name, one with a number such as %02d, a folder, or None: beside A.
-        first, second: the inputs' names.
-        picture: what the results are like; their suffix is that of A where it can hold them.
-        count: of results.
+        output: the option: a name, a pattern such as x_%02d.png, a folder, or None: beside A.
+        first, second: the input files.
+        picture: a result; its suffix is that of A if that format can hold it, else .png.
+        count: number of results.
     """
     from vsrife.images.files import PICTURE_SUFFIXES
     from vsrife.images.numbering import numbered
@@ -176,13 +175,13 @@ def name_outputs(output: Path | None, first: Path, second: Path, picture: Pictur
 
 
 def refuse_existing(paths: list[Path], *, overwrite: bool, inputs: tuple[Path, ...]) -> None:
-    """Before any work is done.
+    """Check, before any work, that no file would be replaced against the user's will.
 
     Raises:
-        OptionError: a result is there, or would replace an input.
+        OptionError: an output exists and `overwrite` is False, or it is an input.
     """
     for path in paths:
         if any(path.exists() and path.samefile(source) for source in inputs if source.exists()):
-            raise OptionError(f"the result would replace the input, got {path} for both; give another name")
+            raise OptionError(f"the output would replace the input, got {path} for both; give another name")
         if path.exists() and not overwrite:
-            raise OptionError(f"{path} is there already; give another name, or --overwrite to replace it")
+            raise OptionError(f"{path} exists; give another name, or --overwrite to replace it")

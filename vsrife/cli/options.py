@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class SectionedOption(click.Option):
-    """An option that stands under a heading of its own in the help."""
+    """An option listed under a section heading in the help."""
 
     def __init__(self, *args: Any, section: str, **rest: Any) -> None:
         super().__init__(*args, **rest)
@@ -30,7 +30,7 @@ class SectionedOption(click.Option):
 
 
 class SectionedCommand(click.Command):
-    """A command whose help lists its options under their headings."""
+    """A command whose help groups options by section."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         for title, options in sections_of(self, ctx).items():
@@ -39,7 +39,7 @@ class SectionedCommand(click.Command):
 
 
 def sections_of(command: click.Command, ctx: click.Context) -> dict[str, list[click.Option]]:
-    """A command's options by the headings of its help; those without one come last."""
+    """Group a command's options by section; those without one come last."""
     options = [parameter for parameter in command.get_params(ctx) if isinstance(parameter, click.Option)]
     sections: dict[str, list[click.Option]] = {}
     for option in options:
@@ -50,13 +50,13 @@ def sections_of(command: click.Command, ctx: click.Context) -> dict[str, list[cl
 
 
 def option[F: Callable[..., Any]](*names: str, section: str, **rest: Any) -> Callable[[F], F]:
-    """`click.option` under a heading."""
+    """`click.option` in a section of the help."""
     return click.option(*names, cls=SectionedOption, section=section, **rest)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NetworkArguments:
-    """What to run and on what, as given; the filter and `interpolate` check the values."""
+    """Model and device, as given on the command line; the filter and `interpolate` check the values."""
 
     model: str | None
     scale: float
@@ -67,13 +67,13 @@ class NetworkArguments:
     precision: str | None
 
     def keywords(self) -> dict[str, Any]:
-        """For `RIFE(...)` or `interpolate(...)`."""
+        """Keywords for `RIFE(...)` or `interpolate(...)`."""
         return asdict(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClipArguments:
-    """What is wanted of a clip, as given."""
+    """Rate, range and scene-change options, as given on the command line."""
 
     multi: str | None
     exp: int | None
@@ -86,16 +86,16 @@ class ClipArguments:
     sc_threshold: float
 
     def options(self, network: NetworkArguments) -> VideoOptions:
-        """The same with numbers read and checked.
+        """Parse and check the values.
 
         Raises:
-            OptionError: one of them is none, or two contradict each other.
+            OptionError: a value cannot be parsed, or two contradict each other.
         """
         from vsrife.timing.parsing import parse_fps, parse_multi
         from vsrife.video.plan import VideoOptions, parse_mark
 
         if sum(value is not None for value in (self.multi, self.exp, self.fps)) > 1:
-            raise OptionError("--multi, --exp and --fps say the same in different ways; give one of them")
+            raise OptionError("--multi, --exp and --fps exclude each other, got more than one; give one of them")
         multi = Fraction(2**self.exp) if self.exp else parse_multi(self.multi) if self.multi else None
         return VideoOptions(
             multi=multi,
@@ -114,39 +114,39 @@ _source = functools.partial(option, section="Source")
 
 
 def part_options[F: Callable[..., Any]](function: F) -> F:
-    """Adds the options of a part of the source: `start` and `end`, as text or None."""
-    function = _source("--end", metavar="TIME", help="End there, without the frame at that time.")(function)
-    begin = _source("--start", metavar="TIME", help="Begin there: 90, 1:30, 00:01:30.5, or a frame as 100f.")
+    """Add the options of a range of the source: `start` and `end`, text or None."""
+    function = _source("--end", metavar="TIME", help="End before this time.")(function)
+    begin = _source("--start", metavar="TIME", help="Start at this time: 90, 1:30, 00:01:30.5, or frame 100f.")
     return begin(function)
 
 
 def reading_options[F: Callable[..., Any]](function: F) -> F:
-    """Adds the options of how a source is seen: `deinterlace` and `sc_threshold`."""
+    """Add the options for reading a source: `deinterlace` and `sc_threshold`."""
     function = _source(
         "--sc-threshold",
         type=click.FloatRange(0, 1),
         default=0.15,
         show_default=True,
         metavar="X",
-        help="Difference of two frames that counts as a scene change; 1: never.",
+        help="Scene-change threshold on the difference of two frames; 1 disables detection.",
     )(function)
-    fields_first = "Make a frame of each field of an interlaced source first."
-    return _source("--deinterlace", is_flag=True, help=fields_first)(function)
+    deinterlace = "Deinterlace first, one frame per field."
+    return _source("--deinterlace", is_flag=True, help=deinterlace)(function)
 
 
 def clip_options[R](function: Callable[..., R]) -> Callable[..., R]:
-    """Adds the options that shape a clip; the command gets them as `clip`, a `ClipArguments`."""
+    """Add rate, range and scene-change options; the command gets them as `clip`, a `ClipArguments`."""
     rate = functools.partial(option, section="Frame rate")
 
-    @rate("--multi", metavar="MULTI", help="Output frames per source frame, such as 2, 2.5 or 5/2.  [2]")
-    @rate("--exp", type=click.IntRange(1, 8), metavar="N", help="The same as --multi 2^N.")
-    @rate("--fps", metavar="FPS", help="Constant output rate instead, such as 60 or 60000/1001.")
-    @rate("--slow-motion", metavar="K", help="K times as long, at the source's rate.")
+    @rate("--multi", metavar="MULTI", help="Multiply the frame rate by 2, 2.5, 5/2, ….  [2]")
+    @rate("--exp", type=click.IntRange(1, 8), metavar="N", help="Same as --multi 2^N.")
+    @rate("--fps", metavar="FPS", help="Set a constant output rate instead: 60, 60000/1001, ….")
+    @rate("--slow-motion", metavar="K", help="Stretch to K times the duration at the source's frame rate.")
     @rate(
         "--retime",
         type=click.Path(exists=True, dir_okay=False),
         metavar="CSV",
-        help="Follow a speed ramp: lines of output and source seconds, straight in between. Without sound.",
+        help="Follow a speed ramp: lines of output and source time in seconds, linear in between. Drops the audio.",
     )
     @part_options
     @reading_options
@@ -159,10 +159,10 @@ def clip_options[R](function: Callable[..., R]) -> Callable[..., R]:
 
 
 def network_options[R](function: Callable[..., R], *, several: bool = False, runs: bool = True) -> Callable[..., R]:
-    """Adds the options of the network; the command gets them as `network`, a `NetworkArguments`.
+    """Add the network options; the command gets them as `network`, a `NetworkArguments`.
 
-    With `several`, --model may be repeated, and `network` is a list with one for each. With `runs`, a missing model is
-    downloaded, after a question unless --yes is given.
+    With `several`, --model may be repeated, and `network` is a list. With `runs`, a missing model is downloaded, after
+    a question unless --yes is given.
     """
 
     network = functools.partial(option, section="Network")
@@ -175,27 +175,31 @@ def network_options[R](function: Callable[..., R], *, several: bool = False, run
         metavar="MODEL",
         multiple=several,
         shell_complete=complete_model,
-        help="Published version such as 4.26, a name of `vsrife models list`, or a weights file"
-        f"{'; may be repeated' if several else ''}.  [`vsrife models default`]",
+        help="A published version such as 4.26, a name from `vsrife models list`, or a weights file"
+        f"{'; repeatable' if several else ''}.  [`vsrife models default`]",
     )
     @network(
-        "--scale", type=float, metavar="SCALE", help="Look for motion at 0.25, 0.5, 1, 2 or 4 times the size.  [1]"
+        "--scale", type=float, metavar="SCALE", help="Estimate flow at 0.25, 0.5, 1, 2 or 4 times the resolution.  [1]"
     )
-    @network("--uhd", is_flag=True, help="The same as --scale 0.5, for 4K.")
-    @network("--ensemble", is_flag=True, help="Estimate in both directions and average; twice the work.")
-    @network("--tta", is_flag=True, help="Average eight orientations of the pictures; eight times the work.")
-    @network("--tta-temporal", is_flag=True, help="Average both directions, for any model; twice the work.")
+    @network("--uhd", is_flag=True, help="Same as --scale 0.5, for 4K sources.")
+    @network(
+        "--ensemble",
+        is_flag=True,
+        help="Average the flow of both temporal directions; twice the cost; models up to 4.20, and 4.24.",
+    )
+    @network("--tta", is_flag=True, help="Average over eight flips and rotations; eight times the cost.")
+    @network("--tta-temporal", is_flag=True, help="Average over both temporal directions, any model; twice the cost.")
     @network(
         "--device",
         metavar="DEVICE",
         shell_complete=complete_device,
-        help="cpu, cuda, cuda:1, …; cuda:0,1 share a video.  [best present]",
+        help="cpu, cuda, cuda:1, …; cuda:0,1 splits a video between two.  [best available]",
     )
     @network(
         "--precision",
         metavar="PRECISION",
         shell_complete=complete_precision,
-        help="fp32, fp16, bf16 or int8.  [best that is safe on the device]",
+        help="fp32, fp16, bf16 or int8.  [fastest of full quality on the device]",
     )
     @functools.wraps(function)
     def command(
@@ -208,7 +212,7 @@ def network_options[R](function: Callable[..., R], *, several: bool = False, run
     ) -> R:
         own = {name: rest.pop(name) for name in ("ensemble", "tta", "tta_temporal", "device", "precision")}
         if uhd and scale not in (None, 0.5):
-            raise OptionError(f"--uhd is --scale 0.5, got --scale {scale:g} as well; give one of both")
+            raise OptionError(f"--uhd means --scale 0.5, got --scale {scale:g} as well; give one of them")
         chosen = 0.5 if uhd else 1.0 if scale is None else scale
         if chosen not in FLOW_SCALES:
             raise OptionError(f"--scale must be 0.25, 0.5, 1, 2 or 4, got {chosen:g}; for 4K sources try 0.5")
@@ -223,12 +227,10 @@ def network_options[R](function: Callable[..., R], *, several: bool = False, run
 
 
 def console_options[R](function: Callable[..., R]) -> Callable[..., R]:
-    """Adds --quiet and --json; the command gets a `Console` as `console`."""
+    """Add --quiet and --json; the command gets a `Console` as `console`."""
 
-    @option("-q", "--quiet", section="Messages", is_flag=True, help="No progress; only warnings and errors.")
-    @option(
-        "--json", "as_json", section="Messages", is_flag=True, help="One JSON object a line on stdout instead of text."
-    )
+    @option("-q", "--quiet", section="Messages", is_flag=True, help="Print warnings and errors only.")
+    @option("--json", "as_json", section="Messages", is_flag=True, help="Print JSON objects on stdout, one per line.")
     @functools.wraps(function)
     def command(*args: Any, quiet: bool, as_json: bool, **rest: Any) -> R:
         return function(*args, console=Console(quiet=quiet, json=as_json), **rest)
