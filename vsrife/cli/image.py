@@ -96,7 +96,7 @@ def image(
 
 
 def report(paths: list[Path], console: Console) -> None:
-    """Tell which files were written."""
+    """Name the files that were written."""
     for path in paths:
         console.say(f"wrote {path}")
         console.event("written", path=path)
@@ -113,9 +113,9 @@ def _stitch_pictures(
     (path,) = name_outputs(output, first, second, a, 1)
     check_writable(path, a)
     refuse_existing([path], overwrite=overwrite, inputs=(first, second))
-    place = find_offset(a.pixels, b.pixels) if offset is None else _parse_offset(offset)
-    console.say(f"{second} lies at {place[0]},{place[1]} in {first}")
-    write_picture(path, Picture(stitch(a.pixels, b.pixels, place, **network.keywords()), a.icc), quality=quality)
+    position = find_offset(a.pixels, b.pixels) if offset is None else _parse_offset(offset)
+    console.say(f"offset of {second} in {first}: {position[0]},{position[1]}")
+    write_picture(path, Picture(stitch(a.pixels, b.pixels, position, **network.keywords()), a.icc), quality=quality)
     report([path], console)
 
 
@@ -123,7 +123,7 @@ def _parse_offset(text: str) -> tuple[int, int]:
     try:
         x, y = (int(part) for part in text.split(","))
     except ValueError as error:
-        raise OptionError(f"--offset must be two whole numbers X,Y, got {text!r}; correct it") from error
+        raise OptionError(f"--offset must be two whole numbers X,Y, got {text!r}; write it like 640,-3") from error
     return x, y
 
 
@@ -132,7 +132,7 @@ def _read_alike(first: Path, second: Path, console: Console, *, same_size: bool 
 
     a, b = alike(read_picture(first), read_picture(second), (str(first), str(second)), same_size=same_size)
     if a.icc != b.icc:
-        console.warn(f"{first} and {second} have different ICC profiles; results have that of {first}")
+        console.warn(f"{first} and {second} have different ICC profiles; the result keeps that of {first}")
     return a, b
 
 
