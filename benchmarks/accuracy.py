@@ -62,7 +62,7 @@ def _rebuilt(case: Mapping[str, object], device: torch.device, dtype: torch.dtyp
     net = fold(MODELS[version].layout, tensors, scale=scale, device=device, dtype=dtype)
     engine = Engine(net, PictureFormat("RGB", 32, True, width, height))
     left, right = (InputFrame(i, list(frame), RGB) for i, frame in enumerate(golden().frames(height, width)))
-    planes = engine.interpolate(left, right, float(str(case["timestep"])))
+    planes = engine.interpolate(left, right, float(str(case["timestep"])), out="device")
     assert planes is not None
     return torch.stack(planes)
 

@@ -73,7 +73,7 @@ net = None
 for _ in range(2):
     start = time.perf_counter()
     net = net or folded({model!r}, device, torch.{dtype})
-    planes = Engine(net, format_of(size)).interpolate(*frames, 0.5)
+    planes = Engine(net, format_of(size)).interpolate(*frames, 0.5).planes()
     print(time.perf_counter() - start)
 """
 
@@ -91,10 +91,11 @@ class Rows(Benchmark):
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
         engine = Engine(net, format_of(size))
-        runs = [partial(_clip, engine, frames, engine.compute), partial(_clip, engine, hosted, engine.interpolate)]
+        ways = ((frames, partial(engine.interpolate, out="device")), (hosted, partial(_downloaded, engine)))
+        runs = [partial(_clip, engine, shown, run) for shown, run in ways]
         on_device, over_bus = (ms / self.steps for ms in milliseconds(runs, self.device, max(2, self.repeats // 3)))
         start = time.perf_counter()
-        _clip(engine, hosted[:2], engine.interpolate)
+        _clip(engine, hosted[:2], partial(_downloaded, engine))
         seek = 1e3 * (time.perf_counter() - start)
         done = work(net.layout, size, self.dtype.itemsize)
         floor = self.rates.floor_ms(done.operations, done.least)
@@ -111,8 +112,15 @@ class Rows(Benchmark):
         return model, str(size), number(first), number(again)
 
 
+def _downloaded(engine: Engine, frame0: InputFrame, frame1: InputFrame, timestep: float) -> None:
+    """Interpolate, and wait for the planes on the host."""
+    made = engine.interpolate(frame0, frame1, timestep)
+    assert made is not None
+    made.planes()
+
+
 def _clip(engine: Engine, shown: Sequence[InputFrame], run: Callable[..., object]) -> None:
-    engine.prepared.clear()
+    engine.cache.clear()
     for left, right in pairwise(shown):
         run(left, right, 0.5)
 
@@ -218,12 +226,12 @@ def traffic(model: str, size: Size, device: torch.device, dtype: torch.dtype) ->
     """The steps of one pair of a running clip: one frame prepared, one made. Times include the counting."""
     net, counter = folded(model, device, dtype), Traffic(device)
     engine = Engine(with_ops(net, counter.watched(net.ops)), format_of(size))
-    engine.records = False  # a recording would hide what is done
+    engine.forward.uses_graph = False  # a recording would hide what is done
     first, second, third = pictures(size, device, 3)
-    engine.compute(first, second, 0.5)
+    engine.interpolate(first, second, 0.5, out="device")
     counter.steps.clear()
     with counter:
-        engine.compute(second, third, 0.5)
+        engine.interpolate(second, third, 0.5, out="device")
     return counter.steps
 
 

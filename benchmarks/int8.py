@@ -13,7 +13,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -63,7 +63,7 @@ def pair_of(path: Path, size: Size) -> Pair:
 
 def between(net: FoldedNet, pair: Pair) -> Tensor:
     height, width = pair[0].planes[0].shape
-    planes = Engine(net, PictureFormat("RGB", 32, True, width, height)).interpolate(*pair, 0.5)
+    planes = Engine(net, PictureFormat("RGB", 32, True, width, height)).interpolate(*pair, 0.5, out="device")
     assert planes is not None
     return torch.stack(planes)
 
@@ -111,8 +111,7 @@ def speed_row(nets: Nets, x: Tensor, index: int, rounds: int) -> Row:
 
 def new_frame(engine: Engine, left: InputFrame, right: InputFrame) -> None:
     """What a running clip does for each frame: one prepared, one made."""
-    engine.prepared.pop(right.key, None)
-    engine.compute(left, right, 0.5)
+    engine.interpolate(left, replace(right, key=object()), 0.5, out="device")
 
 
 def frame_row(model: str, size: Size, rounds: int) -> Row:

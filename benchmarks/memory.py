@@ -131,7 +131,7 @@ def peak_bytes(work: Callable[[], object], device: torch.device) -> int:
     if device.type != "cuda":
         results, anew = (
             patch("vsrife.networks.fold.choose", lambda *_given: Results),
-            patch("vsrife.networks.pyramid.room_for", _anew),
+            patch("vsrife.networks.pyramid.empty_channels_last", _anew),
         )
         with results, anew, Held() as held:
             work()
@@ -157,7 +157,7 @@ def pair_bytes(net: FoldedNet, size: Size, parts: int) -> int | None:
     def work() -> None:
         engine = Engine(net, fmt)
         engine.thrift.parts = parts
-        engine.compute(left, right, 0.5)
+        engine.interpolate(left, right, 0.5, out="device")
 
     if parts > Engine(net, fmt).thrift.most_parts:
         return None

@@ -228,7 +228,7 @@ class LinearEngine:
     ) -> None:
         self.net, self.fmt, self.capacity, self.carried = net, fmt, capacity, carried
 
-    def start(
+    def interpolate(
         self,
         left: InputFrame,
         right: InputFrame,
@@ -259,7 +259,9 @@ def counted_runs() -> Iterator[list[float]]:
     runs: list[float] = []
     real = pyramid.estimate
 
-    def estimate(net: FoldedNet, a: pyramid.Source, b: pyramid.Source, timestep: float, *rest: Any) -> pyramid.Field:
+    def estimate(
+        net: FoldedNet, a: pyramid.Features, b: pyramid.Features, timestep: float, *rest: Any
+    ) -> pyramid.Field:
         runs.append(timestep)
         return real(net, a, b, timestep, *rest)
 

@@ -52,7 +52,7 @@ def test_result_is_that_of_the_engine(dtype: str) -> None:
     net = network(NetworkOptions(None, 1.0, False, torch.device("cpu"), torch.float32))
     color = Colorimetry(matrix=1, full_range=True, chroma_location=0)
     left, right = (InputFrame(key, list(p.transpose(2, 0, 1)), color) for key, p in (("a", a), ("b", b)))
-    planes = Engine(net, fmt).interpolate(left, right, 0.4)
+    planes = Engine(net, fmt).interpolate(left, right, 0.4, out="device")
     assert planes is not None
     assert np.array_equal(got, np.stack([p.numpy() for p in planes], -1))
 
@@ -129,7 +129,7 @@ def test_several_times_prepare_each_picture_once(monkeypatch: pytest.MonkeyPatch
     prepared = []
     real = pyramid.encode
 
-    def encode(net: FoldedNet, frame: torch.Tensor) -> pyramid.Source:
+    def encode(net: FoldedNet, frame: torch.Tensor) -> pyramid.Features:
         prepared.append(frame)
         return real(net, frame)
 

@@ -166,7 +166,7 @@ class Pair[Array: (NDArray[Any], Tensor)]:
         """The picture at a time 0..1, or with a time for each pixel (H, W)."""
         if isinstance(timestep, float) and timestep in (0, 1):
             return self.b if timestep else self.a
-        planes = self._engine.compute(*self._pictures, timestep)
+        planes = self._engine.interpolate(*self._pictures, timestep, out="device")
         if planes is None:
             return self.a
         result: Array = self._joined(planes)

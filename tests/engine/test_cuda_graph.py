@@ -39,10 +39,10 @@ def pictures() -> list[InputFrame]:
 def made(version: str, device: torch.device, *, records: bool) -> list[Planes]:
     """The frames of `ORDER`, each as numbers of its own."""
     engine = engine_of(version, device)
-    engine.records = records
+    engine.forward.uses_graph = engine.forward.uses_graph and records
     shown = pictures()
-    results = [engine.interpolate(shown[a], shown[b], t) for a, b, t in ORDER]
-    assert bool(engine.recording) == (records and not MODELS[version].layout.rescales)
+    results = [engine.interpolate(shown[a], shown[b], t, out="device") for a, b, t in ORDER]
+    assert bool(engine.forward.graph) == (records and not MODELS[version].layout.rescales)
     return [tuple(plane.clone() for plane in planes) for planes in results if planes is not None]
 
 
@@ -76,11 +76,11 @@ class Unable(cuda_graph.Repeated):
 
 
 def test_what_cannot_be_recorded_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
-    plain = engine_of("4.6", CPU).interpolate(pictures()[0], pictures()[1], 0.5)
+    plain = engine_of("4.6", CPU).interpolate(pictures()[0], pictures()[1], 0.5, out="device")
     monkeypatch.setattr(cuda_graph, "graph_for", lambda *_: Unable())
     engine = engine_of("4.6", CPU)
     with pytest.warns(RuntimeWarning, match="cpu cannot record a pair as a graph .* not permitted when stream") as told:
-        results = [engine.interpolate(pictures()[0], pictures()[1], 0.5) for _ in range(2)]
+        results = [engine.interpolate(pictures()[0], pictures()[1], 0.5, out="device") for _ in range(2)]
     assert len(told) == 1
     assert plain is not None
     for planes in results:

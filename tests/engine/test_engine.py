@@ -102,7 +102,7 @@ def test_same_format_out_and_sources_untouched(name: str, small_net: FoldedNet) 
     fmt = contents[0][1]
     before = [[plane.copy() for plane in planes] for planes, *_ in contents]
     left, right = (picture(i, content) for i, content in enumerate(contents))
-    got = arrays(Engine(small_net, fmt).interpolate(left, right, 0.5))
+    got = arrays(Engine(small_net, fmt).interpolate(left, right, 0.5, out="device"))
     assert [(plane.shape, plane.dtype) for plane in got] == [(plane.shape, plane.dtype) for plane in before[0]]
     assert all(np.isfinite(plane.astype(np.float64)).all() for plane in got)
     if not fmt.floating:
@@ -121,7 +121,7 @@ def test_odd_and_small_sizes(name: str, width: int, height: int, net: FoldedNet)
     contents = [encoded(photo(80 + y, 120, height, width), name) for y in (0, 2)]
     fmt = contents[0][1]
     left, right = (picture(i, content) for i, content in enumerate(contents))
-    got = arrays(Engine(net, fmt).interpolate(left, right, 0.5))
+    got = arrays(Engine(net, fmt).interpolate(left, right, 0.5, out="device"))
     for p, (a, b, plane) in enumerate(zip(contents[0][0], contents[1][0], got, strict=True)):
         assert plane.shape == a.shape, p
         a, b, plane = (np.asarray(x, np.float64) / (fmt.peak if not fmt.floating else 1) for x in (a, b, plane))
@@ -132,7 +132,9 @@ def test_odd_and_small_sizes(name: str, width: int, height: int, net: FoldedNet)
 @torch.inference_mode()
 def test_rgb_float_is_the_blend_of_the_network(net: FoldedNet) -> None:
     contents = [encoded(photo(y, 100, 45, 70) * 1.2 - 0.1, "RGBS") for y in (60, 63)]
-    got = arrays(Engine(net, contents[0][1]).interpolate(picture(0, contents[0]), picture(1, contents[1]), 0.3))
+    got = arrays(
+        Engine(net, contents[0][1]).interpolate(picture(0, contents[0]), picture(1, contents[1]), 0.3, out="device")
+    )
     frames = [torch.from_numpy(np.stack(planes))[None] for planes, *_ in contents]
     source0, source1 = (pyramid.encode(net, torch.nn.functional.pad(f, (0, 58, 0, 19))) for f in frames)
     field = pyramid.estimate(net, source0, source1, 0.3)
@@ -149,7 +151,7 @@ def test_equal_pictures_need_no_network(name: str, small_net: FoldedNet, monkeyp
     monkeypatch.setattr(pyramid, "encode", never)
     content = encoded(photo(60, 100, 36, 68), name)
     other = ([plane.copy() for plane in content[0]], *content[1:])
-    assert Engine(small_net, content[1]).interpolate(picture(0, content), picture(1, other), 0.5) is None
+    assert Engine(small_net, content[1]).interpolate(picture(0, content), picture(1, other), 0.5, out="device") is None
 
 
 # --- still parts ------------------------------------------------------------------------------------------------------
@@ -167,7 +169,7 @@ def test_still_part_keeps_its_codes(name: str, net: FoldedNet) -> None:
         shown[-1][20:44, x : x + 24] = square
     contents = [encoded(frame, name) for frame in shown]
     fmt = contents[0][1]
-    got = arrays(Engine(net, fmt).interpolate(picture(0, contents[0]), picture(1, contents[1]), 0.4))
+    got = arrays(Engine(net, fmt).interpolate(picture(0, contents[0]), picture(1, contents[1]), 0.4, out="device"))
     for p, plane in enumerate(got):
         a, b = contents[0][0][p], contents[1][0][p]
         step_x, step_y = ((1 << fmt.subsampling_w), (1 << fmt.subsampling_h)) if p and fmt.family == "YUV" else (1, 1)
@@ -227,9 +229,9 @@ def test_prepared_pictures_are_bounded(capacity: int, small_net: FoldedNet) -> N
     contents = [encoded(photo(60 + 2 * n, 100, 16, 32), "GRAY8") for n in range(8)]
     engine = Engine(small_net, contents[0][1], capacity)
     for n in range(7):
-        engine.interpolate(picture(n, contents[n]), picture(n + 1, contents[n + 1]), 0.5)
-        assert len(engine.prepared) <= max(2, capacity)
-        assert list(engine.prepared)[-2:] == [n, n + 1]
+        engine.interpolate(picture(n, contents[n]), picture(n + 1, contents[n + 1]), 0.5, out="device")
+        assert len(engine.cache.keys("frame")) <= max(2, capacity)
+        assert engine.cache.keys("frame")[-2:] == [n, n + 1]
 
 
 def test_result_does_not_depend_on_what_was_asked_before(small_net: FoldedNet) -> None:
@@ -239,7 +241,9 @@ def test_result_does_not_depend_on_what_was_asked_before(small_net: FoldedNet) -
 
     def ask(engine: Engine, left: int, timestep: float) -> Planes:
         return arrays(
-            engine.interpolate(picture(left, contents[left]), picture(left + 1, contents[left + 1]), timestep)
+            engine.interpolate(
+                picture(left, contents[left]), picture(left + 1, contents[left + 1]), timestep, out="device"
+            )
         )
 
     requests = [(left, t) for left in range(5) for t in (0.25, 0.5, 0.75)]
@@ -256,7 +260,7 @@ def test_result_does_not_depend_on_what_was_asked_before(small_net: FoldedNet) -
 def test_interrupted_request_leaves_nothing_behind(small_net: FoldedNet) -> None:
     contents = [encoded(photo(60 + 2 * n, 100, 18, 34), "YUV420P8") for n in range(2)]
     left, right = (picture(n, content) for n, content in enumerate(contents))
-    expected = arrays(Engine(small_net, contents[0][1]).interpolate(left, right, 0.5))
+    expected = arrays(Engine(small_net, contents[0][1]).interpolate(left, right, 0.5, out="device"))
     engine = Engine(small_net, contents[0][1])
     steps = 0
 
@@ -264,7 +268,7 @@ def test_interrupted_request_leaves_nothing_behind(small_net: FoldedNet) -> None
         nonlocal steps
         steps += 1
 
-    engine.interpolate(left, right, 0.25, count)
+    engine.interpolate(left, right, 0.25, count, out="device")
     assert steps >= small_net.layout.blocks
     for stop in range(1, steps + 1):
         left_to_go = stop
@@ -277,8 +281,8 @@ def test_interrupted_request_leaves_nothing_behind(small_net: FoldedNet) -> None
 
         engine = Engine(small_net, contents[0][1])
         with pytest.raises(InterruptedError):
-            engine.interpolate(left, right, 0.5, interrupt)
-        got = arrays(engine.interpolate(left, right, 0.5))
+            engine.interpolate(left, right, 0.5, interrupt, out="device")
+        got = arrays(engine.interpolate(left, right, 0.5, out="device"))
         assert all(np.array_equal(*pair) for pair in zip(got, expected, strict=True))
 
 
@@ -294,9 +298,9 @@ def test_out_of_memory_says_what_to_do(small_net: FoldedNet, monkeypatch: pytest
         patch.setattr(pyramid, "estimate", fails)
         told = r"cpu is out of memory, got a frame of 34x18, even with nothing else kept; try scale=0\.5"
         with pytest.raises(DeviceError, match=told):
-            engine.interpolate(left, right, 0.5)
-    assert not engine.prepared
-    assert arrays(engine.interpolate(left, right, 0.5))
+            engine.interpolate(left, right, 0.5, out="device")
+    assert not engine.cache.keys("frame")
+    assert arrays(engine.interpolate(left, right, 0.5, out="device"))
 
 
 # --- networks ---------------------------------------------------------------------------------------------------------

@@ -46,7 +46,7 @@ class Sharing(LinearEngine):
         self.number = Sharing.count
         Sharing.count += 1
 
-    def start(
+    def interpolate(
         self,
         left: InputFrame,
         right: InputFrame,
@@ -58,7 +58,7 @@ class Sharing(LinearEngine):
         Sharing.made.append((self.number, key))
         if self.number == Sharing.broken:
             raise RuntimeError("the device fell off")
-        return super().start(left, right, timestep, interrupt)
+        return super().interpolate(left, right, timestep, interrupt)
 
 
 @pytest.fixture
@@ -101,14 +101,14 @@ def test_pairs_go_to_the_devices_in_turn(device: str, sharing: type[Sharing]) ->
 def test_two_devices_work_at_the_same_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """With access in order the next pair is begun on the other device before this one is done."""
     together = threading.Barrier(2, timeout=60)
-    real = Sharing.start
+    real = Sharing.interpolate
 
-    def start(self: Sharing, left: InputFrame, *rest: Any) -> Download | None:
+    def interpolate(self: Sharing, left: InputFrame, *rest: Any) -> Download | None:
         if left.key in (4, 5):
             together.wait()
         return real(self, left, *rest)
 
-    monkeypatch.setattr(Sharing, "start", start)
+    monkeypatch.setattr(Sharing, "interpolate", interpolate)
     output = RIFE(counting(12), device="cpu,cpu", sc_threshold=1.0)
     assert [value_of(output, n) for n in range(output.num_frames - 1)] == [n / 2 for n in range(output.num_frames - 1)]
     assert not together.broken
@@ -212,7 +212,9 @@ def test_results_outlive_the_next_pairs(fmt: str, monkeypatch: pytest.MonkeyPatc
     for n in (*range(output.num_frames), 3, 1):
         assert equal(planes_of(output, n), expected[n]), n
     pictures = [InputFrame(i, [np.asarray(plane) for plane in planes_of(source, i)], COLOR) for i in range(5)]
-    started = [engines[0].start(pictures[i], pictures[i + 1], 0.5) for i in range(4)]  # none is read before the last
+    started = [
+        engines[0].interpolate(pictures[i], pictures[i + 1], 0.5) for i in range(4)
+    ]  # none is read before the last
     assert Later.waiting >= 4
     for i, found in enumerate(started):
         assert found is not None

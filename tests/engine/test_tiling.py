@@ -43,7 +43,7 @@ def memory_for(width: int, height: int, failures: int = 10**9) -> Iterator[list[
     tried: list[Size] = []
     real = pyramid.encode
 
-    def encode(*arguments: Any) -> pyramid.Source:
+    def encode(*arguments: Any) -> pyramid.Features:
         nonlocal failures
         source = real(*arguments)
         tried.append((source.size[1], source.size[0]))
@@ -240,8 +240,8 @@ def test_a_part_that_stands_still_is_not_blurred(small_net: FoldedNet) -> None:
     first, second = (InputFrame(n, [plane], Colorimetry(1, True, 0)) for n, plane in enumerate((left, right)))
     divided = Engine(small_net, PictureFormat("GRAY", 8, False, 960, 64))
     with memory_for(736, 64), pytest.warns(RuntimeWarning, match=DIVIDED.format(2)):
-        result = divided.interpolate(first, second, 0.5)
+        result = divided.interpolate(first, second, 0.5, out="device")
     assert result is not None
     assert np.array_equal(result[0][:, :480], left[:, :480])
     with memory_for(64, 64), pytest.raises(DeviceError, match="in 2 parts"):
-        divided.interpolate(first, second, 0.5)
+        divided.interpolate(first, second, 0.5, out="device")

@@ -170,7 +170,7 @@ def test_random_access_equals_a_linear_run(kept: tuple[list[Engine], list[Pipeli
             n = random_order.randrange(out.num_frames)
             assert digest(out, n) == expected[n], f"frame {n}"
             most_jobs = max(most_jobs, len(pipeline._state.jobs))
-            most_prepared = max(most_prepared, len(engine.prepared))
+            most_prepared = max(most_prepared, len(engine.cache.keys("frame")))
     assert len(runs) > 500, "frames came from a cache of the frameserver"
     assert most_prepared <= PREPARED_FRAMES
     assert most_jobs <= 1 + MAX_FINISHED + MAX_WAITING  # and the one being computed
@@ -226,7 +226,7 @@ FAILING = """
     from vsrife import RIFE
     from vsrife.engine.engine import Engine
 
-    real = Engine.start
+    real = Engine.interpolate
 
     def start(self, left, right, *rest):
         if left.key == 2:
@@ -251,15 +251,15 @@ def test_an_error_reaches_vspipe_as_one(requests: str, tmp_path: Path, vspipe: V
 
 
 def test_frames_after_an_error_still_come(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = Engine.start
+    real = Engine.interpolate
     broken = True
 
-    def start(self: Engine, left: InputFrame, right: InputFrame, *rest: Any) -> Any:
+    def interpolate(self: Engine, left: InputFrame, right: InputFrame, *rest: Any) -> Any:
         if left.key == 2 and broken:
             raise MemoryError
         return real(self, left, right, *rest)
 
-    monkeypatch.setattr(Engine, "start", start)
+    monkeypatch.setattr(Engine, "interpolate", interpolate)
     source = pan(6, 32, 32)
     out = RIFE(source, sc_threshold=1.0)
     for _ in range(2):

@@ -6,7 +6,7 @@ import json
 import logging
 import math
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -26,11 +26,12 @@ from vsrife import RIFE, interpolate
 from vsrife.arrays import flow
 from vsrife.checkpoints import finding
 from vsrife.checkpoints.loading import LegacyWeights, load_model, read_ifnet
-from vsrife.engine import midpoint
+from vsrife.engine import legacy as engine_legacy
+from vsrife.engine.cache import Cache
 from vsrife.engine.color import difference_in_planes, to_rgb
 from vsrife.engine.engine import Engine
 from vsrife.engine.formats import Colorimetry, PictureFormat
-from vsrife.engine.midpoint import Bisection, reachable
+from vsrife.engine.legacy import MIDPOINTS_KEPT, frame_at, reachable
 from vsrife.engine.sources import InputFrame
 from vsrife.errors import OptionError, WeightsError
 from vsrife.networks import legacy
@@ -284,15 +285,15 @@ def test_every_frame_of_a_pair_is_made_once(parts: int, step: int) -> None:
     """With a line for a clip, a frame is its own time: it is right, and few are kept."""
     made: list[Fraction] = []
 
-    def middle(left: Fraction, right: Fraction, _seen: bool) -> Fraction:
-        made.append((left + right) / 2)
+    def midpoint(before: Fraction, after: Fraction, _key: Hashable, _read_again: bool) -> Fraction:
+        made.append((before + after) / 2)
         return made[-1]
 
-    halves: Bisection[Fraction] = Bisection()
+    cache = Cache(2)
     for n in range(1, parts)[::step]:
         time = Fraction(n, parts)
-        assert halves.reach("pair", Fraction(0), Fraction(1), time, middle) == time
-        assert len(halves.kept) <= midpoint.KEPT
+        assert frame_at(cache, Fraction(0), Fraction(1), "pair", time, midpoint) == time
+        assert len(cache.keys("midpoint")) <= MIDPOINTS_KEPT
     assert sorted(made) == [Fraction(n, parts) for n in range(1, parts)]
 
 
@@ -317,41 +318,39 @@ def test_a_quarter_is_the_middle_of_unrounded_padded_middles() -> None:
     )
     middle = net(first, second)
     expected = net(first, middle)[0, :, :46, :70]
-    got = Engine(net, fmt).interpolate(pictures[0], pictures[1], 0.25)
+    got = Engine(net, fmt).interpolate(pictures[0], pictures[1], 0.25, out="device")
     assert got is not None
     assert (torch.stack(got) - expected).abs().max() <= 1e-6
 
 
 @pytest.mark.parametrize("layout_id", ["E05", "E07"])
 @pytest.mark.parametrize("fmt", ["YUV420P8", "RGBS"])
-def test_order_of_requests_does_not_matter(layout_id: str, fmt: str) -> None:
+def test_order_of_requests_does_not_matter(layout_id: str, fmt: str, monkeypatch: pytest.MonkeyPatch) -> None:
     net = small_net(layout_id)
     picture_format, (left, right) = engine_pair(fmt)
     times = [n / 4 for n in range(1, 4)] + [1 / 3]
 
     def frames(order: list[float], engine: Engine) -> dict[float, list[NDArray[Any]]]:
-        return {t: [p.numpy() for p in engine.interpolate(left, right, t) or ()] for t in order}
+        return {t: [p.numpy() for p in engine.interpolate(left, right, t, out="device") or ()] for t in order}
 
     linear = frames(times, Engine(net, picture_format))
     shuffled = random.Random(1).sample(times, len(times))
-    tight = Engine(net, picture_format)
-    assert tight.older is not None
-    tight.older.halves.capacity = 1
-    for engine in (Engine(net, picture_format), tight):
-        again = frames(shuffled, engine)
+    for kept in (MIDPOINTS_KEPT, 1):
+        monkeypatch.setattr(engine_legacy, "MIDPOINTS_KEPT", kept)
+        again = frames(shuffled, Engine(net, picture_format))
         assert all(equal(linear[t], again[t]) for t in times)
     assert not equal(linear[0.25], linear[0.5])
 
 
 def test_rounded_times_are_told_once(caplog: pytest.LogCaptureFixture) -> None:
-    midpoint.tell_inexact.cache_clear()
+    engine_legacy.warn_inexact.cache_clear()
     fmt, (left, right) = engine_pair()
     engine = Engine(small_net("E05"), fmt)
     with caplog.at_level(logging.WARNING, logger="vsrife"):
-        engine.interpolate(left, right, 0.25)
+        engine.interpolate(left, right, 0.25, out="device")
         assert not caplog.records
-        engine.interpolate(left, right, 1 / 3)
-        engine.interpolate(left, right, 0.3)
+        engine.interpolate(left, right, 1 / 3, out="device")
+        engine.interpolate(left, right, 0.3, out="device")
     assert len(caplog.records) == 1
     assert "exactly for powers of two and otherwise to the nearest 1/64 of a frame" in caplog.text
 
@@ -381,13 +380,16 @@ def test_a_time_for_every_pixel_where_the_network_takes_a_time() -> None:
     engine = Engine(small_net("E08"), fmt)
     times = torch.full((46, 70), 0.3)
     times[:, :10], times[:, 60:] = 0, 1
-    got, uniform = engine.interpolate(left, right, times), engine.interpolate(left, right, 0.3)
+    got, uniform = (
+        engine.interpolate(left, right, times, out="device"),
+        engine.interpolate(left, right, 0.3, out="device"),
+    )
     assert got is not None
     assert uniform is not None
     for plane, before, after in zip(got, left.planes, right.planes, strict=True):
         assert (plane[:, :10] - torch.as_tensor(before)[:, :10]).abs().max() <= 1e-6
         assert (plane[:, 60:] - torch.as_tensor(after)[:, 60:]).abs().max() <= 1e-6
-    same = engine.interpolate(left, right, torch.full((46, 70), 0.3))
+    same = engine.interpolate(left, right, torch.full((46, 70), 0.3), out="device")
     assert same is not None
     assert all((a - b).abs().max() <= 1e-6 for a, b in zip(same, uniform, strict=True))
 
@@ -406,7 +408,7 @@ def test_native_planes_show_the_published_picture(layout_id: str) -> None:
 
 
 def halfway(net: LegacyNet, fmt: PictureFormat, pair: list[InputFrame]) -> tuple[Tensor, ...]:
-    planes = Engine(net, fmt).interpolate(pair[0], pair[1], 0.5)
+    planes = Engine(net, fmt).interpolate(pair[0], pair[1], 0.5, out="device")
     assert planes is not None
     return planes
 
@@ -435,7 +437,7 @@ def test_what_stands_still_keeps_its_codes(layout_id: str) -> None:
     for plane, other in zip(after, moved, strict=True):
         plane[:, -plane.shape[1] // 4 :] = other[:, -plane.shape[1] // 4 :]
     pair = InputFrame(0, still, left.color), InputFrame(1, after, right.color)
-    got = Engine(small_net(layout_id), fmt).interpolate(*pair, 0.25)
+    got = Engine(small_net(layout_id), fmt).interpolate(*pair, 0.25, out="device")
     assert got is not None
     for made, before in zip(got, still, strict=True):
         plane = made.numpy()

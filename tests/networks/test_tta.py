@@ -17,7 +17,7 @@ from vsrife.networks import legacy, pyramid, tta
 from vsrife.networks.catalogue import MODELS
 from vsrife.networks.fold import FoldedNet, fold
 from vsrife.networks.ifnet import IFNet, swap, warp_by_flow
-from vsrife.networks.tta import ALL_VIEWS, UPRIGHT, Averaging, View
+from vsrife.networks.tta import ORIENTATIONS, UPRIGHT, Averaging, Orientation
 
 SIZE = 64, 128  # aligned for the layouts below, and not square
 
@@ -27,40 +27,54 @@ def net_of(version: str, *, ensemble: bool = False) -> FoldedNet:
 
 
 def estimate(
-    net: FoldedNet, frames: tuple[Tensor, Tensor], timestep: float, views: tuple[View, ...], *, temporal: bool
+    net: FoldedNet,
+    frames: tuple[Tensor, Tensor],
+    timestep: float,
+    orientations: tuple[Orientation, ...],
+    *,
+    temporal: bool,
 ) -> tuple[Tensor, Tensor]:
     """Flow and mask at every pixel."""
-    prepared = [[pyramid.encode(net, view.turn(frame).contiguous()) for view in views] for frame in frames]
-    field = tta.estimate(net, prepared[0], prepared[1], timestep, Averaging(views, temporal))
+    prepared = [
+        [pyramid.encode(net, orientation.turn(frame).contiguous()) for orientation in orientations] for frame in frames
+    ]
+    field = tta.estimate(net, prepared[0], prepared[1], timestep, Averaging(orientations, temporal))
     return field.flow(), field.mask(*field.size)
 
 
 def plain(
-    version: str, frames: tuple[Tensor, Tensor], timestep: float, views: tuple[View, ...], *, temporal: bool
+    version: str,
+    frames: tuple[Tensor, Tensor],
+    timestep: float,
+    orientations: tuple[Orientation, ...],
+    *,
+    temporal: bool,
 ) -> tuple[Tensor, Tensor]:
-    """The same on the published blocks: every view from the mean of all after each block, at full resolution."""
+    """The same on the published blocks: every orientation from the mean of all after each block, at full resolution."""
     layout = MODELS[version].layout
     net = IFNet(layout).double()
     net.load_state_dict(tensors(version))
-    passes = [(view, reverse) for view in views for reverse in ((False, True) if temporal else (False,))]
+    passes = [
+        (orientation, reverse) for orientation in orientations for reverse in ((False, True) if temporal else (False,))
+    ]
     flow = mask = torch.empty(0)
     carried: list[Tensor] = []
     for index, scale in enumerate(layout.scale_list(1.0)):
         answers = []
-        for number, (view, reverse) in enumerate(passes):
-            pair = tuple(view.turn(frame) for frame in (reversed(frames) if reverse else frames))
+        for number, (orientation, reverse) in enumerate(passes):
+            pair = tuple(orientation.turn(frame) for frame in (reversed(frames) if reverse else frames))
             heads = tuple(net.encode(frame) for frame in pair) if layout.head else tuple(f[:, :0] for f in pair)
             time = torch.full_like(pair[0][:, :1], 1 - timestep if reverse else timestep)
             pair = tuple(frame.clamp(0, 1) for frame in pair)
             own_flow = previous = None
             if index:
-                own_flow, own_mask = view.turn_flow(flow), view.turn(mask)
+                own_flow, own_mask = orientation.turn_flow(flow), orientation.turn(mask)
                 own_flow, own_mask = (swap(own_flow), -own_mask) if reverse else (own_flow, own_mask)
                 halves = (own_flow[:, :2], own_flow[:, 2:])
                 pair, heads = (tuple(map(warp_by_flow, images, halves)) for images in (pair, heads))
                 previous = own_mask, carried[number]
             delta, new, features = net._block(index, (*pair, *heads), time, previous, own_flow, scale, False)
-            delta, new = view.turn_flow_back(delta), view.turn_back(new)
+            delta, new = orientation.turn_flow_back(delta), orientation.turn_back(new)
             answers.append(((swap(delta), -new) if reverse else (delta, new), features))
         carried = [features for _, features in answers]
         delta, new = (torch.stack(maps).mean(0) for maps in zip(*(maps for maps, _ in answers), strict=True))
@@ -79,27 +93,27 @@ def frames_of(height: int, width: int) -> tuple[Tensor, Tensor]:
 @torch.inference_mode()
 def test_equals_the_plain_version(version: str, modes: str) -> None:
     frames = frames_of(*SIZE)
-    views = (UPRIGHT,) if modes == "temporal" else ALL_VIEWS
-    flow, mask = estimate(net_of(version), frames, 0.3, views, temporal=modes != "spatial")
-    expected_flow, expected_mask = plain(version, frames, 0.3, views, temporal=modes != "spatial")
+    orientations = (UPRIGHT,) if modes == "temporal" else ORIENTATIONS
+    flow, mask = estimate(net_of(version), frames, 0.3, orientations, temporal=modes != "spatial")
+    expected_flow, expected_mask = plain(version, frames, 0.3, orientations, temporal=modes != "spatial")
     assert (flow - expected_flow).abs().max() < 1e-9
     assert (mask - expected_mask).abs().max() < 1e-9
 
 
-@pytest.mark.parametrize("view", ALL_VIEWS, ids=str)
+@pytest.mark.parametrize("orientation", ORIENTATIONS, ids=str)
 @torch.inference_mode()
-def test_a_turned_pair_gives_the_turned_answer(view: View) -> None:
+def test_a_turned_pair_gives_the_turned_answer(orientation: Orientation) -> None:
     """Which no network does by itself."""
     net, frames = net_of("4.25"), frames_of(*SIZE)
-    turned = view.turn(frames[0]).contiguous(), view.turn(frames[1]).contiguous()
-    flow, mask = estimate(net, frames, 0.5, ALL_VIEWS, temporal=False)
-    flow_of_turned, mask_of_turned = estimate(net, turned, 0.5, ALL_VIEWS, temporal=False)
-    assert (view.turn_flow(flow) - flow_of_turned).abs().max() < 1e-9
-    assert (view.turn(mask) - mask_of_turned).abs().max() < 1e-9
-    if view != UPRIGHT:
+    turned = orientation.turn(frames[0]).contiguous(), orientation.turn(frames[1]).contiguous()
+    flow, mask = estimate(net, frames, 0.5, ORIENTATIONS, temporal=False)
+    flow_of_turned, mask_of_turned = estimate(net, turned, 0.5, ORIENTATIONS, temporal=False)
+    assert (orientation.turn_flow(flow) - flow_of_turned).abs().max() < 1e-9
+    assert (orientation.turn(mask) - mask_of_turned).abs().max() < 1e-9
+    if orientation != UPRIGHT:
         alone, _ = estimate(net, frames, 0.5, (UPRIGHT,), temporal=False)
         alone_of_turned, _ = estimate(net, turned, 0.5, (UPRIGHT,), temporal=False)
-        assert (view.turn_flow(alone) - alone_of_turned).abs().max() > 1e-3
+        assert (orientation.turn_flow(alone) - alone_of_turned).abs().max() > 1e-3
 
 
 @torch.inference_mode()
@@ -125,9 +139,11 @@ def test_temporal_is_the_ensemble_where_that_exists() -> None:
 def assert_equals_ncnn(case: LegacyCase, request: pytest.FixtureRequest) -> None:
     net = legacy.load(case.layout, legacy_tensors(case.version))
     width, height = case.layout.padded(case.width, case.height, 1.0)
-    averaging = Averaging(ALL_VIEWS if case.tta else (UPRIGHT,), case.temporal)
+    averaging = Averaging(ORIENTATIONS if case.tta else (UPRIGHT,), case.temporal)
     padded = (F.pad(frame, (0, width - case.width, 0, height - case.height)) for frame in case.frames)
-    sources = [[net.encode(view.turn(frame).contiguous()) for view in averaging.views] for frame in padded]
+    sources = [
+        [net.encode(orientation.turn(frame).contiguous()) for orientation in averaging.orientations] for frame in padded
+    ]
     found = tta.estimate_legacy(net, sources[0], sources[1], case.timestep, averaging)
     assert found.image is not None
     got = found.image[0, :, : case.height, : case.width]

@@ -18,7 +18,8 @@ class NetworkKeywords(TypedDict, total=False):
 
     Attributes:
         scale: resolution of the flow estimate relative to the frame, one of `FLOW_SCALES`; default 1.
-        model: version, name of an installed model, or path of a weights file; None, the default: the bundled weights.
+        model: version, name of an installed model, or path of a weights file; None, the default:
+            the default model.
         ensemble: average both time directions, for models that were published with it; default False.
         tta: average the eight orientations of the frame; default False.
         tta_temporal: average both time directions, for any model; default False.

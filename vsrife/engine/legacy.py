@@ -1,57 +1,67 @@
-"""Frames between two by models before 4.x.
+"""Motion and frames by models before 4.x.
 
-Most of them know the middle alone, and all but the oldest correct their blend by a refinement, which belongs to the
-network's picture: so frames are made here, where models from 4.0 on only tell the motion.
+Most of them know the middle between two frames alone, and all but the oldest correct their blend by a refinement, which
+belongs to the network's RGB. So frames are made here, where for models from 4.0 on the motion is enough.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+import functools
+import logging
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import replace
+from fractions import Fraction
 
 import torch
 from torch import Tensor
 
 from vsrife.checkpoints.recognition import title_of
+from vsrife.engine.cache import Cache
 from vsrife.engine.color import difference_in_planes, to_samples
-from vsrife.engine.midpoint import Bisection, reachable, tell_inexact
-from vsrife.engine.sources import (
-    CERTAIN_LOGIT,
-    Prepared,
-    View,
-    cropped,
-    native,
-    padded_times,
-    plane_views,
-    resized_view,
-)
+from vsrife.engine.formats import PictureFormat
+from vsrife.engine.sources import SourceFrame
+from vsrife.engine.synthesis import CERTAIN_LOGIT, Motion, Synthesis, cropped, padded_rgb, padded_times
 from vsrife.engine.transfer import Planes
 from vsrife.errors import OptionError
 from vsrife.networks import legacy, tta
-from vsrife.networks.legacy import LegacyNet
-from vsrife.networks.tta import Averaging
+from vsrife.networks.cancellation import Cancellation
+from vsrife.networks.legacy import Features, LegacyNet
+from vsrife.networks.tta import UPRIGHT, Averaging
 from vsrife.ops.reference import is_static
 
+logger = logging.getLogger(__name__)
 
-class LegacyFrames:
-    """Not thread-safe: belongs to one engine's thread.
+GRID = 64  # other times are rounded to a multiple of 1/64
+LARGEST_DENOMINATOR = 1024  # of times that recursive midpoints reach exactly
+MIDPOINTS_KEPT = 12  # more than one time needs
+
+
+class LegacyForward:
+    """The forward of models before 4.x.
 
     Args:
         net: the network.
-        averaging: test-time augmentation; None: the network as it is.
-
-    Attributes:
-        halves: frames on the way to others.
+        averaging: test-time augmentation; None: a single pass.
+        cache: of the engine, for features of frames and for midpoints.
     """
 
-    def __init__(self, net: LegacyNet, averaging: Averaging | None) -> None:
-        self.net, self.averaging = net, averaging
-        self.halves: Bisection[Prepared] = Bisection()
+    def __init__(self, net: LegacyNet, averaging: Averaging | None, cache: Cache) -> None:
+        self.net, self.averaging, self.cache = net, averaging, cache
+        self.orientations = tuple(averaging.orientations) if averaging else (UPRIGHT,)
+        self.synthesis = Synthesis(net, cache)
 
-    def view(self, a: Prepared, b: Prepared, timestep: float | Tensor, interrupt: Callable[[], None]) -> View:
-        """Flow and mask at the pixels of the picture; a time for every pixel is (1, 1, H, W).
+    def motion(
+        self,
+        frame0: SourceFrame,
+        frame1: SourceFrame,
+        timestep: float | Tensor,
+        cancellation: Cancellation,
+        tiles: int = 1,  # noqa: ARG002
+    ) -> Motion:
+        """As `Forward.motion`; in one piece.
 
         Raises:
-            OptionError: a time other than the middle, of a model that knows no other.
+            OptionError: a time other than 0.5, of a model that knows no other.
         """
         if not self.net.layout.takes_time and (isinstance(timestep, Tensor) or timestep != 0.5):
             got = "a time for every pixel" if isinstance(timestep, Tensor) else f"{timestep:g}"
@@ -59,25 +69,23 @@ class LegacyFrames:
                 f"timestep must be 0.5 for the motion of {title_of(self.net.layout)}, got {got}; models from 4.0 on "
                 "know it at any time"
             )
-        found = self._estimate(a, b, timestep, interrupt)
-        return cropped(found.flow, a.fmt), cropped(found.mask, a.fmt)
+        return _motion(self._estimate(frame0, frame1, timestep, cancellation), frame0.fmt)
 
-    def reached(
+    def frame_at(
         self,
-        pair: Hashable,
-        a: Prepared,
-        b: Prepared,
+        frame0: SourceFrame,
+        frame1: SourceFrame,
         timestep: float | Tensor,
-        interrupt: Callable[[], None],
-    ) -> Prepared:
-        """The frame at `timestep` or, for models that know the middle alone, at the nearest time that is reached."""
+        cancellation: Cancellation,
+        tiles: int = 1,  # noqa: ARG002
+    ) -> Planes:
+        """As `Forward.frame_at`; models that know the middle alone give the nearest time that midpoints reach.
 
-        def middle(left: Prepared, right: Prepared, seen: bool) -> Prepared:
-            interrupt()
-            return self._between(left, right, 0.5, interrupt, seen=seen)
-
+        Raises:
+            OptionError: a time for every pixel, of a model that knows the middle alone.
+        """
         if self.net.layout.takes_time:
-            return self._between(a, b, timestep, interrupt)
+            return samples_of(self._between(frame0, frame1, timestep, cancellation))
         if isinstance(timestep, Tensor):
             raise OptionError(
                 f"timestep must be one number for {title_of(self.net.layout)}, got one for every pixel; models from "
@@ -85,78 +93,171 @@ class LegacyFrames:
             )
         time = reachable(timestep)
         if time != timestep:
-            tell_inexact(title_of(self.net.layout))
-        return self.halves.reach(pair, a, b, time, middle)
+            warn_inexact(title_of(self.net.layout))
+
+        def midpoint(before: SourceFrame, after: SourceFrame, key: Hashable, read_again: bool) -> SourceFrame:
+            cancellation()
+            return self._between(before, after, 0.5, cancellation, key=key, read_again=read_again)
+
+        return samples_of(frame_at(self.cache, frame0, frame1, (frame0.key, frame1.key), time, midpoint))
+
+    def most_tiles(self, fmt: PictureFormat) -> int:  # noqa: ARG002
+        """1: the refinement weights channels by the mean of the whole frame, so tiles would differ."""
+        return 1
+
+    def release(self) -> None:
+        """Nothing beyond the cache is kept."""
 
     def _between(
         self,
-        a: Prepared,
-        b: Prepared,
+        frame0: SourceFrame,
+        frame1: SourceFrame,
         timestep: float | Tensor,
-        interrupt: Callable[[], None],
+        cancellation: Cancellation,
         *,
-        seen: bool = False,
-    ) -> Prepared:
-        """A frame between two in exact planes: not rounded, so that nothing is lost where it is halved again.
+        key: Hashable = None,
+        read_again: bool = False,
+    ) -> SourceFrame:
+        """The frame between two in float planes: not rounded, so that further midpoints lose nothing.
 
-        The network's picture is its own blend with what its refinement adds. Native planes are warped themselves, and
-        what the refinement adds is converted to their colour space.
+        The published frame is the blend plus the refinement, in RGB. Native planes are warped themselves, and the
+        refinement is converted to their colour space.
 
         Args:
-            seen: whether the network will see the frame, which is then its picture with the padding.
+            frame0, frame1, timestep, cancellation: as for `motion`.
+            key: of the result.
+            read_again: whether the network will read the result, which then has the published frame with its padding.
         """
-        found = self._estimate(a, b, timestep, interrupt)
-        view = cropped(found.flow, a.fmt), cropped(found.mask, a.fmt)
-        left, right = _exact(a), _exact(b)
-        shown = a.fmt.family == "RGB" and a.fmt.floating
+        estimate = self._estimate(frame0, frame1, timestep, cancellation)
+        motion, fmt = _motion(estimate, frame0.fmt), frame0.fmt
+        published = fmt.family == "RGB" and fmt.floating
         image = None
-        if seen or shown:
-            image = legacy.blended(a.source.stack, b.source.stack, found) if found.image is None else found.image
-        if shown and image is not None:
-            planes: Planes = torch.split(cropped(image, a.fmt), 1, dim=1)
+        if read_again or published:
+            image = estimate.image
+            if image is None:
+                image0, image1 = (self._features(frame)[0].image for frame in (frame0, frame1))
+                image = legacy.blended(image0, image1, estimate)
+        frame0, frame1 = (self._exact(frame) for frame in (frame0, frame1))
+        if published and image is not None:
+            planes: Planes = torch.split(cropped(image, fmt), 1, dim=1)
         else:
-            planes = native(left, right, view)
-            if found.residual is not None:
-                planes = self._corrected(planes, left, right, view, cropped(found.residual, a.fmt))
-        carried = [native(x, y, resized_view(a, x.fmt, view)) for x, y in zip(left.carried, right.carried, strict=True)]
-        frame = left.made(planes, carried)
-        if seen and image is not None:
-            frame.see(image)
-        return frame
+            planes = self.synthesis.native(frame0, frame1, motion)
+            if estimate.residual is not None:
+                planes = self._corrected(planes, frame0, frame1, motion, cropped(estimate.residual, fmt))
+        extras = zip(frame0.carried, self.synthesis.carried(frame0, frame1, motion), strict=True)
+        carried = tuple(replace(extra, key=(key, extra.key), planes=own) for extra, own in extras)
+        return SourceFrame(key, fmt, frame0.color, planes, carried, image if read_again else None)
 
-    def _corrected(self, planes: Planes, a: Prepared, b: Prepared, view: View, residual: Tensor) -> Planes:
-        """The planes with what a refinement adds, but for what cannot have moved."""
-        more = difference_in_planes(residual, a.fmt, a.color, self.net.ops)
-        views = plane_views(a, view)
+    def _corrected(
+        self, planes: Planes, frame0: SourceFrame, frame1: SourceFrame, motion: Motion, residual: Tensor
+    ) -> Planes:
+        """The planes plus the refinement, except where nothing can have moved."""
+        more = difference_in_planes(residual, frame0.fmt, frame0.color, self.net.ops)
+        radii, motions = self.synthesis.static_radius(frame0, frame1), self.synthesis.plane_motions(frame0, motion)
         return tuple(
-            plane + extra.masked_fill(is_static(self.net.ops.static_radius(x, y), flow), 0)
-            for plane, extra, x, y, (flow, _) in zip(planes, more, a.planes, b.planes, views, strict=True)
+            plane + extra.masked_fill(is_static(radius, flow), 0)
+            for plane, extra, radius, (flow, _) in zip(planes, more, radii, motions, strict=True)
         )
 
     def _estimate(
-        self, a: Prepared, b: Prepared, timestep: float | Tensor, interrupt: Callable[[], None]
+        self, frame0: SourceFrame, frame1: SourceFrame, timestep: float | Tensor, cancellation: Cancellation
     ) -> legacy.Estimate:
-        times = padded_times(timestep, a.fmt, a.source.image) if isinstance(timestep, Tensor) else timestep
+        features0, features1 = self._features(frame0), self._features(frame1)
+        times = padded_times(timestep, frame0.fmt, features0[0].image) if isinstance(timestep, Tensor) else timestep
         if self.averaging is None:
-            found = self.net.estimate(a.source, b.source, times, interrupt)
+            estimate = self.net.estimate(features0[0], features1[0], times, cancellation)
         else:
-            found = tta.estimate_legacy(self.net, a.sources, b.sources, times, self.averaging, interrupt)
+            estimate = tta.estimate_legacy(self.net, features0, features1, times, self.averaging, cancellation)
         if not isinstance(times, Tensor):
-            return found
+            return estimate
         source = (times == 0) | (times == 1)
-        residual = None if found.residual is None else found.residual.masked_fill(source, 0)
-        mask = torch.where(source, CERTAIN_LOGIT * (1 - 2 * times), found.mask)
-        return legacy.Estimate(found.flow.masked_fill(source, 0), mask, residual)
+        residual = None if estimate.residual is None else estimate.residual.masked_fill(source, 0)
+        mask = torch.where(source, CERTAIN_LOGIT * (1 - 2 * times), estimate.mask)
+        return legacy.Estimate(estimate.flow.masked_fill(source, 0), mask, residual)
+
+    def _features(self, frame: SourceFrame) -> Sequence[Features]:
+        """What the network reads of a frame, in each orientation."""
+        return self.cache.get("features", frame.key, lambda: self._encode(frame), MIDPOINTS_KEPT + 2)
+
+    def _encode(self, frame: SourceFrame) -> Sequence[Features]:
+        width, height = self.net.layout.padded(frame.fmt.width, frame.fmt.height, self.net.scale)
+        image = padded_rgb(frame, width, height, self.net)
+        return tuple(self.net.encode(each.turn(image).contiguous()) for each in self.orientations)
+
+    def _exact(self, frame: SourceFrame) -> SourceFrame:
+        """The frame with planes of the dtype of flow and blend."""
+        planes = tuple(plane.to(self.net.exact) for plane in frame.planes)
+        return replace(frame, planes=planes, carried=tuple(map(self._exact, frame.carried)))
 
 
-def _exact(frame: Prepared) -> Prepared:
-    """The frame with planes of the dtype that is computed in; it shares what the network sees."""
-    return frame.made(
-        tuple(plane.to(frame.net.exact) for plane in frame.planes),
-        [tuple(plane.to(frame.net.exact) for plane in extra.planes) for extra in frame.carried],
+def _motion(estimate: legacy.Estimate, fmt: PictureFormat) -> Motion:
+    return Motion(cropped(estimate.flow, fmt), cropped(estimate.mask, fmt))
+
+
+def samples_of(frame: SourceFrame) -> Planes:
+    """The planes of a frame and of its carried frames, each in the samples of its format."""
+    return tuple(
+        plane if plane.dtype == one.fmt.dtype else to_samples(plane, one.fmt)
+        for one in (frame, *frame.carried)
+        for plane in one.planes
     )
 
 
-def samples_of(frame: Prepared) -> Planes:
-    """The planes of a frame in its format's own samples."""
-    return tuple(plane if plane.dtype == frame.fmt.dtype else to_samples(plane, frame.fmt) for plane in frame.planes)
+def reachable(timestep: float) -> Fraction:
+    """The time that recursive midpoints reach in place of `timestep`.
+
+    Args:
+        timestep: between 0 and 1.
+
+    Returns:
+        `timestep` itself where its denominator is a power of two up to `LARGEST_DENOMINATOR`, otherwise the nearest
+        64th, which may be 0 or 1.
+    """
+    exact = Fraction(timestep)  # a float's denominator is always a power of two
+    return exact if exact.denominator <= LARGEST_DENOMINATOR else Fraction(round(timestep * GRID), GRID)
+
+
+@functools.cache
+def warn_inexact(model: str) -> None:
+    """Warn once per process and model that times are rounded."""
+    logger.warning(
+        "%s knows the middle between two frames alone: other times are reached by recursive midpoints, exactly for "
+        "powers of two and otherwise to the nearest 1/%d of a frame; models from 4.0 on take any time",
+        model, GRID,
+    )  # fmt: skip
+
+
+def frame_at[Frame](
+    cache: Cache,
+    frame0: Frame,
+    frame1: Frame,
+    pair: Hashable,
+    time: Fraction,
+    midpoint: Callable[[Frame, Frame, Hashable, bool], Frame],
+) -> Frame:
+    """The frame at a time that recursive midpoints reach.
+
+    Args:
+        cache: keeps the midpoints on the way; what is computed does not depend on it.
+        frame0: at time 0.
+        frame1: at time 1.
+        pair: the key of both frames.
+        time: of `reachable`, 0 and 1 included.
+        midpoint: makes the frame halfway between two, given its key and whether midpoints will be made from it.
+    """
+    if time in (0, 1):
+        return frame1 if time else frame0
+    low, high = Fraction(0), Fraction(1)
+    while True:
+        half = (low + high) / 2
+        key, last = (pair, half), half == time
+        make = functools.partial(midpoint, frame0, frame1, key, not last)
+        if last and key not in cache.keys("midpoint"):
+            return make()
+        frame = cache.get("midpoint", key, make, MIDPOINTS_KEPT)
+        if last:
+            return frame
+        if half < time:
+            low, frame0 = half, frame
+        else:
+            high, frame1 = half, frame

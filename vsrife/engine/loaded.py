@@ -15,14 +15,17 @@ from typing import Any, Unpack
 import torch
 
 from vsrife.checkpoints.finding import files_of, find_weights
-from vsrife.checkpoints.loading import Network as Network
-from vsrife.checkpoints.loading import load_model
+from vsrife.checkpoints.loading import Network, load_model
+from vsrife.engine.cache import Cache
 from vsrife.engine.devices import parse_device, parse_devices, parse_precision, parse_scale
+from vsrife.engine.forward import Forward, PyramidForward
 from vsrife.engine.keywords import NetworkKeywords
-from vsrife.networks.tta import ALL_VIEWS, UPRIGHT, Averaging
+from vsrife.engine.legacy import LegacyForward
+from vsrife.networks.legacy import LegacyNet
+from vsrife.networks.tta import ORIENTATIONS, UPRIGHT, Averaging
 
 NETWORKS_KEPT = 2
-_networks: OrderedDict[tuple[Any, ...], Network] = OrderedDict()  # least recently asked for first
+_networks: OrderedDict[tuple[Any, ...], Network] = OrderedDict()  # least recently used first
 _networks_lock = threading.Lock()
 
 
@@ -73,20 +76,21 @@ class NetworkOptions:
 
     @property
     def averaging(self) -> Averaging | None:
-        """The passes that are averaged after each block; None: the network as it is, be it an ensemble."""
+        """The passes to average after each block; None: a single pass, or the network's own ensemble."""
         if not (self.tta or self.tta_temporal):
             return None
-        return Averaging(ALL_VIEWS if self.tta else (UPRIGHT,), self.tta_temporal or self.ensemble)
+        return Averaging(ORIENTATIONS if self.tta else (UPRIGHT,), self.tta_temporal or self.ensemble)
 
 
 def network(options: NetworkOptions) -> Network:
-    """The network for these options, loaded once per process; the `NETWORKS_KEPT` last ones of each device stay.
+    """Return the network for these options, loaded once per process.
 
-    Thread-safe. A weights file that changed on disk is loaded anew.
+    The `NETWORKS_KEPT` most recently used of each device stay loaded. Thread-safe. A file that has changed on disk is
+    loaded again.
 
     Raises:
         WeightsError: the weights are missing or not usable.
-        OptionError: an ensemble of a layout that cannot run as one.
+        OptionError: the model supports no ensemble, or not this precision.
     """
     path = find_weights(options.model)
     stats = [(file, stat.st_mtime_ns, stat.st_size) for file in files_of(path) for stat in [file.stat()]]
@@ -101,11 +105,18 @@ def network(options: NetworkOptions) -> Network:
 
 
 def release_networks() -> None:
-    """Let go of loaded networks that nobody uses."""
+    """Unload networks that are not in use."""
     with _networks_lock:
         loaded = [(key, weakref.ref(net)) for key, net in _networks.items()]
         _networks.clear()
         _networks.update((key, net) for key, reference in loaded if (net := reference()) is not None)
+
+
+def forward_for(net: Network, averaging: Averaging | None, cache: Cache) -> Forward:
+    """Make the forward of a network for one engine."""
+    if isinstance(net, LegacyNet):
+        return LegacyForward(net, averaging, cache)
+    return PyramidForward(net, averaging, cache)
 
 
 def _load(options: NetworkOptions) -> Network:

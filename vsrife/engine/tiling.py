@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -25,16 +24,14 @@ from torch import Tensor
 
 from vsrife.engine.color import to_samples
 from vsrife.engine.formats import PictureFormat
+from vsrife.engine.synthesis import Motion
+from vsrife.engine.transfer import Planes
 from vsrife.networks.catalogue import Layout
 
-if TYPE_CHECKING:
-    from vsrife.engine.sources import View
-    from vsrife.engine.transfer import Planes
+Cut = Callable[[Planes], Planes]  # planes of a frame to those of a smaller one
+Estimate = Callable[[PictureFormat, Cut, float | Tensor], Motion]  # the motion of a smaller frame at a time
 
-Take = Callable[["Planes"], "Planes"]  # makes the planes of a smaller picture
-Look = Callable[[PictureFormat, Take, float | Tensor], "View"]  # flow and mask of a smaller picture at a time
-
-MOST_PARTS = 16
+MOST_TILES = 16
 CONTEXT_CELLS = 8  # of the coarsest block, that are seen beside what is used
 LEAST_CONTEXT_PX = 128
 LEAST_CONTEXTS = 3  # that a part decides about along a divided side; smaller ones would hardly save memory
@@ -86,7 +83,7 @@ class Tiling:
             columns, rows = (2 * columns, rows) if width >= height else (columns, 2 * rows)
         return cls(fmt, columns, rows, align, context)
 
-    def view(self, timestep: float | Tensor, look: Look) -> View:
+    def motion(self, timestep: float | Tensor, estimate: Estimate) -> Motion:
         """Flow (1, 4, H, W) and mask logits (1, 1, H, W) of the whole picture.
 
         Args:
@@ -94,7 +91,7 @@ class Tiling:
             look: given a smaller format, what makes such planes of a frame's, and the timestep of that picture,
                 gives its flow and mask.
         """
-        motion = self._motion(look)
+        motion = self._displacement(estimate)
         columns = self._spans(motion[:, :1], -1, self.fmt.width, self.columns)
         rows = self._spans(motion[:, 1:], -2, self.fmt.height, self.rows)
         flow, mask = (motion.new_zeros(1, channels, self.fmt.height, self.fmt.width) for channels in (4, 1))
@@ -103,11 +100,11 @@ class Tiling:
                 box = (..., slice(row.start, row.stop), slice(column.start, column.stop))
                 time = timestep[box] if isinstance(timestep, Tensor) else timestep
                 small = replace(self.fmt, width=column.stop - column.start, height=row.stop - row.start)
-                part = look(small, partial(self._cut, row, column), time)
+                part = estimate(small, partial(self._cut, row, column), time)
                 share = (row.share[:, None] * column.share).to(flow)
                 for total, own in zip((flow, mask), part, strict=True):
                     total[box].add_(own * share)
-        return flow, mask
+        return Motion(flow, mask)
 
     def _cut(self, row: Span, column: Span, planes: Planes) -> Planes:
         """The part of each plane; `align` is a multiple of all subsampling."""
@@ -116,7 +113,7 @@ class Tiling:
             for plane, (w, h) in zip(planes, _shifts(self.fmt), strict=True)
         )
 
-    def _motion(self, look: Look) -> Tensor:
+    def _displacement(self, estimate: Estimate) -> Tensor:
         """How far things move between the two frames, (1, 2, h, w) in pixels of the picture, x then y."""
         fmt = self.fmt
         width, height = (
@@ -124,7 +121,7 @@ class Tiling:
             for side, shift in ((fmt.width, fmt.subsampling_w), (fmt.height, fmt.subsampling_h))
         )
         small = replace(fmt, width=width, height=height)
-        flow, _ = look(small, partial(_reduced, small), 0.5)
+        flow, _ = estimate(small, partial(_reduced, small), 0.5)
         factors = flow.new_tensor((fmt.width / width, fmt.height / height))
         return (flow[:, :2] - flow[:, 2:]).abs() * factors[:, None, None]
 

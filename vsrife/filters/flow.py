@@ -8,8 +8,8 @@ import torch
 import vapoursynth as vs
 from torch import Tensor
 
-from vsrife.engine.engine import brought
 from vsrife.engine.keywords import NetworkKeywords
+from vsrife.engine.synthesis import reproject_flow
 from vsrife.errors import RifeError
 from vsrife.filters.computed import Frames, computed, engine_for
 from vsrife.filters.frames import ABSOLUTE_TIME, DURATION, NEXT, PREV, picture_format, picture_of, shifted
@@ -59,9 +59,9 @@ def Flow(
 
     def compute(n: int, frames: Frames, _interrupt: Interrupt) -> tuple[Tensor, ...]:
         left, right = (picture_of(n + i, frame, fmt) for i, frame in enumerate(frames[1:]))
-        flow, share = (part[None] for part in engine.motion(left, right, 0.5))
-        forward, own = brought(flow, share[None], to_right=False)
-        backward, foreign = brought(flow, share[None], to_right=True)
+        flow, weight0 = (part[None] for part in engine.motion(left, right, 0.5))
+        forward, own = reproject_flow(flow, weight0[None], to_frame1=False)
+        backward, foreign = reproject_flow(flow, weight0[None], to_frame1=True)
         pairs = zip((*forward[0, 2:], own[0, 0]), (*backward[0, :2], 1 - foreign[0, 0]), strict=True)
         return tuple(torch.cat(pair).float().cpu() for pair in pairs)
 

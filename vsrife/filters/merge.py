@@ -56,7 +56,8 @@ def merge(
             return ()
         if low == 1:
             return tuple(torch.from_numpy(np.array(plane)) for plane in b.planes)
-        return engine.interpolate(a, b, time if low < high else low, interrupt) or ()
+        made = engine.interpolate(a, b, time if low < high else low, interrupt)
+        return () if made is None else made.planes()
 
     return computed("merge", (clip_a, clip_b, mask), compute)
 

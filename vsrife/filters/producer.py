@@ -221,7 +221,7 @@ def _pipeline(engine: Engine) -> Pipeline[_Request, Download | _Still]:
     def compute(request: _Request, interrupt: Interrupt) -> Download | _Still:
         left = _picture(request.left, request.lefts, formats)
         right = _picture(request.right, request.rights, formats)
-        return engine.start(left, right, request.timestep, interrupt) or _STILL
+        return engine.interpolate(left, right, request.timestep, interrupt) or _STILL
 
     pipeline: Pipeline[_Request, Download | _Still] = Pipeline(compute)
     close_on_destroy(pipeline)

@@ -259,5 +259,5 @@ class IFNet(nn.Module):
 
     @staticmethod
     def _blend(frame0: Tensor, frame1: Tensor, flow: Tensor, mask: Tensor) -> Tensor:
-        share = torch.sigmoid(mask)
-        return warp_by_flow(frame0, flow[:, :2]) * share + warp_by_flow(frame1, flow[:, 2:]) * (1 - share)
+        weight0 = torch.sigmoid(mask)
+        return warp_by_flow(frame0, flow[:, :2]) * weight0 + warp_by_flow(frame1, flow[:, 2:]) * (1 - weight0)

@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from vsrife.networks.cancellation import Cancellation, never
 from vsrife.networks.catalogue import BODY_LAYERS, FLOW_CHANNELS, IMAGE_CHANNELS, LegacyLayout, Refiner, Shape
 from vsrife.networks.ifnet import swap, warp_by_flow
 from vsrife.ops.dispatch import choose
@@ -262,7 +263,7 @@ def warped_levels(levels: Levels, flow: Tensor) -> Levels:
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class Features:
     """What the network needs of one frame, whatever it is paired with.
 
     Attributes:
@@ -272,11 +273,6 @@ class Source:
 
     image: Tensor
     levels: Levels
-
-    @property
-    def stack(self) -> Tensor:
-        """What the blend reads, as `pyramid.Source` calls it."""
-        return self.image
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,10 +290,6 @@ class Estimate:
     mask: Tensor
     residual: Tensor | None
     image: Tensor | None = None
-
-
-def _never() -> None:
-    """The interrupt of those who have none."""
 
 
 class LegacyNet(nn.Module):
@@ -336,41 +328,45 @@ class LegacyNet(nn.Module):
         """The fastest twins of the ops that are right for this network."""
         return choose(self.device, self.dtype)
 
-    def encode(self, frame: Tensor) -> Source:
+    def encode(self, frame: Tensor) -> Features:
         """Prepare one frame, (1, 3, H, W), padded to `layout.padded`."""
-        return Source(frame, self.contextnet(frame) if self.layout.refiner else ())
+        return Features(frame, self.contextnet(frame) if self.layout.refiner else ())
 
     def estimate(
-        self, source0: Source, source1: Source, timestep: float | Tensor = 0.5, interrupt: Callable[[], None] = _never
+        self,
+        features0: Features,
+        features1: Features,
+        timestep: float | Tensor = 0.5,
+        cancellation: Cancellation = never,
     ) -> Estimate:
         """Flow, mask and correction between two prepared frames.
 
         Args:
-            source0: the frame at time 0.
-            source1: the frame at time 1, of the same size.
+            features0: the frame at time 0.
+            features1: the frame at time 1, of the same size.
             timestep: 0..1, or one for every pixel, (1, 1, H, W); no effect on layouts that know the middle alone.
-            interrupt: called before each block; may raise to give up.
+            cancellation: called before each block.
         """
-        flow, mask = self.flow(source0, source1, timestep, interrupt)
-        interrupt()
-        return self.refine(source0, source1, flow, mask)
+        flow, mask = self.flow(features0, features1, timestep, cancellation)
+        cancellation()
+        return self.refine(features0, features1, flow, mask)
 
     def flow(
-        self, source0: Source, source1: Source, timestep: float | Tensor, interrupt: Callable[[], None] = _never
+        self, features0: Features, features1: Features, timestep: float | Tensor, cancellation: Cancellation = never
     ) -> tuple[Tensor, Tensor | None]:
         """Flow (1, 4, h, w) in pixels of its own size and mask logit, both at full size; or flow at half size alone."""
         flow_network = _FLOW_NETWORKS[self.layout.family]
-        flow, mask = flow_network(self, source0.image, source1.image, timestep, interrupt)
+        flow, mask = flow_network(self, features0.image, features1.image, timestep, cancellation)
         return torch.cat((flow, -flow), dim=1) if flow.shape[1] == 2 else flow, mask
 
-    def refine(self, source0: Source, source1: Source, flow: Tensor, mask: Tensor | None) -> Estimate:
+    def refine(self, features0: Features, features1: Features, flow: Tensor, mask: Tensor | None) -> Estimate:
         """From what `flow` gave to the estimate, by the refinement where there is one."""
         if self.layout.refiner is None:
             assert mask is not None
             return Estimate(flow, mask, None)
         flow0, flow1 = flow[:, :2], flow[:, 2:]
-        levels = warped_levels(source0.levels, flow0), warped_levels(source1.levels, flow1)
-        images = source0.image, source1.image
+        levels = warped_levels(features0.levels, flow0), warped_levels(features1.levels, flow1)
+        images = features0.image, features1.image
         if mask is not None:
             stack: tuple[Tensor, ...] = (*images, *_warped(images, flow), mask, flow)
         else:
@@ -394,15 +390,17 @@ class LegacyNet(nn.Module):
         height, width = frame0.shape[-2:]
         padded_width, padded_height = self.layout.padded(width, height, self.scale)
         pad = (0, padded_width - width, 0, padded_height - height)
-        source0, source1 = (self.encode(F.pad(frame, pad)) for frame in (frame0, frame1))
-        return blended(source0.image, source1.image, self.estimate(source0, source1, timestep))[..., :height, :width]
+        features0, features1 = (self.encode(F.pad(frame, pad)) for frame in (frame0, frame1))
+        return blended(features0.image, features1.image, self.estimate(features0, features1, timestep))[
+            ..., :height, :width
+        ]
 
 
 def blended(frame0: Tensor, frame1: Tensor, estimate: Estimate) -> Tensor:
     """The published picture, at the padded size."""
     warped0, warped1 = _warped((frame0, frame1), estimate.flow)
-    share = torch.sigmoid(estimate.mask)
-    blend = warped0 * share + warped1 * (1 - share)
+    weight0 = torch.sigmoid(estimate.mask)
+    blend = warped0 * weight0 + warped1 * (1 - weight0)
     return blend if estimate.residual is None else (blend + estimate.residual).clamp(0, 1)
 
 
@@ -412,16 +410,16 @@ def _warped(images: tuple[Tensor, Tensor], flow: Tensor) -> tuple[Tensor, Tensor
 
 # Each flow network takes the padded frames and the timestep, and returns flow and mask logit at full size; or, without
 # a mask, flow at half size in pixels of that, with 4 channels or the 2 that both frames share.
-_FlowNetwork = Callable[[LegacyNet, Tensor, Tensor, float | Tensor, Callable[[], None]], tuple[Tensor, Tensor | None]]
+_FlowNetwork = Callable[[LegacyNet, Tensor, Tensor, float | Tensor, Cancellation], tuple[Tensor, Tensor | None]]
 
 
 def _attention_flow(
-    net: LegacyNet, frame0: Tensor, frame1: Tensor, _timestep: float | Tensor, interrupt: Callable[[], None]
+    net: LegacyNet, frame0: Tensor, frame1: Tensor, _timestep: float | Tensor, cancellation: Cancellation
 ) -> tuple[Tensor, None]:
     images = tuple(resized(frame, 0.5 * net.scale) for frame in (frame0, frame1))
     flow: Tensor | None = None
     for i, s in enumerate(net.layout.scales):
-        interrupt()
+        cancellation()
         if flow is None:
             stack = torch.cat(images, dim=1)
         else:
@@ -433,12 +431,12 @@ def _attention_flow(
 
 
 def _half_flow(
-    net: LegacyNet, frame0: Tensor, frame1: Tensor, _timestep: float | Tensor, interrupt: Callable[[], None]
+    net: LegacyNet, frame0: Tensor, frame1: Tensor, _timestep: float | Tensor, cancellation: Cancellation
 ) -> tuple[Tensor, None]:
     images = resized(frame0, net.scale), resized(frame1, net.scale)
     flow: Tensor | None = None
     for i, s in enumerate(net.layout.scales):
-        interrupt()
+        cancellation()
         unit = s if net.layout.pairs else 1  # blocks with pairs work in pixels of their own size
         if flow is None:
             stack = resized(torch.cat(images, dim=1), 1 / s)
@@ -453,13 +451,13 @@ def _half_flow(
 
 
 def _mirrored_flow(
-    net: LegacyNet, frame0: Tensor, frame1: Tensor, _timestep: float | Tensor, interrupt: Callable[[], None]
+    net: LegacyNet, frame0: Tensor, frame1: Tensor, _timestep: float | Tensor, cancellation: Cancellation
 ) -> tuple[Tensor, Tensor]:
     flow = frame0.new_zeros(1, FLOW_CHANNELS, *frame0.shape[-2:])
     mask = flow[:, :1]
     warped = frame0, frame1
     for i, s in enumerate(net.layout.scale_list(net.scale)):
-        interrupt()
+        cancellation()
 
         def run(images: tuple[Tensor, ...], mask: Tensor, flow: Tensor, i: int = i, s: float = s) -> Tensor:
             stack = torch.cat((*images, mask, flow / s), dim=1)
@@ -473,13 +471,13 @@ def _mirrored_flow(
 
 
 def _full_flow(
-    net: LegacyNet, frame0: Tensor, frame1: Tensor, timestep: float | Tensor, interrupt: Callable[[], None]
+    net: LegacyNet, frame0: Tensor, frame1: Tensor, timestep: float | Tensor, cancellation: Cancellation
 ) -> tuple[Tensor, Tensor]:
     time = (torch.zeros_like(frame0[:, :1]) + timestep,) if net.layout.takes_time else ()
     flow: Tensor | None = None
     mask: Tensor | None = None
     for i, s in enumerate(net.layout.scale_list(net.scale)):
-        interrupt()
+        cancellation()
         stack: tuple[Tensor, ...] = (frame0, frame1, *time)
         if flow is not None and mask is not None:
             stack = (*stack, *_warped((frame0, frame1), flow), mask, flow / s)

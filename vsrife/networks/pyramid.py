@@ -9,16 +9,17 @@ Equal to `network.IFNet` within rounding.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
 
 import torch
 from torch import Tensor
 
+from vsrife.networks.cancellation import Cancellation, never
 from vsrife.networks.catalogue import FLOW_CHANNELS, IMAGE_CHANNELS
 from vsrife.networks.fold import FoldedBlock, FoldedNet
-from vsrife.networks.ifnet import LARGE_MOTION_PX
+from vsrife.networks.ifnet import LARGE_MOTION_PX, swap
 from vsrife.ops.cpu.buffers import empty_channels_last
 from vsrife.ops.protocol import Axis, Ops, RgbTransform, WarpInputs
 from vsrife.ops.reference import activate, resize
@@ -27,7 +28,7 @@ ALIGNED = 4  # a pixel of a stack takes a multiple of so many numbers: then it n
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class Features:
     """What the network needs of one source frame, whatever it is paired with.
 
     Attributes:
@@ -131,7 +132,7 @@ def _tap_positions(size: int, scale: float, device: torch.device, dtype: torch.d
 
 
 @dataclass(frozen=True, slots=True)
-class Frame:
+class PaddedPlanes:
     """A source frame as it comes.
 
     Attributes:
@@ -145,7 +146,7 @@ class Frame:
     size: tuple[int, int]
 
     @classmethod
-    def of_rgb(cls, image: Tensor) -> Frame:
+    def of_rgb(cls, image: Tensor) -> PaddedPlanes:
         """From (1, 3, H, W) at the padded size."""
         height, width = image.shape[-2:]
         return cls(torch.split(image, 1, dim=1), _as_it_is(image.device, image.dtype), (height, width))
@@ -156,7 +157,7 @@ def _as_it_is(device: torch.device, dtype: torch.dtype) -> RgbTransform:
     return RgbTransform(torch.eye(3, dtype=dtype, device=device), torch.zeros(3, dtype=dtype, device=device))
 
 
-def encode(net: FoldedNet, frame: Frame | Tensor) -> Source:
+def encode(net: FoldedNet, frame: PaddedPlanes | Tensor) -> Features:
     """Prepare one source frame.
 
     Args:
@@ -167,7 +168,7 @@ def encode(net: FoldedNet, frame: Frame | Tensor) -> Source:
         Clamped frame, head features and block 0's partial sums.
     """
     if isinstance(frame, Tensor):
-        frame = Frame.of_rgb(frame)
+        frame = PaddedPlanes.of_rgb(frame)
     channels = IMAGE_CHANNELS + net.layout.feature_channels
     shape = (1, channels + -channels % ALIGNED, *frame.size)
     stack = empty_channels_last(shape, net.exact, net.device)[:, :channels]
@@ -179,7 +180,7 @@ def encode(net: FoldedNet, frame: Frame | Tensor) -> Source:
             x = empty_channels_last((1, IMAGE_CHANNELS, *frame.size), net.dtype, net.device)
             net.ops.planes_to_rgb(frame.planes, frame.transform, net.layout.head.clamps, x)
         net.ops.head(x, net.head, net.head_last, stack[:, IMAGE_CHANNELS:])
-    return Source(stack, _first_parts(net, net.blocks[0], stack))
+    return Features(stack, _first_parts(net, net.blocks[0], stack))
 
 
 def _first_parts(net: FoldedNet, block: FoldedBlock, stack: Tensor) -> Tensor:
@@ -187,22 +188,22 @@ def _first_parts(net: FoldedNet, block: FoldedBlock, stack: Tensor) -> Tensor:
     return net.ops.convolve(net.ops.sample(stack, rows, columns).to(net.dtype), block.first)
 
 
-def _never() -> None:
-    """The interrupt of those who have none."""
-
-
 def estimate(
-    net: FoldedNet, source0: Source, source1: Source, timestep: float | Tensor, interrupt: Callable[[], None] = _never
+    net: FoldedNet,
+    features0: Features,
+    features1: Features,
+    timestep: float | Tensor,
+    cancellation: Cancellation = never,
 ) -> Field:
     """Flow and mask between two prepared frames.
 
     Args:
         net: the folded network.
-        source0: the frame at time 0.
-        source1: the frame at time 1, of the same size.
+        features0: the frame at time 0.
+        features1: the frame at time 1, of the same size.
         timestep: 0..1; or a time for every pixel, (1, 1, H, W) at the padded size; or several times, (N, 1, 1, 1),
             which networks with an ensemble or a second try do not take.
-        interrupt: called before each block; may raise to give up.
+        cancellation: called before each block.
 
     Returns:
         The field at `timestep`, of as many maps as there are times.
@@ -210,17 +211,21 @@ def estimate(
     Source: sections 1.4 to 1.8 of the 4.x forward (`network.IFNet`).
     """
     blocks = net.blocks
-    result = Field(source0.size, net.ops)
-    carried = _apply(net, blocks[0], result, first_of_pair(net, blocks[0], source0, source1, timestep), net.ensemble)
+    result = Field(features0.size, net.ops)
+    carried = _apply(
+        net, blocks[0], result, first_of_pair(net, blocks[0], features0, features1, timestep), net.ensemble
+    )
     index = 1
     while index < len(blocks):
-        interrupt()
-        x = first_of_block(net, blocks[index], source0, source1, result, carried, timestep)
+        cancellation()
+        x = first_of_block(net, blocks[index], features0, features1, result, carried, timestep)
         if index == 1 and net.retry and blocks is net.blocks and _moves_far(net.ops, blocks[index], x, result.size):
             # Second try of 4.0 and 4.1: from block 0 on once more with doubled scales, block 0 in one direction only.
             blocks = net.retry
-            result = Field(source0.size, net.ops)
-            coarse0, coarse1 = (Source(s.stack, _first_parts(net, blocks[0], s.stack)) for s in (source0, source1))
+            result = Field(features0.size, net.ops)
+            coarse0, coarse1 = (
+                Features(s.stack, _first_parts(net, blocks[0], s.stack)) for s in (features0, features1)
+            )
             x = first_of_pair(net, blocks[0], coarse0, coarse1, timestep)[:1]
             carried = _apply(net, blocks[0], result, x, False)
             continue
@@ -230,11 +235,11 @@ def estimate(
 
 
 def first_of_pair(
-    net: FoldedNet, block: FoldedBlock, source0: Source, source1: Source, timestep: float | Tensor
+    net: FoldedNet, block: FoldedBlock, features0: Features, features1: Features, timestep: float | Tensor
 ) -> Tensor:
     """Block 0's first layer from the parts of both frames: (passes or times, c/2, h, w), activated."""
-    left0, right0 = source0.parts.chunk(2, dim=1)
-    left1, right1 = source1.parts.chunk(2, dim=1)
+    left0, right0 = features0.parts.chunk(2, dim=1)
+    left1, right1 = features1.parts.chunk(2, dim=1)
     height, width = left0.shape[-2:]
     times = _times(net, timestep, (2 * height, 2 * width)).expand(-1, -1, 2 * height, 2 * width)
     shares = [left0 + right1, left1 + right0][: times.shape[1]]
@@ -255,8 +260,8 @@ def _times(net: FoldedNet, timestep: float | Tensor, size: tuple[int, int]) -> T
 def first_of_block(
     net: FoldedNet,
     block: FoldedBlock,
-    source0: Source,
-    source1: Source,
+    features0: Features,
+    features1: Features,
     result: Field,
     carried: Tensor,
     timestep: float | Tensor,
@@ -273,7 +278,7 @@ def first_of_block(
     taps = 2 if block.scale >= 2 else 1
     size = len(rows) // taps, len(columns) // taps
     extra, times = result.extra(carried, size), _times(net, timestep, size)
-    stacks, flow = (source0.stack, source1.stack), partial(result.flow_at, block.scale)
+    stacks, flow = (features0.stack, features1.stack), partial(result.flow_at, block.scale)
     inputs = WarpInputs(*stacks, result.flows, flow, rows, columns, taps, extra, times)
     if block.scale < 1:
         # Enlarging goes through full resolution as the published forward does: bilinear steps do not compose.
@@ -298,7 +303,7 @@ def _apply(net: FoldedNet, block: FoldedBlock, result: Field, x: Tensor, ensembl
     """Evaluate the rest of a block, add its maps to the field and return the carried features."""
     flow, mask, carried = outputs(net, block, x)
     if ensemble:
-        flow, mask, carried = (flow[:1] + exchanged(flow[1:])) / 2, (mask[:1] - mask[1:]) / 2, carried[:1]
+        flow, mask, carried = (flow[:1] + swap(flow[1:])) / 2, (mask[:1] - mask[1:]) / 2, carried[:1]
     result.add(flow, mask, net.layout.mask_accumulates)
     return carried
 
@@ -307,11 +312,6 @@ def outputs(net: FoldedNet, block: FoldedBlock, x: Tensor) -> tuple[Tensor, Tens
     """The rest of a block: small maps of flow in pixels of the frame, of the mask, and of the carried features."""
     y = _maps(net.ops, block, x)
     return y[:, :FLOW_CHANNELS], y[:, FLOW_CHANNELS : FLOW_CHANNELS + 1], y[:, FLOW_CHANNELS + 1 :]
-
-
-def exchanged(flow: Tensor) -> Tensor:
-    """The flow of the frames in the other order."""
-    return torch.cat((flow[:, 2:], flow[:, :2]), dim=1)
 
 
 def _moves_far(ops: Ops, block: FoldedBlock, x: Tensor, size: tuple[int, int]) -> bool:

@@ -65,7 +65,9 @@ def test_bfloat16_stays_close_to_float32(sample: Path) -> None:
     results = []
     for dtype in (torch.float32, torch.bfloat16):
         engine = Engine(network(NetworkOptions(None, 1.0, False, torch.device("cpu"), dtype)), LUMA)
-        planes = engine.interpolate(InputFrame(0, [frames[8]], BT709), InputFrame(1, [frames[9]], BT709), 0.5)
+        planes = engine.interpolate(
+            InputFrame(0, [frames[8]], BT709), InputFrame(1, [frames[9]], BT709), 0.5, out="device"
+        )
         assert planes is not None
         results.append(planes[0].double())
     error = (results[0] - results[1]).square().mean()
