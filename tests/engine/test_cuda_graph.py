@@ -13,6 +13,7 @@ from tests.golden import frame_pair, tensors
 from vsrife.engine import cuda_graph
 from vsrife.engine.engine import Engine
 from vsrife.engine.formats import Colorimetry, PictureFormat
+from vsrife.engine.forward import PyramidForward
 from vsrife.engine.sources import InputFrame
 from vsrife.engine.transfer import Planes
 from vsrife.networks.catalogue import MODELS
@@ -39,7 +40,8 @@ def pictures() -> list[InputFrame]:
 def made(version: str, device: torch.device, *, records: bool) -> list[Planes]:
     """The frames of `ORDER`, each as numbers of its own."""
     engine = engine_of(version, device)
-    engine.forward.uses_graph = engine.forward.uses_graph and records
+    assert isinstance(engine.forward, PyramidForward)
+    engine.forward.uses_graph &= records
     shown = pictures()
     results = [engine.interpolate(shown[a], shown[b], t, out="device") for a, b, t in ORDER]
     assert bool(engine.forward.graph) == (records and not MODELS[version].layout.rescales)

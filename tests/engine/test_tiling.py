@@ -24,7 +24,8 @@ from vsrife.engine.formats import Colorimetry, PictureFormat
 from vsrife.engine.loaded import NetworkOptions, network
 from vsrife.engine.memory import out_of_memory
 from vsrife.engine.sources import InputFrame
-from vsrife.engine.tiling import LEAST_CONTEXT_PX, Take, Tiling
+from vsrife.engine.synthesis import Motion
+from vsrife.engine.tiling import LEAST_CONTEXT_PX, Cut, Tiling
 from vsrife.errors import DeviceError
 from vsrife.networks import pyramid
 from vsrife.networks.catalogue import LEGACY_LAYOUTS, MODELS
@@ -180,8 +181,8 @@ def test_parts_of_a_field_join_to_the_field(parts: int, grid: tuple[int, int], s
     planes += [(2 * rows[: 1922 // 2] - 8 * columns[: 1924 // 4])[None, None]] * 2
     seen: list[PictureFormat] = []
 
-    def look(part: PictureFormat, take: Take, timestep: float | Tensor) -> tuple[Tensor, Tensor]:
-        luma, chroma, _ = take(tuple(planes))
+    def estimate(part: PictureFormat, cut: Cut, timestep: float | Tensor) -> Motion:
+        luma, chroma, _ = cut(tuple(planes))
         if not seen:  # the look at the whole: nothing moves
             flow = torch.zeros(1, 4, part.height, part.width)
         else:
@@ -191,9 +192,9 @@ def test_parts_of_a_field_join_to_the_field(parts: int, grid: tuple[int, int], s
             flow = torch.cat((luma, -luma, 2 * luma, luma), dim=1)
         seen.append(part)
         assert luma.shape[-2:] == (part.height, part.width)
-        return flow, flow[:, :1]
+        return Motion(flow, flow[:, :1])
 
-    flow, mask = tiling.view(planes[0], look)
+    flow, mask = tiling.motion(planes[0], estimate)
     assert len(seen) == 1 + parts
     assert torch.allclose(flow, torch.cat((planes[0], -planes[0], 2 * planes[0], planes[0]), dim=1), atol=1e-2)
     assert torch.allclose(mask, planes[0], atol=1e-2)
@@ -208,7 +209,7 @@ def test_parts_overlap_by_more_where_more_moves_at_the_seam(
     assert tiling is not None
     widths: list[int] = []
 
-    def look(part: PictureFormat, _take: Take, _timestep: float | Tensor) -> tuple[Tensor, Tensor]:
+    def estimate(part: PictureFormat, _cut: Cut, _timestep: float | Tensor) -> Motion:
         flow = torch.zeros(1, 4, part.height, part.width)
         if not widths:
             assert part.width == 512
@@ -217,9 +218,9 @@ def test_parts_overlap_by_more_where_more_moves_at_the_seam(
             flow[:, :, :, 30] = 1000  # far from the seam
             flow[:, 1] = 300  # along the seam
         widths.append(part.width)
-        return flow, flow[:, :1]
+        return Motion(flow, flow[:, :1])
 
-    tiling.view(0.5, look)
+    tiling.motion(0.5, estimate)
     assert widths[1:] == [1024 + overlap_px] * 2
     assert overlap_px >= min(LEAST_CONTEXT_PX + abs(moves_px), 512)
 

@@ -24,7 +24,8 @@ from tests.clips import (
     with_props,
 )
 from vsrife import RIFE, rife
-from vsrife.engine.loaded import Network, NetworkOptions, network
+from vsrife.checkpoints.loading import Network
+from vsrife.engine.loaded import NetworkOptions, network
 from vsrife.errors import WeightsError
 
 # Names, order and defaults of the published function, save the default of `model`, which was "4.25".

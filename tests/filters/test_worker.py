@@ -14,7 +14,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from vsrife.filters.worker import MAX_FINISHED, MAX_WAITING, REMEMBERED, Interrupt, Pipeline, Together
+from vsrife.filters.worker import MAX_FINISHED, MAX_WAITING, REMEMBERED, Pipeline, Together
+from vsrife.networks.cancellation import Cancellation
 
 PATIENCE = 60.0  # seconds until a test that hangs fails
 
@@ -33,11 +34,11 @@ class Work:
         if not held:
             self.go.set()
 
-    def __call__(self, request: int, interrupt: Interrupt) -> int:
+    def __call__(self, request: int, cancellation: Cancellation) -> int:
         self.log.append(request)
         self.begun.release()
         while not self.go.wait(0.005):
-            interrupt()
+            cancellation()
         return request * request
 
     def wait_begun(self) -> None:
@@ -45,7 +46,7 @@ class Work:
 
 
 @contextmanager
-def pipeline(compute: Callable[[int, Interrupt], int]) -> Iterator[Pipeline[int, int]]:
+def pipeline(compute: Callable[[int, Cancellation], int]) -> Iterator[Pipeline[int, int]]:
     line: Pipeline[int, int] = Pipeline(compute)
     try:
         yield line
@@ -74,7 +75,7 @@ def test_what_was_never_pushed_is_computed() -> None:
 
 
 def test_error_belongs_to_its_frame() -> None:
-    def compute(request: int, _interrupt: Interrupt) -> int:
+    def compute(request: int, _cancellation: Cancellation) -> int:
         if request % 3 == 0:
             raise ValueError(f"no {request}")
         return request
@@ -93,7 +94,7 @@ def test_error_belongs_to_its_frame() -> None:
 
 
 def test_system_exit_in_a_computation_does_not_end_the_worker() -> None:
-    def compute(request: int, _interrupt: Interrupt) -> int:
+    def compute(request: int, _cancellation: Cancellation) -> int:
         if request == 0:
             raise SystemExit(3)
         return request
@@ -127,8 +128,8 @@ def test_requests_held_are_bounded() -> None:
     frames: list[weakref.ref[Frame]] = []
     held = Work(held=True)
 
-    def compute(_request: Frame, interrupt: Interrupt) -> int:
-        return held(0, interrupt) + 1
+    def compute(_request: Frame, cancellation: Cancellation) -> int:
+        return held(0, cancellation) + 1
 
     line: Pipeline[Frame, int] = Pipeline(compute)
     try:
@@ -216,9 +217,9 @@ class Tens(Work):
         super().__init__(held=held)
         self.groups: list[list[int]] = []
 
-    def all_of(self, requests: Sequence[int], interrupt: Interrupt) -> Sequence[int]:
+    def all_of(self, requests: Sequence[int], cancellation: Cancellation) -> Sequence[int]:
         self.groups.append([*requests])
-        results = [self(requests[0], interrupt)]
+        results = [self(requests[0], cancellation)]
         if any(request % 10 == 9 for request in requests):
             raise ValueError("no nines")
         return results + [request * request for request in requests[1:]]
@@ -266,10 +267,10 @@ def test_results_made_together_are_kept_until_collected() -> None:
 def test_error_of_several_belongs_to_its_frame() -> None:
     work = Tens(held=True)
 
-    def alone(request: int, interrupt: Interrupt) -> int:
+    def alone(request: int, cancellation: Cancellation) -> int:
         if request % 10 == 9:
             raise ValueError(f"no {request}")
-        return work(request, interrupt)
+        return work(request, cancellation)
 
     line = Pipeline(alone, Together(lambda request: request // 10, work.all_of, 3))
     try:
@@ -374,11 +375,11 @@ def test_process_ends_with_work_in_flight(ending: str) -> None:
 
         begun = threading.Event()
 
-        def compute(request, interrupt):
+        def compute(request, cancellation):
             begun.set()
             while True:
                 time.sleep(0.01)
-                interrupt()
+                cancellation()
 
         line = Pipeline(compute)
         for n in range(9):

@@ -11,11 +11,12 @@ from typing import Literal, overload
 import torch
 from torch import Tensor
 
+from vsrife.checkpoints.loading import Network
 from vsrife.engine import transfer
 from vsrife.engine.cache import Cache
 from vsrife.engine.devices import full_precision
 from vsrife.engine.formats import PictureFormat
-from vsrife.engine.loaded import Network, forward_for, release_networks
+from vsrife.engine.loaded import forward_for, release_networks
 from vsrife.engine.memory import Thrift, give_back
 from vsrife.engine.sources import InputFrame, SourceFrame
 from vsrife.engine.synthesis import reproject_flow, zero_motion

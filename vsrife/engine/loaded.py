@@ -52,7 +52,8 @@ class NetworkOptions:
         Raises:
             OptionError, DeviceError: a keyword is out of range, or the device is absent.
         """
-        (options,) = cls.for_devices(**{**keywords, "device": parse_device(keywords.get("device"))})
+        on_one: NetworkKeywords = {**keywords, "device": parse_device(keywords.get("device"))}
+        (options,) = cls.for_devices(**on_one)
         return options
 
     @classmethod

@@ -16,7 +16,7 @@ from vsrife.engine.formats import PictureFormat
 from vsrife.engine.sources import SourceFrame
 from vsrife.engine.transfer import Planes
 from vsrife.networks.ifnet import warp_by_flow
-from vsrife.ops.dispatch import Ops
+from vsrife.ops.protocol import Ops
 
 CERTAIN_LOGIT = 100.0  # of a mask that takes one frame alone: its weight is 1 or 0 within rounding
 REPROJECTION_STEPS = 8  # enough where neighbouring pixels move alike

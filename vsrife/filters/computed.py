@@ -15,10 +15,11 @@ from vsrife.engine.loaded import NetworkOptions, network
 from vsrife.errors import RifeError
 from vsrife.filters.frames import write_planes
 from vsrife.filters.producer import close_on_destroy
-from vsrife.filters.worker import Interrupt, Pipeline
+from vsrife.filters.worker import Pipeline
+from vsrife.networks.cancellation import Cancellation
 
 Frames = Sequence[vs.VideoFrame]
-Compute = Callable[[int, Frames, Interrupt], Sequence[Tensor]]
+Compute = Callable[[int, Frames, Cancellation], Sequence[Tensor]]
 
 
 def engine_for(fmt: PictureFormat, **options: Unpack[NetworkKeywords]) -> Engine:
@@ -41,8 +42,8 @@ def computed(name: str, clips: Sequence[vs.VideoNode], compute: Compute) -> vs.V
             Returns the planes, or none to keep the first clip's. Runs on a worker thread, one frame at a time.
     """
 
-    def work(request: tuple[int, Frames], interrupt: Interrupt) -> Sequence[Tensor]:
-        return compute(*request, interrupt)
+    def work(request: tuple[int, Frames], cancellation: Cancellation) -> Sequence[Tensor]:
+        return compute(*request, cancellation)
 
     pipeline: Pipeline[tuple[int, Frames], Sequence[Tensor]] = Pipeline(work)
     close_on_destroy(pipeline)

@@ -13,7 +13,7 @@ from vsrife.engine.synthesis import reproject_flow
 from vsrife.errors import RifeError
 from vsrife.filters.computed import Frames, computed, engine_for
 from vsrife.filters.frames import ABSOLUTE_TIME, DURATION, NEXT, PREV, picture_format, picture_of, shifted
-from vsrife.filters.worker import Interrupt
+from vsrife.networks.cancellation import Cancellation
 
 _KEPT_PROPS = [*DURATION, ABSOLUTE_TIME, PREV, NEXT]
 
@@ -57,7 +57,7 @@ def Flow(
     except RifeError as error:
         raise vs.Error(f"Flow: {error}") from error
 
-    def compute(n: int, frames: Frames, _interrupt: Interrupt) -> tuple[Tensor, ...]:
+    def compute(n: int, frames: Frames, _cancellation: Cancellation) -> tuple[Tensor, ...]:
         left, right = (picture_of(n + i, frame, fmt) for i, frame in enumerate(frames[1:]))
         flow, weight0 = (part[None] for part in engine.motion(left, right, 0.5))
         forward, own = reproject_flow(flow, weight0[None], to_frame1=False)

@@ -14,7 +14,7 @@ from vsrife.engine.keywords import NetworkKeywords
 from vsrife.errors import ClipError, RifeError
 from vsrife.filters.computed import Frames, computed, engine_for
 from vsrife.filters.frames import picture_format, picture_of
-from vsrife.filters.worker import Interrupt
+from vsrife.networks.cancellation import Cancellation
 
 
 def merge(
@@ -48,7 +48,7 @@ def merge(
     except RifeError as error:
         raise vs.Error(f"merge: {error}") from error
 
-    def compute(n: int, frames: Frames, interrupt: Interrupt) -> tuple[Tensor, ...]:
+    def compute(n: int, frames: Frames, cancellation: Cancellation) -> tuple[Tensor, ...]:
         time = _time(frames[2], times)
         low, high = time.min().item(), time.max().item()
         a, b = (picture_of(2 * n + i, frame, fmt) for i, frame in enumerate(frames[:2]))
@@ -56,7 +56,7 @@ def merge(
             return ()
         if low == 1:
             return tuple(torch.from_numpy(np.array(plane)) for plane in b.planes)
-        made = engine.interpolate(a, b, time if low < high else low, interrupt)
+        made = engine.interpolate(a, b, time if low < high else low, cancellation)
         return () if made is None else made.planes()
 
     return computed("merge", (clip_a, clip_b, mask), compute)

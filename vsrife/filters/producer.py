@@ -29,7 +29,8 @@ from vsrife.filters.frames import (
     write_planes,
 )
 from vsrife.filters.scenechange import decision
-from vsrife.filters.worker import MAX_WAITING, Interrupt, Pipeline
+from vsrife.filters.worker import MAX_WAITING, Pipeline
+from vsrife.networks.cancellation import Cancellation
 from vsrife.timing.schedule import Schedule
 
 logger = logging.getLogger(__name__)
@@ -218,10 +219,10 @@ def _pipeline(engine: Engine) -> Pipeline[_Request, Download | _Still]:
     """A worker for this engine. It must not refer to the producer, which could then never be collected."""
     formats = (engine.fmt, *engine.carried)
 
-    def compute(request: _Request, interrupt: Interrupt) -> Download | _Still:
+    def compute(request: _Request, cancellation: Cancellation) -> Download | _Still:
         left = _picture(request.left, request.lefts, formats)
         right = _picture(request.right, request.rights, formats)
-        return engine.interpolate(left, right, request.timestep, interrupt) or _STILL
+        return engine.interpolate(left, right, request.timestep, cancellation) or _STILL
 
     pipeline: Pipeline[_Request, Download | _Still] = Pipeline(compute)
     close_on_destroy(pipeline)

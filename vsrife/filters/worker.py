@@ -14,6 +14,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 
+from vsrife.networks.cancellation import Cancellation
+
 MAX_FINISHED = 3  # finished results that nobody has collected; from there on no look-ahead begins
 MAX_WAITING = 32  # requests handed over that nobody waits for
 REMEMBERED = 64  # results collected lately: a late look-ahead must not compute them again
@@ -22,9 +24,6 @@ JOIN_SECONDS = 5.0
 
 class Interrupted(Exception):
     """Raised inside a computation that should stop: the filter is closing, or a waited-for frame goes first."""
-
-
-Interrupt = Callable[[], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +37,7 @@ class Together[Request, Result]:
     """
 
     key: Callable[[Request], Hashable]
-    compute: Callable[[Sequence[Request], Interrupt], Sequence[Result]]
+    compute: Callable[[Sequence[Request], Cancellation], Sequence[Result]]
     most: int
 
 
@@ -57,7 +56,7 @@ class _State[Request, Result]:
     """What the worker thread holds: not the pipeline, so that a forgotten pipeline can be collected and stop it."""
 
     def __init__(
-        self, compute: Callable[[Request, Interrupt], Result], together: Together[Request, Result] | None
+        self, compute: Callable[[Request, Cancellation], Result], together: Together[Request, Result] | None
     ) -> None:
         self.compute, self.together = compute, together
         self.most_finished = MAX_FINISHED + (together.most - 1 if together else 0)  # begun before the bound, and more
@@ -179,7 +178,7 @@ class Pipeline[Request, Result]:
     """
 
     def __init__(
-        self, compute: Callable[[Request, Interrupt], Result], together: Together[Request, Result] | None = None
+        self, compute: Callable[[Request, Cancellation], Result], together: Together[Request, Result] | None = None
     ) -> None:
         self._state = _State(compute, together)
         self._finalizer = weakref.finalize(self, self._state.stop)
