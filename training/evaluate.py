@@ -26,7 +26,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from tqdm import tqdm
-from vsrife.engine.midpoint import reachable
 
 import vsrife
 from training.authors import AUTHORS_SETS
@@ -35,6 +34,7 @@ from training.evalsets import EvalSet, Item, find_sets
 from vsrife.checkpoints.finding import model_labels
 from vsrife.checkpoints.loading import IFNetWeights, LegacyWeights, load_model
 from vsrife.engine.devices import parse_device
+from vsrife.engine.legacy import reachable
 from vsrife.errors import OptionError
 from vsrife.evaluation.baselines import BASELINES, Interpolator
 from vsrife.evaluation.metrics import METRICS, Image8
