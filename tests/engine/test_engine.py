@@ -14,13 +14,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tests.golden import tensors
-from vsrife.engine import loaded
 from vsrife.engine.color import to_rgb
 from vsrife.engine.engine import Engine
 from vsrife.engine.formats import Colorimetry, PictureFormat
-from vsrife.engine.loaded import NETWORKS_KEPT, NetworkOptions, network
+from vsrife.engine.loaded import NetworkOptions, network
 from vsrife.engine.sources import InputFrame
-from vsrife.errors import DeviceError, OptionError
+from vsrife.errors import DeviceError
 from vsrife.networks import pyramid
 from vsrife.networks.catalogue import MODELS
 from vsrife.networks.fold import FoldedNet, fold
@@ -301,18 +300,3 @@ def test_out_of_memory_says_what_to_do(small_net: FoldedNet, monkeypatch: pytest
             engine.interpolate(left, right, 0.5, out="device")
     assert not engine.cache.keys("frame")
     assert arrays(engine.interpolate(left, right, 0.5, out="device"))
-
-
-# --- networks ---------------------------------------------------------------------------------------------------------
-
-
-def test_networks_are_shared_and_bounded() -> None:
-    usual = NetworkOptions(None, 1.0, False, CPU, torch.float32)
-    first = network(usual)
-    assert network(NetworkOptions(None, 1.0, False, CPU, torch.float32)) is first
-    for scale in (0.5, 2.0, 4.0):
-        assert network(NetworkOptions(None, scale, False, CPU, torch.float32)) is not first
-        assert len(loaded._networks) <= NETWORKS_KEPT
-    assert network(usual) is not first
-    with pytest.raises(OptionError, match="ensemble must be False for models with carried features, got True for"):
-        network(NetworkOptions(None, 1.0, True, CPU, torch.float32))

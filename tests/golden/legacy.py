@@ -10,7 +10,7 @@ import json
 import math
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tests.golden import frame_pair
-from vsrife.networks.catalogue import LEGACY_LAYOUTS, LEGACY_MODELS, LegacyLayout, Shape
-from vsrife.networks.legacy import tensor_shapes
+from vsrife.networks import legacy
+from vsrife.networks.catalogue import LEGACY_LAYOUTS, LEGACY_MODELS, LegacyLayout, Refiner, Shape
+from vsrife.networks.legacy import LegacyNet, tensor_shapes
 
 OWN = Path(__file__).parent / "legacy_outputs.npz"
 _MODES = ("uhd", "tta", "temporal", "flip")  # of other programs
@@ -164,3 +165,18 @@ def legacy_output(case: LegacyCase, request: pytest.FixtureRequest) -> Tensor:
     if case.key in own:
         return own[case.key]
     return legacy_outputs(request.getfixturevalue("golden_data") / "legacy" / "outputs.npz")[case.key]
+
+
+# Narrow variants of the generations: as quick as tests need, through every way of the forward pass.
+SMALL: dict[str, LegacyLayout] = {
+    "E01": replace(LEGACY_LAYOUTS["E01"], widths=(12, 8, 8), refiner=Refiner(width=4, attention=True)),
+    "E04": replace(LEGACY_LAYOUTS["E04"], widths=(12, 8, 8), refiner=Refiner(width=4, stem=True)),
+    "E05": replace(LEGACY_LAYOUTS["E05"], widths=(12, 8, 8)),
+    "E07": replace(LEGACY_LAYOUTS["E07"], widths=(12, 8, 8), refiner=Refiner(width=4, masks=False)),
+    "E08": replace(LEGACY_LAYOUTS["E08"], widths=(12, 8, 8), refiner=Refiner(width=4, masks=False)),
+}  # fmt: skip
+
+
+def small_net(layout_id: str, scale: float = 1.0) -> LegacyNet:
+    """A narrow variant with the weights of the rule."""
+    return legacy.load(SMALL[layout_id], legacy_tensors("small", SMALL[layout_id]), scale=scale)
