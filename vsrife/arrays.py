@@ -1,4 +1,4 @@
-"""Interpolation between two pictures in memory, and the motion between them; no VapourSynth involved."""
+"""Interpolation and optical flow between two pictures in memory, without VapourSynth."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ _FORMATS: dict[str, tuple[int, bool]] = {  # dtype of an array to bits per sampl
     "float32": (32, True),
 }
 _COLOR = Colorimetry(matrix=0, full_range=True, chroma_location=0)
-_GROUND = 0.5  # what the network sees behind transparent pixels: black and white shapes both stand out
-# Colours count by how much of them is seen. This little more keeps those that nobody sees, where there are no others.
+_GROUND = 0.5  # background of transparent pixels for the network: black and white shapes both stand out
+# Colours are weighted by their alpha; this small addition keeps those of transparent pixels where there are no others.
 _UNSEEN = 1e-6
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class OpticalFlow[Array: (NDArray[Any], Tensor)]:
-    """The motion between two pictures, seen from a time in between.
+    """The optical flow between two pictures, at the pixels of a time in between.
 
     Flow is in pixels, x (to the right) before y (down): pixel (x, y) of the picture in between shows what is at
     (x, y) + `to_a[y, x]` in the earlier picture and at (x, y) + `to_b[y, x]` in the later one.
@@ -46,7 +46,7 @@ class OpticalFlow[Array: (NDArray[Any], Tensor)]:
         to_a: (H, W, 2) float32, towards the earlier picture.
         to_b: (H, W, 2) float32, towards the later one. At timestep 0 this is the flow from `a` to `b`, and `to_a` at
             timestep 1 is that from `b` to `a`, both as Middlebury defines them.
-        mask: (H, W) float32, 0..1: how much of the picture in between comes from `a`.
+        mask: (H, W) float32, 0..1: the weight of `a` in the picture in between.
         warp_a: `a` moved to the time in between, shape and dtype of `a`.
         warp_b: `b` moved to the time in between.
     """
@@ -69,7 +69,7 @@ def interpolate[Array: (NDArray[Any], Tensor)](
 def interpolate[Array: (NDArray[Any], Tensor)](
     a: Array, b: Array, timestep: Timestep | Sequence[Timestep] = 0.5, **options: Unpack[NetworkKeywords]
 ) -> Array | list[Array]:
-    """The picture at a time between two, or several.
+    """Interpolate the picture at a time between two, or at several times.
 
     Args:
         a: the earlier picture, of uint8, uint16, or float16 or float32 of 0..1: (H, W) or (H, W, 1) grey, (H, W, 2)
@@ -81,7 +81,7 @@ def interpolate[Array: (NDArray[Any], Tensor)](
 
     Returns:
         Shape and dtype of `a`; a NumPy array or a tensor on the device of `a`, as that is. Equal pictures give `a`.
-        Alpha and colours move alike; colours count by their alpha.
+        Alpha and colours follow the same motion; colours are weighted by their alpha.
 
     Raises:
         OptionError: shapes or dtypes that do not fit, or an argument out of range.
@@ -97,7 +97,7 @@ def interpolate[Array: (NDArray[Any], Tensor)](
 def flow[Array: (NDArray[Any], Tensor)](
     a: Array, b: Array, timestep: Timestep = 0.5, **options: Unpack[NetworkKeywords]
 ) -> OpticalFlow[Array]:
-    """The motion between two pictures that `interpolate` would use.
+    """Estimate the optical flow between two pictures that `interpolate` would use.
 
     Args:
         a, b, timestep, options: as for `interpolate`; at 0 and 1 the network runs as well.
@@ -129,7 +129,7 @@ def _checked(timestep: Any, size: tuple[int, int]) -> float | Tensor:
 
 
 class Pair[Array: (NDArray[Any], Tensor)]:
-    """Two pictures and all that does not depend on the time between them.
+    """Two pictures, with everything that does not depend on the time between them.
 
     Raises:
         OptionError, DeviceError: as `interpolate`. The network is loaded when it is first needed.
@@ -173,12 +173,12 @@ class Pair[Array: (NDArray[Any], Tensor)]:
         return result
 
     def flow(self, timestep: float | Tensor) -> OpticalFlow[Array]:
-        """The motion seen from a time 0..1, or from a time for each pixel (H, W)."""
-        flow, share = self._engine.motion(*self._pictures, timestep)
+        """The optical flow at a time 0..1, or at a time for each pixel (H, W)."""
+        flow, weight0 = self._engine.motion(*self._pictures, timestep)
         to_a, to_b = flow[:2], flow[2:]
         warped = (self._warped(picture, part) for picture, part in zip(self._pictures, (to_a, to_b), strict=True))
         return OpticalFlow(
-            self._out(to_a.permute(1, 2, 0)), self._out(to_b.permute(1, 2, 0)), self._out(share), *warped
+            self._out(to_a.permute(1, 2, 0)), self._out(to_b.permute(1, 2, 0)), self._out(weight0), *warped
         )
 
     def _warped(self, picture: InputFrame, flow: Tensor) -> Any:
@@ -188,7 +188,7 @@ class Pair[Array: (NDArray[Any], Tensor)]:
 
     @cached_property
     def _translucent(self) -> bool:
-        """Whether there is an alpha that says something."""
+        """Whether any alpha is below its maximum."""
         if self.a.ndim < 3 or self.a.shape[2] not in (2, 4):
             return False
         return any(bool((picture[..., -1] != self._peak).any()) for picture in (self.a, self.b))
@@ -202,7 +202,7 @@ class Pair[Array: (NDArray[Any], Tensor)]:
         return self._picture(0, self.a), self._picture(1, self.b)
 
     def _picture(self, key: int, array: NDArray[Any] | Tensor) -> InputFrame:
-        """As the engine takes it. What is translucent is shown to it on a ground, and carried by it."""
+        """The picture for the engine: translucent colours on a background, with colours and alpha carried along."""
         tensor = array.detach() if isinstance(array, Tensor) else torch.from_numpy(np.array(array))
         planes = list(tensor.to(self._options.device).reshape(*self.size, -1).unbind(-1))
         colours = planes[: self._fmt.num_planes]
@@ -223,7 +223,7 @@ class Pair[Array: (NDArray[Any], Tensor)]:
         return Engine(net, seen, carried=(seen, grey), averaging=self._options.averaging)
 
     def _joined(self, planes: Sequence[Tensor]) -> Any:
-        """Planes as the engine gives them, in the layout of `a`."""
+        """Join planes of the engine to the shape and dtype of `a`."""
         if self._translucent:
             opacity = planes[-1]
             planes = [p / (opacity + _UNSEEN) for p in planes[self._fmt.num_planes : -1]]
@@ -234,7 +234,7 @@ class Pair[Array: (NDArray[Any], Tensor)]:
         return self._out(torch.stack(samples, dim=-1).reshape(self.a.shape))
 
     def _out(self, result: Tensor) -> Any:
-        """As `a` is: an array, or a tensor on its device."""
+        """Return an array where `a` is one, otherwise a tensor on its device."""
         return result.to(self.a.device) if isinstance(self.a, Tensor) else result.contiguous().cpu().numpy()
 
 

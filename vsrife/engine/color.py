@@ -1,7 +1,6 @@
-"""Frame planes and what they mean: format, colour, chroma position; and the RGB that the network sees of them.
+"""Conversion of planes to the RGB that the network reads, and of RGB differences back to planes.
 
-The network's RGB is only looked at. What is shown is made from the planes themselves, at their own depth and
-subsampling, so nothing here converts back.
+Output is made from the planes themselves, at their own bit depth and subsampling: no frame is converted back.
 """
 
 from __future__ import annotations
@@ -20,19 +19,19 @@ from vsrife.ops.reference import reference
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """Two axes of positions: rows, then columns."""
+    """Sampling positions along two axes."""
 
     rows: Axis
     columns: Axis
 
     def read(self, image: Tensor, ops: Ops) -> Tensor:
-        """`image` (1, C, H, W) at the grid's positions."""
+        """Sample `image` (1, C, H, W) at the positions."""
         return ops.sample(image, self.rows, self.columns)
 
 
 @lru_cache(maxsize=32)
 def luma_in_chroma(fmt: PictureFormat, color: Colorimetry, device: torch.device) -> Grid:
-    """Where each luma sample lies in the chroma planes."""
+    """Positions of the luma samples in the chroma planes."""
     x, y = color.chroma_offset(fmt)
     chroma_height, chroma_width = fmt.height >> fmt.subsampling_h, fmt.width >> fmt.subsampling_w
     rows = (torch.arange(fmt.height, dtype=torch.float64) - y) / (1 << fmt.subsampling_h)
@@ -42,7 +41,7 @@ def luma_in_chroma(fmt: PictureFormat, color: Colorimetry, device: torch.device)
 
 @lru_cache(maxsize=32)
 def chroma_in_luma(fmt: PictureFormat, color: Colorimetry, device: torch.device) -> Grid:
-    """Where each chroma sample lies in the luma plane."""
+    """Positions of the chroma samples in the luma plane."""
     x, y = color.chroma_offset(fmt)
     rows = torch.arange(fmt.height >> fmt.subsampling_h, dtype=torch.float64) * (1 << fmt.subsampling_h) + y
     columns = torch.arange(fmt.width >> fmt.subsampling_w, dtype=torch.float64) * (1 << fmt.subsampling_w) + x
@@ -51,7 +50,7 @@ def chroma_in_luma(fmt: PictureFormat, color: Colorimetry, device: torch.device)
 
 @lru_cache(maxsize=32)
 def resized(source: PictureFormat, target: PictureFormat, device: torch.device) -> Grid:
-    """Where each luma sample of a picture lies in one of another size that shows the same."""
+    """Positions of the pixels of `target` in `source`, a frame of another size that shows the same."""
     rows = (torch.arange(target.height, dtype=torch.float64) + 0.5) * source.height / target.height - 0.5
     columns = (torch.arange(target.width, dtype=torch.float64) + 0.5) * source.width / target.width - 0.5
     return Grid(_axis(rows, source.height, device), _axis(columns, source.width, device))
@@ -65,7 +64,7 @@ def _axis(positions: Tensor, size: int, device: torch.device) -> Axis:
 def rgb_transform(
     fmt: PictureFormat, color: Colorimetry, device: torch.device, dtype: torch.dtype = torch.float32
 ) -> RgbTransform:
-    """How RGB, nominally 0..1, follows from the samples of a format.
+    """The linear map from the samples of a format to RGB, nominally 0..1.
 
     Chroma is enlarged by bilinear interpolation at the luma samples' positions. Transfer and primaries stay as they
     are: motion does not depend on them.
@@ -87,13 +86,13 @@ def rgb_transform(
 
 
 def to_rgb(planes: Sequence[Tensor], fmt: PictureFormat, color: Colorimetry, ops: Ops = reference) -> Tensor:
-    """What the network sees of a frame.
+    """Convert planes to RGB.
 
     Args:
         planes: per plane (1, 1, h, w), in the clip's own samples.
         fmt: the clip's format.
-        color: how to read the samples.
-        ops: to read them with.
+        color: how to interpret the samples.
+        ops: that convert.
 
     Returns:
         (1, 3, H, W) float32 RGB, nominally 0..1, not clamped.
@@ -105,13 +104,13 @@ def to_rgb(planes: Sequence[Tensor], fmt: PictureFormat, color: Colorimetry, ops
 def difference_in_planes(
     difference: Tensor, fmt: PictureFormat, color: Colorimetry, ops: Ops = reference
 ) -> tuple[Tensor, ...]:
-    """What a difference of RGB amounts to in the planes of a format.
+    """Convert a difference of RGB to a difference of planes.
 
     Args:
         difference: (1, 3, H, W) to add to RGB of 0..1.
         fmt: the clip's format.
-        color: how its samples are read.
-        ops: to read the difference at the chroma samples' positions with.
+        color: how to interpret its samples.
+        ops: that sample the difference at the chroma samples' positions.
 
     Returns:
         Per plane (1, 1, h, w), to add to its samples' codes.
@@ -131,7 +130,7 @@ def difference_in_planes(
 
 
 def _to_yuv(red: Tensor, green: Tensor, blue: Tensor, matrix: int) -> tuple[Tensor, Tensor, Tensor]:
-    """R, G, B to luma 0..1 and chroma -0.5..0.5."""
+    """Convert R, G, B to luma 0..1 and chroma -0.5..0.5."""
     if matrix == YCGCO:
         base = (red + blue) / 2
         return (green + base) / 2, (green - base) / 2, (red - blue) / 2
@@ -141,7 +140,7 @@ def _to_yuv(red: Tensor, green: Tensor, blue: Tensor, matrix: int) -> tuple[Tens
 
 
 def luma_range(fmt: PictureFormat, color: Colorimetry) -> tuple[float, float]:
-    """Distance between black and white of luma and RGB, and black, in the clip's own codes."""
+    """White minus black, and black, of luma and RGB in the clip's own codes."""
     if fmt.floating:
         return 1.0, 0.0
     step = 1 << (fmt.bits - 8)
@@ -156,7 +155,7 @@ def _chroma_range(fmt: PictureFormat, color: Colorimetry) -> float:
 
 
 def to_samples(values: Tensor, fmt: PictureFormat) -> Tensor:
-    """Float values in the clip's codes to its own samples, rounded and kept in range where they are integers."""
+    """Convert float values in the clip's codes to its samples; integers are rounded and clamped to the range."""
     if fmt.floating:
         return values.to(fmt.dtype)
     return values.round().clamp_(0, fmt.peak).to(fmt.dtype)

@@ -16,10 +16,10 @@ LUMA_WEIGHTS: Mapping[int, tuple[float, float]] = {
     6: (0.299, 0.114),  # SMPTE 170M
     7: (0.212, 0.087),  # SMPTE 240M
     9: (0.2627, 0.0593),  # BT.2020, non-constant luminance
-    10: (0.2627, 0.0593),  # BT.2020, constant luminance: near enough to look for motion in
+    10: (0.2627, 0.0593),  # BT.2020, constant luminance: close enough for estimating motion
 }
 YCGCO = 8
-_HD_LINES = 720  # pictures of fewer lines count as SD when nothing tells the matrix
+_HD_LINES = 720  # frames of fewer lines are SD where the matrix is unknown
 _CHROMA_LEFT, _CHROMA_CENTER, _CHROMA_TOP_LEFT, _CHROMA_TOP, _CHROMA_BOTTOM_LEFT = range(5)
 
 
@@ -28,7 +28,7 @@ class PictureFormat:
     """Size and sample format of a clip.
 
     Attributes:
-        family: what the planes are.
+        family: of the planes.
         bits: per sample, 8 to 16; 16 or 32 for float.
         floating: float samples: luma and RGB nominally 0..1, chroma -0.5..0.5.
         width, height: of the first plane in pixels.
@@ -65,7 +65,7 @@ class PictureFormat:
 
 @dataclass(frozen=True, slots=True)
 class Colorimetry:
-    """How the samples of one frame are to be read.
+    """How to interpret the samples of a frame.
 
     Attributes:
         matrix: H.273 number.
@@ -79,7 +79,7 @@ class Colorimetry:
 
     @classmethod
     def from_props(cls, props: Mapping[str, Any], fmt: PictureFormat) -> Colorimetry:
-        """Read frame props; what they do not say is guessed as players do.
+        """Read frame props; players' defaults apply where they are absent.
 
         `_Range` (1 full, 0 limited) goes before the older `_ColorRange` (0 full, 1 limited). Without a usable `_Matrix`
         (or mpv's `_ColorSpace`), pictures below 720 lines are BT.601 and others BT.709. Without a range RGB is full
@@ -101,7 +101,7 @@ class Colorimetry:
         )
 
     def chroma_offset(self, fmt: PictureFormat) -> tuple[float, float]:
-        """Where the first chroma sample lies, in luma samples right of and below the first luma sample."""
+        """Position of the first chroma sample, in luma samples to the right of and below the first luma sample."""
         width, height = 1 << fmt.subsampling_w, 1 << fmt.subsampling_h
         location = self.chroma_location
         x = 0.0 if location in (_CHROMA_LEFT, _CHROMA_TOP_LEFT, _CHROMA_BOTTOM_LEFT) else (width - 1) / 2

@@ -102,7 +102,7 @@ class LegacyForward:
         return samples_of(frame_at(self.cache, frame0, frame1, (frame0.key, frame1.key), time, midpoint))
 
     def most_tiles(self, fmt: PictureFormat) -> int:  # noqa: ARG002
-        """1: the refinement weights channels by the mean of the whole frame, so tiles would differ."""
+        """1: these models are never tiled."""
         return 1
 
     def release(self) -> None:

@@ -1,13 +1,13 @@
-"""Motion from overlapping parts of the picture, for a device without the memory for all of it at once.
+"""Motion estimated in overlapping tiles, for a device without the memory for the whole frame at once.
 
-Each part goes through the network on its own, as a smaller picture would. Flow and mask of neighbouring parts fade into
-each other around their seam. What is shown is then made of the whole planes, so that flow may lead into another part.
+Each tile goes through the network alone, as a smaller frame would. Flow and mask of neighbouring tiles are cross-faded
+around their seam. Output planes are then made from the whole source planes, so flow may point into another tile.
 
-A part begins at a multiple of what sides are padded to, so that the network's cells are those of the whole picture. Far
-enough from a part's border the network then finds what it finds in the whole. On six pairs of film the picture was
-above 51 dB PSNR of the whole picture's from 96 pixels on, and above 54 dB from 128 on (4.25 layout, bundled weights).
-What moves across a border is seen from one side only: so parts overlap by as much more as things move at the seam. That
-is told by a look at the picture in quarter size.
+A tile begins at a multiple of the padding, so that the network's cells are those of the whole frame. Far enough from a
+tile's border the network then finds the motion that it finds in the whole frame. On six pairs of film the result was
+above 51 dB PSNR of that of the whole frame from 96 pixels on, and above 54 dB from 128 on (4.25 layout, bundled
+weights). Motion across a border is visible from one side only, so tiles overlap by as much more as the content moves at
+the seam; an estimate at a quarter of the size measures that first.
 """
 
 from __future__ import annotations
@@ -32,36 +32,36 @@ Cut = Callable[[Planes], Planes]  # planes of a frame to those of a smaller one
 Estimate = Callable[[PictureFormat, Cut, float | Tensor], Motion]  # the motion of a smaller frame at a time
 
 MOST_TILES = 16
-CONTEXT_CELLS = 8  # of the coarsest block, that are seen beside what is used
+CONTEXT_CELLS = 8  # of the coarsest block, read beyond the pixels that are used
 LEAST_CONTEXT_PX = 128
-LEAST_CONTEXTS = 3  # that a part decides about along a divided side; smaller ones would hardly save memory
+LEAST_CONTEXTS = 3  # least side of a tile, in contexts; smaller tiles would hardly save memory
 FADE_PX = 32  # on each side of a seam
-REDUCTION = 4  # of the picture that tells how far things move
+REDUCTION = 4  # of the frame for the first estimate
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """What a part sees of one axis.
+    """The extent of a tile along one axis.
 
     Attributes:
-        start, stop: the pixels.
-        share: (stop - start,) the part's weight for each, 0..1; those of all parts add up to 1.
+        start, stop: its pixels.
+        weight: (stop - start,) weight of the tile at each, 0..1; the weights of all tiles add up to 1.
     """
 
     start: int
     stop: int
-    share: Tensor
+    weight: Tensor
 
 
 @dataclass(frozen=True, slots=True)
 class Tiling:
-    """A picture in parts of equal size, before they overlap.
+    """A frame in tiles that are of equal size before they overlap.
 
     Attributes:
-        fmt: of the picture.
-        columns, rows: how many parts lie beside and above each other.
+        fmt: of the frame.
+        columns, rows: number of tiles side by side and one above the other.
         align: inner borders are multiples of this many pixels.
-        context: pixels that a part sees beyond those that it decides alone about, where nothing moves.
+        context: overlap in pixels where nothing moves.
     """
 
     fmt: PictureFormat
@@ -71,12 +71,12 @@ class Tiling:
     context: int
 
     @classmethod
-    def of(cls, fmt: PictureFormat, layout: Layout, scale: float, parts: int) -> Tiling | None:
-        """The picture's longer side halved, again and again, down to `parts`; None where that makes parts too small."""
+    def of(cls, fmt: PictureFormat, layout: Layout, scale: float, tiles: int) -> Tiling | None:
+        """Halve the longer side until there are `tiles` tiles; None where they would be too small."""
         align = layout.align(scale)
         context = max(LEAST_CONTEXT_PX, int(CONTEXT_CELLS * max(layout.scale_list(scale)))) + FADE_PX
         columns = rows = 1
-        while columns * rows < parts:
+        while columns * rows < tiles:
             width, height = fmt.width / columns, fmt.height / rows
             if max(width, height) / 2 < LEAST_CONTEXTS * context:
                 return None
@@ -84,37 +84,37 @@ class Tiling:
         return cls(fmt, columns, rows, align, context)
 
     def motion(self, timestep: float | Tensor, estimate: Estimate) -> Motion:
-        """Flow (1, 4, H, W) and mask logits (1, 1, H, W) of the whole picture.
+        """Estimate the motion of the whole frame.
 
         Args:
             timestep: 0..1; or a time for every pixel, (1, 1, H, W).
-            look: given a smaller format, what makes such planes of a frame's, and the timestep of that picture,
-                gives its flow and mask.
+            estimate: gives the motion of a smaller frame: takes its format, a function that cuts its planes out of
+                those of the whole frame, and its timestep.
         """
-        motion = self._displacement(estimate)
-        columns = self._spans(motion[:, :1], -1, self.fmt.width, self.columns)
-        rows = self._spans(motion[:, 1:], -2, self.fmt.height, self.rows)
-        flow, mask = (motion.new_zeros(1, channels, self.fmt.height, self.fmt.width) for channels in (4, 1))
+        displacement = self._displacement(estimate)
+        columns = self._spans(displacement[:, :1], -1, self.fmt.width, self.columns)
+        rows = self._spans(displacement[:, 1:], -2, self.fmt.height, self.rows)
+        flow, mask = (displacement.new_zeros(1, channels, self.fmt.height, self.fmt.width) for channels in (4, 1))
         for row in rows:
             for column in columns:
                 box = (..., slice(row.start, row.stop), slice(column.start, column.stop))
                 time = timestep[box] if isinstance(timestep, Tensor) else timestep
                 small = replace(self.fmt, width=column.stop - column.start, height=row.stop - row.start)
-                part = estimate(small, partial(self._cut, row, column), time)
-                share = (row.share[:, None] * column.share).to(flow)
-                for total, own in zip((flow, mask), part, strict=True):
-                    total[box].add_(own * share)
+                tile = estimate(small, partial(self._cut, row, column), time)
+                weight = (row.weight[:, None] * column.weight).to(flow)
+                for whole, maps in zip((flow, mask), tile, strict=True):
+                    whole[box].add_(maps * weight)
         return Motion(flow, mask)
 
     def _cut(self, row: Span, column: Span, planes: Planes) -> Planes:
-        """The part of each plane; `align` is a multiple of all subsampling."""
+        """Cut the tile out of each plane; `align` is a multiple of all subsampling."""
         return tuple(
             plane[..., row.start >> h : row.stop >> h, column.start >> w : column.stop >> w].contiguous()
             for plane, (w, h) in zip(planes, _shifts(self.fmt), strict=True)
         )
 
     def _displacement(self, estimate: Estimate) -> Tensor:
-        """How far things move between the two frames, (1, 2, h, w) in pixels of the picture, x then y."""
+        """Distance that the content moves between both frames, (1, 2, h, w) in pixels of the frame, x then y."""
         fmt = self.fmt
         width, height = (
             max(side // REDUCTION >> shift, 1) << shift
@@ -125,11 +125,11 @@ class Tiling:
         factors = flow.new_tensor((fmt.width / width, fmt.height / height))
         return (flow[:, :2] - flow[:, 2:]).abs() * factors[:, None, None]
 
-    def _spans(self, motion: Tensor, axis: int, size: int, count: int) -> list[Span]:
-        """The parts' shares of an axis, given how far things move along it."""
+    def _spans(self, displacement: Tensor, axis: int, size: int, count: int) -> list[Span]:
+        """The extents of the tiles along an axis, given the displacement along it."""
         step = self.align
         cuts = [round(i * size / count / step) * step for i in range(1, count)]
-        reach = _at_seams(motion, axis, [cut / size for cut in cuts], self.context / size)
+        reach = _at_seams(displacement, axis, [cut / size for cut in cuts], self.context / size)
         overlap = min(self.context + reach, size / count / 2)  # more would save nothing
         margin = math.ceil(overlap / step) * step
         return [
@@ -139,17 +139,17 @@ class Tiling:
 
 
 def _span(start: int, stop: int, low: int, high: int, size: int) -> Span:
-    """A part that decides from `low` to `high`, but for the fading at those that are seams."""
+    """A tile of weight 1 from `low` to `high`, cross-faded where these are seams."""
     centres = torch.arange(start, stop) + 0.5
     rise, fall = (((distance / FADE_PX + 1) / 2).clamp(0, 1) for distance in (centres - low, high - centres))
     return Span(start, stop, (rise if low > 0 else 1) * (fall if high < size else torch.ones_like(fall)))
 
 
-def _at_seams(motion: Tensor, axis: int, seams: Sequence[float], width: float) -> float:
-    """The largest motion within `width` of a seam, all in parts of the axis."""
-    size = motion.shape[axis]
+def _at_seams(displacement: Tensor, axis: int, seams: Sequence[float], width: float) -> float:
+    """Largest displacement within `width` of a seam; seams and width are fractions of the axis."""
+    size = displacement.shape[axis]
     strips = (
-        motion.narrow(axis, start, max(1, math.ceil(min(seam + width, 1) * size) - start))
+        displacement.narrow(axis, start, max(1, math.ceil(min(seam + width, 1) * size) - start))
         for seam in seams
         for start in [int(max(seam - width, 0) * size)]
     )
@@ -157,12 +157,12 @@ def _at_seams(motion: Tensor, axis: int, seams: Sequence[float], width: float) -
 
 
 def _shifts(fmt: PictureFormat) -> Iterator[tuple[int, int]]:
-    """Per plane, log2 of how much narrower and lower it is than the picture."""
+    """Per plane, log2 of its horizontal and vertical subsampling."""
     return ((fmt.subsampling_w, fmt.subsampling_h) if plane else (0, 0) for plane in range(fmt.num_planes))
 
 
 def _reduced(small: PictureFormat, planes: Planes) -> Planes:
-    """All of a picture in another size, each sample the mean of what it covers."""
+    """Reduce each plane to the size of `small`; each sample is the mean of the area that it covers."""
     return tuple(
         to_samples(F.interpolate(plane.float(), size=(small.height >> h, small.width >> w), mode="area"), small)
         for plane, (w, h) in zip(planes, _shifts(small), strict=True)

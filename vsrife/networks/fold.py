@@ -35,8 +35,8 @@ class FoldedBlock:
         scale: frame side / side that the block works at.
         first: c/2 outputs for each pass; an ensemble has two. Inputs: stack 0, stack 1, mask, carried features, flow in
             pixels, times (t, and 1 - t for an ensemble), zeros as far as the hardware likes. A stack is a frame
-            followed by its head features, 3 + k channels. In block 0 it reads a single stack and yields its share
-            in the role of the left frame, then of the right one, without bias and activation.
+            followed by its head features, 3 + k channels. In block 0 it reads a single stack and yields its part
+            as frame 0, then as frame 1, without bias and activation.
         time: of block 0, the timestep's share with the bias, and what follows.
         second: to c channels.
         body: the rest, at one size.
@@ -83,7 +83,7 @@ class FoldedNet:
 
     @property
     def ops(self) -> Ops:
-        """The fastest twins of the ops that are right for this network."""
+        """The fastest operations for this device and dtype."""
         return choose(self.device, self.dtype)
 
     @property

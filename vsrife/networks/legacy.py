@@ -264,10 +264,10 @@ def warped_levels(levels: Levels, flow: Tensor) -> Levels:
 
 @dataclass(frozen=True, slots=True)
 class Features:
-    """What the network needs of one frame, whatever it is paired with.
+    """Features of one frame, independent of the frame that it is paired with.
 
     Attributes:
-        image: (1, 3, H, W) RGB at the padded size, nominally 0..1, not clamped: these models see it as it is.
+        image: (1, 3, H, W) RGB at the padded size, nominally 0..1, not clamped: these models read it as it is.
         levels: of the context network; none without a refinement.
     """
 
@@ -277,7 +277,7 @@ class Features:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """What the network found for one pair and timestep, at the padded size.
+    """The result for one pair and timestep, at the padded size.
 
     Attributes:
         flow: (1, 4, H, W) in pixels: x and y towards frame 0, then towards frame 1.
@@ -325,11 +325,11 @@ class LegacyNet(nn.Module):
 
     @property
     def ops(self) -> Ops:
-        """The fastest twins of the ops that are right for this network."""
+        """The fastest operations for this device and dtype."""
         return choose(self.device, self.dtype)
 
     def encode(self, frame: Tensor) -> Features:
-        """Prepare one frame, (1, 3, H, W), padded to `layout.padded`."""
+        """Compute the features of one frame, (1, 3, H, W), padded to `layout.padded`."""
         return Features(frame, self.contextnet(frame) if self.layout.refiner else ())
 
     def estimate(
@@ -339,11 +339,11 @@ class LegacyNet(nn.Module):
         timestep: float | Tensor = 0.5,
         cancellation: Cancellation = never,
     ) -> Estimate:
-        """Flow, mask and correction between two prepared frames.
+        """Estimate flow, mask and refinement between two frames.
 
         Args:
-            features0: the frame at time 0.
-            features1: the frame at time 1, of the same size.
+            features0: of the frame at time 0.
+            features1: of the frame at time 1, of the same size.
             timestep: 0..1, or one for every pixel, (1, 1, H, W); no effect on layouts that know the middle alone.
             cancellation: called before each block.
         """

@@ -29,11 +29,11 @@ ALIGNED = 4  # a pixel of a stack takes a multiple of so many numbers: then it n
 
 @dataclass(frozen=True, slots=True)
 class Features:
-    """What the network needs of one source frame, whatever it is paired with.
+    """Features of one source frame, independent of the frame that it is paired with.
 
     Attributes:
         stack: (1, 3 + k, H, W) at the padded size: the frame, clamped to 0..1, and its head features.
-        parts: (1, 2 * c/2, h, w): block 0's first convolution of the frame in the role of the left and of the right.
+        parts: (1, 2 * c/2, h, w): block 0's first convolution of the frame as frame 0, then as frame 1.
     """
 
     stack: Tensor
@@ -52,7 +52,7 @@ class Field:
 
     Attributes:
         size: padded height and width in pixels.
-        ops: that it is evaluated with.
+        ops: that evaluate it.
         flows: per block (N, 4, h, w), in pixels of the frame: x then y towards frame 0, then towards frame 1; one for
             each of N times.
         masks: (N, 1, h, w) logits to be summed: all blocks' where masks accumulate, else the last block's.
@@ -107,22 +107,22 @@ class Field:
 
 
 def taps(size: int, scale: float) -> Tensor:
-    """Which pixels of an axis a block of this scale reads: two per cell, or all for scales up to 2. (L,) float64."""
+    """Pixels of an axis that a block of this scale reads: two per cell, or all for scales up to 2. (L,) float64."""
     if scale <= 2:
         return torch.arange(size, dtype=torch.float64)
     cells = torch.arange(0, size, scale, dtype=torch.float64) + scale / 2
     return torch.stack((cells - 1, cells), dim=1).flatten()
 
 
-@cache  # never dropped: recordings read this memory
+@cache  # never dropped: CUDA graphs read this memory
 def _tap_axis(size: int, scale: float, map_size: int, device: torch.device, dtype: torch.dtype) -> Axis:
-    """Where the taps of an axis of `size` pixels lie in a map of `map_size` samples; a few ten KB for each size."""
+    """Positions of the taps of an axis of `size` pixels in a map of `map_size` samples; tens of KB for each size."""
     return Axis.at((taps(size, scale) + 0.5) * (map_size / size) - 0.5, map_size).to(device, dtype)
 
 
-@cache  # for recordings likewise
+@cache  # likewise
 def _cell_axis(size: int, scale: float, device: torch.device, dtype: torch.dtype) -> Axis:
-    """Where the samples of a block of this scale lie in an axis of `size` pixels."""
+    """Positions of the samples of a block of this scale on an axis of `size` pixels."""
     return Axis.resizing(int(size / scale), size).to(device, dtype)
 
 
@@ -133,10 +133,10 @@ def _tap_positions(size: int, scale: float, device: torch.device, dtype: torch.d
 
 @dataclass(frozen=True, slots=True)
 class PaddedPlanes:
-    """A source frame as it comes.
+    """The planes of a source frame, to be padded.
 
     Attributes:
-        planes: per plane (1, 1, h, w) in its own samples, on the network's device.
+        planes: per plane (1, 1, h, w) in the samples of its format, on the network's device.
         transform: what they mean.
         size: padded height and width.
     """
@@ -158,7 +158,7 @@ def _as_it_is(device: torch.device, dtype: torch.dtype) -> RgbTransform:
 
 
 def encode(net: FoldedNet, frame: PaddedPlanes | Tensor) -> Features:
-    """Prepare one source frame.
+    """Compute the features of one source frame.
 
     Args:
         net: the folded network.
@@ -195,12 +195,12 @@ def estimate(
     timestep: float | Tensor,
     cancellation: Cancellation = never,
 ) -> Field:
-    """Flow and mask between two prepared frames.
+    """Estimate flow and mask between two frames.
 
     Args:
         net: the folded network.
-        features0: the frame at time 0.
-        features1: the frame at time 1, of the same size.
+        features0: of the frame at time 0.
+        features1: of the frame at time 1, of the same size.
         timestep: 0..1; or a time for every pixel, (1, 1, H, W) at the padded size; or several times, (N, 1, 1, 1),
             which networks with an ensemble or a second try do not take.
         cancellation: called before each block.

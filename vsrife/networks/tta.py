@@ -24,7 +24,7 @@ from vsrife.networks.pyramid import Features, Field
 
 @dataclass(frozen=True, slots=True)
 class Orientation:
-    """One of the eight orientations of a picture: transposed first, then mirrored."""
+    """One of the eight orientations of a frame: transposed first, then mirrored."""
 
     transposed: bool
     mirrored_x: bool
@@ -32,27 +32,27 @@ class Orientation:
 
     @property
     def axes(self) -> list[int]:
-        """That are mirrored."""
+        """The mirrored axes."""
         return [-1] * self.mirrored_x + [-2] * self.mirrored_y
 
     def turn(self, image: Tensor) -> Tensor:
-        """(..., H, W) as this orientation shows it."""
+        """Turn (..., H, W) into this orientation."""
         image = image.mT if self.transposed else image
         return image.flip(self.axes) if self.axes else image
 
     def turn_back(self, image: Tensor) -> Tensor:
-        """What `turn` was given."""
+        """Undo `turn`."""
         image = image.flip(self.axes) if self.axes else image
         return image.mT if self.transposed else image
 
     def turn_flow(self, flow: Tensor) -> Tensor:
-        """(N, 4, H, W): moved as `turn` does, and the vectors with it."""
+        """Turn a flow (N, 4, H, W) and its vectors into this orientation."""
         flow = self.turn(flow)
         flow = flow[:, [1, 0, 3, 2]] if self.transposed else flow
         return flow * self._signs(flow)
 
     def turn_flow_back(self, flow: Tensor) -> Tensor:
-        """What `turn_flow` was given."""
+        """Undo `turn_flow`."""
         flow = flow * self._signs(flow)
         flow = flow[:, [1, 0, 3, 2]] if self.transposed else flow
         return self.turn_back(flow)
@@ -67,11 +67,11 @@ ORIENTATIONS = tuple(Orientation(*flags) for flags in product((False, True), rep
 
 @dataclass(frozen=True, slots=True)
 class Averaging:
-    """Which passes are averaged.
+    """The passes to average.
 
     Attributes:
-        orientations: orientations of the pictures, the first `UPRIGHT`.
-        temporal: whether each is also seen with the frames exchanged.
+        orientations: of the frames, the first `UPRIGHT`.
+        temporal: whether each also runs with the frames exchanged.
     """
 
     orientations: Sequence[Orientation]
@@ -86,14 +86,14 @@ def estimate(
     averaging: Averaging,
     cancellation: Cancellation = never,
 ) -> Field:
-    """Flow and mask between two frames, averaged over orientations.
+    """Estimate flow and mask between two frames, averaged over all passes.
 
     Args:
         net: the folded network, without ensemble.
-        features0: the frame at time 0, prepared in every orientation.
-        features1: the frame at time 1, likewise.
+        features0: of the frame at time 0, in every orientation.
+        features1: of the frame at time 1, likewise.
         timestep: 0..1; or a time for every pixel, (1, 1, H, W) at the padded size.
-        averaging: its orientations are those of the sources.
+        averaging: the passes, in the orientations of the features.
         cancellation: called before each block of each orientation.
 
     Returns:
