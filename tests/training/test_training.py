@@ -35,7 +35,7 @@ from training.synthetic import Motion, Renderer, trace
 from training.teacher import classical_flow
 from training.thin import thin
 from training.trainer import Plan, Ranks, Schedule, Trainer
-from vsrife.checkpoints.loading import load_model
+from vsrife.checkpoints.loading import load_model, read_ifnet
 from vsrife.errors import ClipError, MediaError, OptionError, WeightsError
 from vsrife.networks.catalogue import BODY_LAYERS, LAYOUTS
 from vsrife.networks.ifnet import IFNet
@@ -475,7 +475,7 @@ def test_weights_travel(pack: Pack, tmp_path: Path) -> None:
     assert other.rate(1) < trainer.rate(1)  # the optimiser starts anew
     path = tmp_path / "mine.safetensors"
     checkpoint.export_weights(trainer.average, path)
-    weights = load_model(path)
+    weights = read_ifnet(path)
     assert weights.layout.id == "L18"
     net = IFNet(weights.layout)
     net.load_state_dict(dict(weights.tensors))
