@@ -226,7 +226,6 @@ def traffic(model: str, size: Size, device: torch.device, dtype: torch.dtype) ->
     """The steps of one pair of a running clip: one frame prepared, one made. Times include the counting."""
     net, counter = folded(model, device, dtype), Traffic(device)
     engine = Engine(with_ops(net, counter.watched(net.ops)), format_of(size))
-    engine.forward.release()  # a recording would hide what is done
     first, second, third = pictures(size, device, 3)
     engine.interpolate(first, second, 0.5, out="device")
     counter.steps.clear()

@@ -156,10 +156,10 @@ def pair_bytes(net: FoldedNet, size: Size, parts: int) -> int | None:
 
     def work() -> None:
         engine = Engine(net, fmt)
-        engine.thrift.parts = parts
+        engine.oom.parts = parts
         engine.interpolate(left, right, 0.5, out="device")
 
-    if parts > Engine(net, fmt).thrift.most_parts:
+    if parts > Engine(net, fmt).oom.most_parts:
         return None
     if net.device.type == "cuda":  # checks and workspaces of the first pair of a process
         work()

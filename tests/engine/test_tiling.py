@@ -150,7 +150,7 @@ def test_error_names_what_was_tried_and_later_frames_work() -> None:
 
 def test_models_before_4_are_not_divided() -> None:
     net = LegacyNet(LEGACY_LAYOUTS["E05"])
-    assert Engine(net, PictureFormat("GRAY", 8, False, 4096, 4096)).thrift.most_parts == 1
+    assert Engine(net, PictureFormat("GRAY", 8, False, 4096, 4096)).oom.most_parts == 1
 
 
 @pytest.mark.parametrize("allocate", [lambda: torch.empty(2**50), lambda: np.empty(2**50)], ids=["torch", "numpy"])
@@ -228,7 +228,7 @@ def test_parts_overlap_by_more_where_more_moves_at_the_seam(
 def test_parts_are_not_too_small_to_be_worth_it(small_net: FoldedNet) -> None:
     def most(width: int, height: int, scale: float = 1.0) -> int:
         net = fold(small_net.layout, tensors("4.15.lite"), scale=scale)
-        return Engine(net, PictureFormat("GRAY", 8, False, width, height)).thrift.most_parts
+        return Engine(net, PictureFormat("GRAY", 8, False, width, height)).oom.most_parts
 
     assert [most(800, 800), most(1280, 720), most(1920, 1080), most(3840, 2160)] == [1, 2, 8, 16]
     assert most(1280, 720, scale=0.25) == 1

@@ -15,7 +15,7 @@ from torch import Tensor
 import vsrife.filters.rife
 from tests.clips import equal, pan, planes_of
 from vsrife import RIFE
-from vsrife.engine import cuda_graph, transfer
+from vsrife.engine import transfer
 from vsrife.engine.engine import Engine
 from vsrife.engine.formats import Colorimetry
 from vsrife.engine.sources import InputFrame
@@ -30,12 +30,11 @@ def plain_frames(length: int, multi: int, fmt: str = "YUV420P8") -> list[list[ND
     """All frames of a filter as it is on the CPU."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(vsrife.filters.rife, "Engine", Engine)
-        patch.setattr(cuda_graph, "graph_for", lambda *_: None)
         output = RIFE(pan(length, 32, 32, fmt), multi=multi, sc_threshold=1.0)
         return [planes_of(output, n) for n in range(output.num_frames)]
 
 
-class Later(transfer.Plain):
+class Later(transfer.DirectTransfer):
     """Stands in for streams: what goes down is only read when somebody waits for it, and its source may be gone."""
 
     waiting = 0
@@ -56,10 +55,9 @@ class _Unread:
 
 @pytest.mark.parametrize("fmt", ["YUV420P8", "RGBS"])
 def test_results_outlive_the_next_pairs(fmt: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is on its way down is not in memory that a recording writes to again."""
+    """Planes on their way down are not in memory that a later pair writes to."""
     source, expected = pan(5, 32, 32, fmt), plain_frames(5, 2, fmt)
     monkeypatch.setattr(transfer, "transfer_for", Later)
-    monkeypatch.setattr(cuda_graph, "graph_for", lambda *_: cuda_graph.Repeated())
     engines = []
     real = Engine.__init__
 
@@ -82,12 +80,12 @@ def test_results_outlive_the_next_pairs(fmt: str, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.needs_cuda
-def test_staged_copies_on_a_device() -> None:
+def test_asynchronous_copies_on_a_device() -> None:
     """Many pairs in flight, and frames that are let go of at once: the same bits as one step after the other."""
     source = pan(12, 256, 128)
     options: dict[str, Any] = {"multi": 3, "device": "cuda", "sc_threshold": 1.0}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(transfer, "transfer_for", transfer.Plain)
+        patch.setattr(transfer, "transfer_for", transfer.DirectTransfer)
         plain = RIFE(source, **options)
         expected = [planes_of(plain, n) for n in range(plain.num_frames)]
     output = RIFE(source, **options)

@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 import vsrife.filters.rife
 from tests.clips import LinearEngine, counting, equal, pan, planes_of, value_of
 from vsrife import RIFE
-from vsrife.engine import cuda_graph
 from vsrife.engine.engine import Engine
 from vsrife.engine.sources import InputFrame
 from vsrife.engine.transfer import Download
@@ -67,7 +66,6 @@ def frames_on_one_device(length: int, multi: int, fmt: str = "YUV420P8") -> list
     """All frames of a filter as it is on the CPU."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(vsrife.filters.rife, "Engine", Engine)
-        patch.setattr(cuda_graph, "graph_for", lambda *_: None)
         output = RIFE(pan(length, 32, 32, fmt), multi=multi, sc_threshold=1.0)
         return [planes_of(output, n) for n in range(output.num_frames)]
 

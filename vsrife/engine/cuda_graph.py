@@ -1,104 +1,76 @@
-"""Work that is recorded once and then replayed: on CUDA, one start of a graph instead of hundreds of kernels.
+"""CUDA graphs: a recorded function replayed with one launch in place of hundreds. Off unless `VSRIFE_CUDA=graph`.
 
-A recording reads and writes the same memory each time. What it is given is copied in; what it returns is overwritten by
-the next replay, and read before that by whoever works on the same stream.
+A graph reads and writes the same memory each time: arguments are copied in, and results are overwritten by the next
+replay, after whatever reads them on the same stream.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Callable, Hashable, Sequence
+from contextlib import suppress
+from functools import cache
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 
+from vsrife.engine.memory import device_lock, out_of_memory
+from vsrife.networks.fold import FoldedNet
+from vsrife.ops.cuda import KernelError
+
 Tensors = tuple[Tensor, ...]
-WARM_UPS = 2  # runs before the recording: kernels are compiled and algorithms chosen then
+WARM_UPS = 2  # calls before the capture, in which kernels are compiled and cuDNN chooses algorithms
 
 
-class Graph(Protocol):
-    """Something that runs a function without arguments again and again."""
-
-    def record(self, function: Callable[[], Tensors]) -> Tensors:
-        """Remember what the function does to which memory; its results, to be filled by `replay`."""
-        ...
-
-    def replay(self) -> None: ...
-
-
-class CudaGraph:
-    """A CUDA graph.
-
-    Args:
-        device: that it runs on.
-        other: a graph to share memory with, for what is only needed while either runs. Results of both stay, because
-            they are held while graphs are recorded.
-    """
-
-    def __init__(self, device: torch.device, other: CudaGraph | None = None) -> None:
-        self.device, self.graph = device, torch.cuda.CUDAGraph()
-        self.pool = other.graph.pool() if other else None
-
-    def record(self, function: Callable[[], Tensors]) -> Tensors:
-        with torch.cuda.device(self.device):
-            side = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
-            side.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(side):
-                for _ in range(WARM_UPS):
-                    function()
-            torch.cuda.current_stream().wait_stream(side)
-            # Other filters go on meanwhile: only what this thread does is recorded and checked.
-            with torch.cuda.graph(self.graph, self.pool, capture_error_mode="thread_local"):
-                return function()
-
-    def replay(self) -> None:
-        with torch.cuda.device(self.device):
-            self.graph.replay()
-
-
-class Repeated:
-    """The same where nothing can be recorded: the function is called anew, with the memory that it first had."""
-
-    def record(self, function: Callable[[], Tensors]) -> Tensors:
-        self.function = function
-        self.results = function()
-        return self.results
-
-    def replay(self) -> None:
-        for result, new in zip(self.results, self.function(), strict=True):
-            result.copy_(new)
-
-
-def graph_for(device: torch.device, other: Graph | None = None) -> Graph | None:
-    """What records on this device, if it can in the memory of another that never runs at the same time; None where
-    calling is as good."""
-    if device.type != "cuda":
-        return None
-    return CudaGraph(device, other if isinstance(other, CudaGraph) else None)
+@cache
+def _capture_stream(device: torch.device) -> torch.cuda.Stream:
+    """PyTorch's own default belongs to the device that captured first; on any other the graph would be empty."""
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
 
 class Recording:
-    """A function of tensors, recorded for inputs of one shape.
+    """A function of tensors, captured for arguments of one shape and memory layout.
 
     Args:
-        function: of tensors, returns tensors; what it does must depend on shapes alone, never on values.
+        function: takes and returns tensors; its control flow must depend on shapes alone, never on values.
         inputs: an example.
-        graph: what records.
-        other: a recording whose memory for inputs of the same shape may be used, since it is never called at the same
-            time.
+
+    Raises:
+        RuntimeError: the capture failed, or a replay gives another result than the calls before it.
     """
 
-    def __init__(
-        self, function: Callable[..., Tensors], inputs: Sequence[Tensor], graph: Graph, other: Recording | None = None
-    ) -> None:
-        known = other.inputs if other else inputs
-        self.inputs: list[Tensor] = [
-            own if other and own.shape == new.shape else _placed_alike(new)
-            for own, new in zip(known, inputs, strict=True)
-        ]
-        self.graph = graph
-        self.results = graph.record(lambda: function(*self.inputs))
+    def __init__(self, function: Callable[..., Tensors], inputs: Sequence[Tensor]) -> None:
+        self.inputs = [_same_layout(tensor) for tensor in inputs]
+        self.graph = torch.cuda.CUDAGraph()
+        device = inputs[0].device
+        side, own = _capture_stream(device), torch.cuda.current_stream(device)
+        with device_lock:
+            side.wait_stream(own)
+            try:
+                correct = self._capture(function, side)
+            finally:
+                own.wait_stream(side)
+        if not correct:
+            raise RuntimeError("a replay gives another result than the calls that were recorded")
+
+    def _capture(self, function: Callable[..., Tensors], side: torch.cuda.Stream) -> bool:
+        """Whether a replay equals an ordinary call. `torch.cuda.graph` would leave its stream current on failure."""
+        with torch.cuda.stream(side):
+            for _ in range(WARM_UPS):
+                expected = function(*self.inputs)
+            self.graph.capture_begin(capture_error_mode="thread_local")  # other devices' threads go on
+            try:
+                self.results = function(*self.inputs)
+            except BaseException:
+                with suppress(RuntimeError):  # the capture is invalid, and the first error is the one to report
+                    self.graph.capture_end()
+                raise
+            self.graph.capture_end()
+            for result in self.results:
+                result.zero_()
+            self.graph.replay()
+            return all(torch.equal(a, b) for a, b in zip(self.results, expected, strict=True))
 
     def __call__(self, *inputs: Tensor) -> Tensors:
         """The results, valid until the next call."""
@@ -108,28 +80,44 @@ class Recording:
         return self.results
 
 
-def _placed_alike(tensor: Tensor) -> Tensor:
-    """A copy with the same gaps in memory, which a clone would close: kernels like pixels where they are."""
+def _same_layout(tensor: Tensor) -> Tensor:
+    """A copy with the same strides; a clone would close the gaps between pixels, which kernels like aligned."""
     return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=tensor.device).copy_(tensor)
 
 
-def recorded(
-    function: Callable[..., Tensors], inputs: Sequence[Tensor], device: torch.device, other: Recording | None = None
-) -> Recording | None:
-    """The function recorded on this device, with the memory of another recording as far as it fits; None, with a
-    warning, where that fails."""
-    graph = graph_for(device, other.graph if other else None)
-    if graph is None:
-        return None
+_recordings: WeakKeyDictionary[FoldedNet, dict[Hashable, Recording | None]] = WeakKeyDictionary()
+
+
+def call(net: FoldedNet, function: Callable[..., Tensors], inputs: Sequence[Tensor]) -> Tensors:
+    """Replay the function of a network, recorded at the first call with such arguments; call it where that fails.
+
+    Recordings belong to the network, so that they survive a seek.
+    """
+    recordings = _recordings.setdefault(net, {})
+    key = tuple((tensor.shape, tensor.stride(), tensor.dtype) for tensor in inputs)
+    if key not in recordings:
+        recordings[key] = None  # no second attempt after running out of memory
+        recordings[key] = _recorded(function, inputs)
+    recording = recordings[key]
+    return function(*inputs) if recording is None else recording(*inputs)
+
+
+def release(net: FoldedNet) -> None:
+    """Free the recordings of a network; what was recorded is called from now on."""
+    if net in _recordings:
+        _recordings[net] = dict.fromkeys(_recordings[net])
+
+
+def _recorded(function: Callable[..., Tensors], inputs: Sequence[Tensor]) -> Recording | None:
+    """None, with a warning, where the capture fails."""
     try:
-        return Recording(function, inputs, graph, other)
-    except torch.OutOfMemoryError:
-        raise
+        return Recording(function, inputs)
     except RuntimeError as error:
-        reason = str(error).strip().partition("\n")[0]
+        if isinstance(error, KernelError) or out_of_memory(error):
+            raise
         warnings.warn(
-            f"{device} cannot record a pair as a graph and starts each kernel by itself, which is slower: {reason}; "
-            "please report this with the versions of PyTorch and the driver",
+            f"{inputs[0].device} cannot record a CUDA graph and launches each kernel by itself, got "
+            f"{str(error).strip().partition('\n')[0]!r}; unset VSRIFE_CUDA, and report it",
             RuntimeWarning,
             stacklevel=2,
         )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+import warnings
+from collections.abc import Iterable
 from numbers import Real
 from typing import get_args
 
@@ -11,6 +11,7 @@ import torch
 
 from vsrife.engine.keywords import FLOW_SCALES, Precision
 from vsrife.errors import DeviceError, OptionError
+from vsrife.ops.dispatch import cuda_mode
 
 _DTYPES: dict[str, torch.dtype] = {
     "fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16, "int8": torch.int8
@@ -24,14 +25,9 @@ def parse_device(device: str | torch.device | None) -> torch.device:
     Raises:
         DeviceError: no such device here.
     """
+    cuda_mode()  # a wrong value of its environment variable is an error of this call
     if device is None:
-        if torch.cuda.is_available():
-            return torch.device("cuda", torch.cuda.current_device())
-        if torch.xpu.is_available():
-            return torch.device("xpu", torch.xpu.current_device())
-        if torch.backends.mps.is_available():
-            return torch.device("mps")
-        return torch.device("cpu")
+        return _best_device()
     if isinstance(device, str) and "," in device:
         raise DeviceError(f"device must be one here, got {device!r}; several share the frames of a clip, in RIFE alone")
     try:
@@ -40,7 +36,30 @@ def parse_device(device: str | torch.device | None) -> torch.device:
     except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
         reason = str(error).partition("\n")[0]
         raise DeviceError(f"device cannot be used, got {str(device)!r} ({reason}); try device='cpu'") from error
-    return held.device  # with its number: "cuda" and "cuda:0" are one
+    return held.device  # with its index: "cuda" and "cuda:0" are one
+
+
+def _best_device() -> torch.device:
+    """The first device that can run something; warns of those passed over, such as GPUs too old for this PyTorch."""
+    candidates: list[str] = []
+    if torch.cuda.is_available():
+        first = torch.cuda.current_device()
+        candidates += [f"cuda:{i}" for i in sorted(range(torch.cuda.device_count()), key=lambda i: i != first)]
+    if torch.xpu.is_available():
+        candidates.append(f"xpu:{torch.xpu.current_device()}")
+    if torch.backends.mps.is_available():
+        candidates.append("mps")
+    for name in candidates:
+        try:
+            return parse_device(name)
+        except DeviceError as error:
+            warnings.warn(
+                f"{name} is passed over, got {str(error.__cause__).partition(chr(10))[0]!r}; install a PyTorch build "
+                "that supports it, or name another device",
+                RuntimeWarning,
+                stacklevel=3,
+            )
+    return torch.device("cpu")
 
 
 def parse_devices(device: str | torch.device | None) -> tuple[torch.device, ...]:
@@ -105,22 +124,6 @@ def _check_bytes(devices: Iterable[torch.device]) -> None:
         raise DeviceError("precision 'int8' needs numba, which is not installed; pip install numba") from error
     if not int8.vectors_here():
         raise DeviceError("precision 'int8' needs a CPU with AVX-512 VNNI or AVX-VNNI, got one without; leave it out")
-
-
-@contextmanager
-def full_precision(device: torch.device) -> Iterator[None]:
-    """On CUDA: the device is the thread's, float32 convolutions keep all of their digits, and the fastest algorithm is
-    sought once for each shape.
-
-    cuDNN's switches belong to the process and stay as set here.
-    """
-    if device.type != "cuda":
-        yield
-        return
-    torch.backends.cudnn.enabled = torch.backends.cudnn.benchmark = True
-    torch.backends.cudnn.allow_tf32 = False
-    with torch.cuda.device(device):
-        yield
 
 
 def parse_scale(scale: float) -> float:

@@ -14,13 +14,14 @@ from torch import Tensor
 from vsrife.checkpoints.loading import Network
 from vsrife.engine import transfer
 from vsrife.engine.cache import Cache
-from vsrife.engine.devices import full_precision
+from vsrife.engine.device_thread import run_on
 from vsrife.engine.formats import PictureFormat
 from vsrife.engine.loaded import forward_for, release_networks
-from vsrife.engine.memory import Thrift, give_back
+from vsrife.engine.memory import OutOfMemoryFallback, give_back
 from vsrife.engine.sources import InputFrame, SourceFrame
 from vsrife.engine.synthesis import reproject_flow, zero_motion
 from vsrife.engine.transfer import Download, Planes
+from vsrife.engine.verification import verify
 from vsrife.networks.cancellation import Cancellation, never
 from vsrife.networks.tta import Averaging
 
@@ -54,7 +55,7 @@ class Engine:
         self.cache = Cache(capacity)
         self.forward = forward_for(net, averaging, self.cache)
         self.transfer = transfer.transfer_for(net.device)
-        self.thrift = Thrift(net.device, f"{fmt.width}x{fmt.height}", self.forward.most_tiles(fmt))
+        self.oom = OutOfMemoryFallback(net.device, f"{fmt.width}x{fmt.height}", self.forward.most_tiles(fmt))
         if net.device.type == "cpu":  # on other devices the next engine reuses what the allocator keeps
             weakref.finalize(self, give_back, net.device).atexit = False
 
@@ -111,7 +112,7 @@ class Engine:
             planes = self._interpolate(frame0, frame1, timestep, cancellation)
             return planes if planes is None or out == "device" else self.transfer.download(planes)
 
-        return self._run(work, cancellation)
+        return self._run(work, frame0, frame1, cancellation)
 
     def motion(self, frame0: InputFrame, frame1: InputFrame, timestep: float | Tensor) -> tuple[Tensor, Tensor]:
         """Estimate the flow and the blend weight that `interpolate` would use.
@@ -137,13 +138,13 @@ class Engine:
                 flow, mask = zero_motion(self.fmt, time, self.net)
             else:
                 sources = self._source(frame0), self._source(frame1)
-                flow, mask = self.forward.motion(*sources, time, never, self.thrift.parts)
+                flow, mask = self.forward.motion(*sources, time, never, self.oom.parts)
             weight0 = torch.sigmoid(mask)
             if at_source:
                 flow, weight0 = reproject_flow(flow, weight0, to_frame1=bool(timestep))
             return flow[0].clone(), weight0[0, 0]  # a graph would overwrite its own result
 
-        return self._run(work, never)
+        return self._run(work, frame0, frame1, never)
 
     def _interpolate(
         self, frame0: InputFrame, frame1: InputFrame, timestep: float | Tensor, cancellation: Cancellation
@@ -157,7 +158,7 @@ class Engine:
             motion = zero_motion(self.fmt, time, self.net)
             planes = sum(self.forward.synthesis.carried(source0, source1, motion), source0.planes)
         else:
-            planes = self.forward.frame_at(source0, source1, time, cancellation, self.thrift.parts)
+            planes = self.forward.frame_at(source0, source1, time, cancellation, self.oom.parts)
         return tuple(plane[0, 0] for plane in planes)
 
     def _source(self, frame: InputFrame) -> SourceFrame:
@@ -169,9 +170,21 @@ class Engine:
         """A number as it is; a time for every pixel as (1, 1, H, W) on the device."""
         return timestep.to(self.net.device, self.net.exact)[None, None] if isinstance(timestep, Tensor) else timestep
 
-    def _run[Result](self, work: Callable[[], Result], cancellation: Cancellation) -> Result:
-        with torch.inference_mode(), full_precision(self.net.device), self._cpu_turn(cancellation):
-            return self.thrift.run(work, self._free)
+    def _run[Result](
+        self, work: Callable[[], Result], frame0: InputFrame, frame1: InputFrame, cancellation: Cancellation
+    ) -> Result:
+        def from_scratch() -> Planes | None:
+            self.cache.clear()
+            planes = self._interpolate(frame0, frame1, 0.5, cancellation)
+            self.cache.clear()
+            return None if planes is None else planes[: self.fmt.num_planes]
+
+        def run() -> Result:
+            with torch.inference_mode(), self._cpu_turn(cancellation):
+                verify(self.net, self.fmt, from_scratch)
+                return self.oom.run(work, self._free)
+
+        return run_on(self.net.device, run, self.cache.clear)
 
     def _free(self) -> None:
         """Free all memory that only saves time, and use less from now on."""

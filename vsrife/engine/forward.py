@@ -30,6 +30,7 @@ from vsrife.networks.cancellation import Cancellation
 from vsrife.networks.fold import FoldedNet
 from vsrife.networks.pyramid import Features
 from vsrife.networks.tta import UPRIGHT, Averaging
+from vsrife.ops.dispatch import uses_graphs
 
 
 class Forward(Protocol):
@@ -97,9 +98,6 @@ class PyramidForward:
         self.net, self.averaging, self.cache = net, averaging, cache
         self.orientations = tuple(averaging.orientations) if averaging else (UPRIGHT,)
         self.synthesis = Synthesis(net, cache)
-        # Layouts that try again branch on values, which a graph cannot.
-        self.uses_graph = averaging is None and not net.layout.rescales
-        self.graph: cuda_graph.Recording | None = None
 
     def motion(
         self,
@@ -113,10 +111,10 @@ class PyramidForward:
         if tiling is not None:
             return tiling.motion(timestep, partial(self._tile_motion, frame0, frame1, cancellation))
         features0, features1 = self._features(frame0), self._features(frame1)
-        if self.uses_graph and not isinstance(timestep, Tensor):
-            replayed = self._replay(features0[0], features1[0], timestep)
-            if replayed is not None:
-                return Motion(*(cropped(maps, frame0.fmt) for maps in replayed))
+        # Layouts that try again branch on values, which a graph cannot.
+        graphs = self.averaging is None and not self.net.layout.rescales and uses_graphs(self.net.device)
+        if graphs and not isinstance(timestep, Tensor):
+            return Motion(*(cropped(maps, frame0.fmt) for maps in self._replay(features0[0], features1[0], timestep)))
         return self._estimate(features0, features1, frame0.fmt, timestep, cancellation)
 
     def frame_at(
@@ -143,7 +141,7 @@ class PyramidForward:
         return tiles
 
     def release(self) -> None:
-        self.graph, self.uses_graph = None, False
+        cuda_graph.release(self.net)
 
     def _features(self, frame: SourceFrame) -> Sequence[Features]:
         """What the network reads of a frame, in each orientation."""
@@ -182,14 +180,11 @@ class PyramidForward:
         motion = Motion(cropped(field.flow(), fmt), cropped(field.mask(*field.size), fmt))
         return exact_at_sources(motion, timestep) if isinstance(timestep, Tensor) else motion
 
-    def _replay(self, features0: Features, features1: Features, timestep: float) -> cuda_graph.Tensors | None:
-        """Flow and mask by a CUDA graph, overwritten by the next call; None where the device has no graphs."""
+    def _replay(self, features0: Features, features1: Features, timestep: float) -> cuda_graph.Tensors:
+        """Flow and mask by a CUDA graph, overwritten by the next call."""
         time = torch.full((1, 1, 1, 1), timestep, dtype=self.net.exact, device=self.net.device)
         inputs = (features0.stack, features0.parts, features1.stack, features1.parts, time)
-        if self.graph is None:
-            self.graph = cuda_graph.recorded(partial(_flow_and_mask, self.net), inputs, self.net.device)
-        self.uses_graph = self.graph is not None
-        return None if self.graph is None else self.graph(*inputs)
+        return cuda_graph.call(self.net, partial(_flow_and_mask, self.net), inputs)
 
     def _tiling(self, fmt: PictureFormat, tiles: int) -> Tiling | None:
         """The frame in tiles; None: whole, or too small for so many."""

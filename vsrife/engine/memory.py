@@ -1,7 +1,8 @@
-"""What is tried when the device runs out of memory."""
+"""What to do when a device runs out of memory."""
 
 from __future__ import annotations
 
+import threading
 import warnings
 from collections.abc import Callable
 
@@ -12,48 +13,52 @@ from vsrife.ops.cpu.buffers import buffer_pool
 
 _TEXTS = ("out of memory", "can't allocate memory", "ALLOC_FAILED")  # of MPS, of the CPU, of CUDA's libraries
 
+device_lock = threading.Lock()  # one graph capture at a time in a process, and no cache emptied meanwhile
 
-class Thrift:
-    """Runs the pairs of one engine so that they fit; a pair begins with what fitted the last one.
+
+class OutOfMemoryFallback:
+    """Retries a pair after an out-of-memory error: first with caches freed, then in 2 to 16 tiles.
+
+    The next pair starts with the tile count that last succeeded.
 
     Args:
-        device: that they run on.
+        device: of the network.
         size: of a frame, for messages.
-        most_parts: that a picture may be divided into, 1 or a power of two.
+        most_parts: tiles that a frame may be divided into, 1 or a power of two.
 
     Attributes:
-        parts: in how many parts the work shall look for motion; 1 is the whole picture.
+        parts: tiles in which the motion is estimated; 1 is the whole frame.
     """
 
     def __init__(self, device: torch.device, size: str, most_parts: int) -> None:
         self.device, self.size, self.most_parts = device, size, most_parts
         self.parts = 1
-        self._told = False
+        self._warned = False
 
     def run[Result](self, work: Callable[[], Result], free: Callable[[], None]) -> Result:
-        """The result of `work`, which is called again, in more parts each time, while memory does not suffice.
+        """Return the result of `work`, which computes a pair in `parts` tiles.
 
         Args:
-            work: a pair.
-            free: gives back all memory that can be had again.
+            work: the pair; called again after each failure.
+            free: returns all memory that can be allocated again later.
 
         Raises:
-            DeviceError: it does not suffice for the most parts either.
+            DeviceError: the smallest tiles do not fit either.
         """
         first, failure = self.parts, None
         attempts = [first]
         while attempts[-1] < self.most_parts:
             attempts.append(2 * attempts[-1])
-        for parts in (first, *attempts):  # once more as it was, with nothing kept
+        for parts in (first, *attempts):  # twice as it was: the second time with nothing cached
             self.parts = parts
             try:
                 result = work()
             except (RuntimeError, MemoryError) as error:
                 if not out_of_memory(error):
                     raise
-                failure = error.with_traceback(None)  # which holds what was computed
+                failure = error.with_traceback(None)  # the frames of which hold tensors
             else:
-                self._tell()
+                self._warn_of_tiles()
                 return result
             free()
         self.parts = first
@@ -62,14 +67,14 @@ class Thrift:
             f"{f' and in {attempts[-1]} parts' if attempts[-1] > 1 else ''}; try scale=0.5, a .lite model, or cpu"
         ) from failure
 
-    def _tell(self) -> None:
-        """Warn, once, that pictures are divided."""
-        if self.parts == 1 or self._told:
+    def _warn_of_tiles(self) -> None:
+        """Warn, once, that frames are divided."""
+        if self.parts == 1 or self._warned:
             return
-        self._told = True
+        self._warned = True
         warnings.warn(
-            f"{self.device} has too little memory for the motion of a whole frame of {self.size} and looks for it in "
-            f"{self.parts} overlapping parts from here on, which is slower and can differ a little; scale=0.5, a .lite "
+            f"{self.device} has too little memory for the motion of a whole frame of {self.size} and estimates it in "
+            f"{self.parts} overlapping tiles from here on, which is slower and can differ a little; scale=0.5, a .lite "
             "model or more free memory avoid that",
             RuntimeWarning,
             stacklevel=3,
@@ -77,15 +82,16 @@ class Thrift:
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether a device, or the computer, could not give the memory that was asked for."""
+    """Whether an allocation failed, on the device or on the host."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(text in str(error) for text in _TEXTS)
 
 
 def give_back(device: torch.device) -> None:
-    """Return memory that is kept for later to the device."""
+    """Return cached memory to the device."""
     if device.type == "cpu":
         buffer_pool.clear()
         return
     backend = torch.get_device_module(device)
     if hasattr(backend, "empty_cache"):
-        backend.empty_cache()
+        with device_lock:
+            backend.empty_cache()

@@ -1,28 +1,28 @@
-"""Planes to a device and back: plainly, or on CUDA beside what is being computed.
+"""Copies of planes to a device and back: synchronous, or on CUDA overlapped with computation.
 
-On CUDA three streams work at a time, and the thread that starts them waits for none. What keeps them in order:
+On CUDA three streams run at once and the thread that launches them waits for none. What keeps them in order:
 
 - Upload. A plane is copied into pinned memory, and from there, on the upload stream, to memory that belongs to that
-  stream. The computing stream waits for the copy's end. It is recorded as a user of the memory, so that the allocator
-  gives a forgotten frame's memory to a later upload only when all that was started with it has ended.
-- Computation. It is on the stream that is current for the calling thread, as everything else in PyTorch. What a
-  recording reads and writes is only touched there, one call after the other: inputs are copied in, replayed, and the
-  results read before the next call. Neither copy of this module sees that memory.
-- Download. The download stream waits for what has been started up to here, and then copies to pinned memory. It is
-  recorded as a user of the planes, which may be let go of at once. The next pair is started meanwhile.
-- Pinned memory is that of PyTorch's caching host allocator: a copy that does not block is recorded with the buffer,
-  which is not handed out again before the copy has ended. There are as many buffers as results in flight, which the
-  pipeline bounds, and one for each plane on its way up.
-- Whoever needs the result waits for the event behind its copy. PyTorch's `Event.synchronize` lets go of the interpreter
-  lock (`pybind11::gil_scoped_release` in `torch/csrc/cuda/Event.cpp`), and a blocking event lets the thread sleep.
+  stream. The compute stream waits for the end of the copy and is recorded as a user of the memory, so the allocator
+  reuses a dropped frame's memory only after all work launched with it has finished.
+- Computation. It runs on the calling thread's current stream, as everything else in PyTorch. The memory of a CUDA graph
+  is touched there only: inputs are copied in, the graph is replayed, and results are read before the next replay.
+- Download. The download stream waits for the work launched so far and copies to pinned memory. It is recorded as a user
+  of the planes, which may be dropped at once. The next pair is launched meanwhile.
+- Pinned memory comes from PyTorch's caching host allocator: a non-blocking copy is recorded with its buffer, which is
+  not handed out again before the copy has finished. There is one buffer for each plane on its way, and the pipeline
+  bounds the frames in flight.
+- A reader of the result waits for the event behind its copy. `Event.synchronize` releases the interpreter lock
+  (`pybind11::gil_scoped_release` in `torch/csrc/cuda/Event.cpp`), and a blocking event puts the thread to sleep.
 
-Nothing on the way may wait for the device unasked: a tensor of a list, `item`, a comparison of planes would.
+Nothing in between may wait for the device: a tensor made of a list, `item` or a comparison of planes would.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Protocol
 
 import numpy as np
@@ -34,33 +34,33 @@ Planes = tuple[Tensor, ...]
 
 
 class Download(Protocol):
-    """Planes on their way to the CPU."""
+    """Planes on their way to host memory."""
 
     def planes(self) -> Planes:
-        """They, once they are there. Any thread may wait.
+        """Block until the copy has finished and return the planes. Thread-safe.
 
         Raises:
-            RuntimeError: what the device computed failed.
+            RuntimeError: the computation failed on the device.
         """
         ...
 
 
 class Transfer(Protocol):
-    """How planes get to a device and back. Used by one thread at a time."""
+    """Copies to a device and back. Used by one thread at a time."""
 
     def upload(self, plane: NDArray[Any] | Tensor) -> Tensor:
-        """A copy on the device, of which what is computed next may make use; `plane` may change from now on. A tensor
-        that is there already is taken as it is."""
+        """Copy to the device, for the work launched next; `plane` may change afterwards. Tensors already on the device
+        are used as they are."""
         ...
 
     def download(self, planes: Sequence[Tensor]) -> Download:
-        """To the CPU, what was computed last."""
+        """Copy the result of the work launched so far to host memory."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
-class Arrived:
-    """Planes that are there."""
+class ReadyDownload:
+    """Planes already in host memory."""
 
     _planes: Planes
 
@@ -68,8 +68,8 @@ class Arrived:
         return self._planes
 
 
-class Plain:
-    """One step after the other."""
+class DirectTransfer:
+    """Synchronous copies."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -78,12 +78,12 @@ class Plain:
         return (plane if isinstance(plane, Tensor) else torch.from_numpy(np.array(plane))).to(self.device)
 
     def download(self, planes: Sequence[Tensor]) -> Download:
-        return Arrived(tuple(plane.cpu() for plane in planes))
+        return ReadyDownload(tuple(plane.cpu() for plane in planes))
 
 
 @dataclass(frozen=True, slots=True)
-class _OnTheWay:
-    """Planes that a stream is filling."""
+class AsyncDownload:
+    """Planes that the download stream is copying."""
 
     _planes: Planes
     _end: torch.cuda.Event
@@ -93,8 +93,8 @@ class _OnTheWay:
         return self._planes
 
 
-class Staged:
-    """Copies on streams of their own, through pinned memory; see above for what keeps them in order."""
+class StreamTransfer:
+    """Copies on streams of their own, through pinned memory; the module's text says what keeps them in order."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -105,11 +105,11 @@ class Staged:
             return plane.to(self.device)
         pinned = torch.empty(plane.shape, dtype=_dtype_of(plane), pin_memory=True)
         np.copyto(pinned.numpy(), plane)
-        computing = torch.cuda.current_stream(self.device)
+        compute = torch.cuda.current_stream(self.device)
         with torch.cuda.stream(self.up):
             result = pinned.to(self.device, non_blocking=True)
-        computing.wait_stream(self.up)
-        result.record_stream(computing)
+        compute.wait_stream(self.up)
+        result.record_stream(compute)
         return result
 
     def download(self, planes: Sequence[Tensor]) -> Download:
@@ -121,13 +121,14 @@ class Staged:
                 target.copy_(plane, non_blocking=True)
                 plane.record_stream(self.down)
             end.record(self.down)
-        return _OnTheWay(pinned, end)
+        return AsyncDownload(pinned, end)
 
 
 def _dtype_of(array: NDArray[Any]) -> torch.dtype:
     return torch.from_numpy(np.empty(0, array.dtype)).dtype
 
 
+@cache  # streams come from a pool of 32: one pair for each device, not for each filter
 def transfer_for(device: torch.device) -> Transfer:
-    """The fastest for this device."""
-    return Staged(device) if device.type == "cuda" else Plain(device)
+    """The transfer of a device, shared by its engines, which run on one thread."""
+    return StreamTransfer(device) if device.type == "cuda" else DirectTransfer(device)
