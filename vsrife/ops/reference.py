@@ -35,7 +35,10 @@ class Reference(Ops):
         if clamps:
             image = image.clamp_(0, 1)
         height, width = image.shape[-2:]
-        return out.copy_(F.pad(image, (0, out.shape[-1] - width, 0, out.shape[-2] - height)))
+        out[..., height:, :].zero_()
+        out[..., :height, width:].zero_()
+        out[..., :height, :width].copy_(image)
+        return out
 
     def sample(self, image: Tensor, rows: Axis, columns: Axis, accumulate: Tensor | None = None) -> Tensor:
         top = image.index_select(-2, rows.low)
@@ -53,29 +56,36 @@ class Reference(Ops):
 
     def warp_stacks(self, inputs: WarpInputs, channels: int, dtype: torch.dtype) -> Tensor:
         height, width = inputs.size
-        flow, rows, columns = inputs.flow(), inputs.rows, inputs.columns
-        warped0 = warp(inputs.stack0, columns + flow[:, 0], rows + flow[:, 1])
-        warped1 = warp(inputs.stack1, columns + flow[:, 2], rows + flow[:, 3])
-        parts = [resize(part, height, width) for part in (warped0, warped1, inputs.extra, flow)]
+        flow = inputs.flow()
+        warped = warp_both(inputs.stack0, inputs.stack1, flow, inputs.rows, inputs.columns)
+        parts = [resize(part, height, width) for part in (*warped, inputs.extra, flow)]
         parts.append(inputs.times.to(flow.dtype).expand(-1, -1, height, width))
-        result = torch.cat(parts, dim=1).to(dtype)
-        missing = channels - result.shape[1]
-        return F.pad(result, (0, 0, 0, 0, 0, missing)) if missing else result
+        shape = (len(flow), channels, height, width)
+        out = torch.empty(shape, dtype=dtype, device=flow.device, memory_format=torch.channels_last)
+        end = 0
+        for part in parts:
+            start, end = end, end + part.shape[1]
+            out[:, start:end].copy_(part)
+        out[:, end:].zero_()
+        return out
 
     def blend(self, a: Tensor, b: Tensor, flow: Tensor, weight0: Tensor) -> Tensor:
         height, width = flow.shape[-2:]
-        x = torch.arange(width, device=flow.device, dtype=flow.dtype)
-        y = torch.arange(height, device=flow.device, dtype=flow.dtype)[:, None]
-        warped_a = warp(a.to(flow.dtype), x + flow[:, 0], y + flow[:, 1])
-        warped_b = warp(b.to(flow.dtype), x + flow[:, 2], y + flow[:, 3])
+        columns = torch.arange(width, device=flow.device, dtype=flow.dtype)
+        rows = torch.arange(height, device=flow.device, dtype=flow.dtype)[:, None]
+        warped_a, warped_b = warp_both(a.to(flow.dtype), b.to(flow.dtype), flow, rows, columns)
         return torch.lerp(warped_b, warped_a, weight0)
 
     def static_radius(self, a: Tensor, b: Tensor) -> Tensor:
-        moved = a != b
-        result = torch.where(moved, -1, 0).to(torch.int8)
-        for step, radius in zip((1, *(r // 2 for r in STATIC_RADII_PX[1:])), STATIC_RADII_PX, strict=True):
-            moved = _dilate(moved, step)
-            result.masked_fill_(~moved, radius)
+        height, width = a.shape[-2:]
+        margin = STATIC_RADII_PX[-1]
+        differs = (a != b).view(torch.int8)
+        result = margin - differs
+        windows = F.pad(differs, (margin,) * 4)  # at each position: any difference in the box that begins there
+        for radius in STATIC_RADII_PX:
+            windows = _widen(windows, radius) if radius > 1 else _widen(_widen(windows, 1), 1)
+            inner = slice(margin - radius, margin - radius + height), slice(margin - radius, margin - radius + width)
+            result.sub_(windows[..., *inner], alpha=max(1, radius // 2))  # to the next smaller radius
         return result
 
     def blend_plane(self, a: Tensor, b: Tensor, flow: Tensor, mask: Tensor, radius: Tensor, peak: int) -> Tensor:
@@ -97,10 +107,11 @@ class Reference(Ops):
         grid = _convolution(x, conv, 1, 1).permute(0, 2, 3, 1)
         grid = grid.reshape(count, height + 1, width + 1, 2, factor // 2, 2, factor // 2 * channels)
         exact = torch.float64 if x.dtype == torch.float64 else torch.float32
-        out = x.new_empty((count, height, 2, factor // 2, width, 2, factor // 2 * channels), dtype=exact)
-        for p in range(2):
-            for q in range(2):
-                out[:, :, p, :, :, q] = grid[:, p : p + height, q : q + width, p, :, q].permute(0, 1, 3, 2, 4)
+        # Parity (p, q) starts at position (p, q): one step along a parity is also one along the rows or columns.
+        n, y, x_step, p, r, q, rest = grid.stride()
+        shape = count, height, 2, factor // 2, width, 2, factor // 2 * channels
+        shuffled = grid.as_strided(shape, (n, y, y + p, r, x_step, x_step + q, rest))
+        out = torch.empty(shape, dtype=exact, device=x.device).copy_(shuffled)
         return out.reshape(count, factor * height, factor * width, channels).permute(0, 3, 1, 2)
 
 
@@ -149,6 +160,34 @@ def warp(image: Tensor, x: Tensor, y: Tensor) -> Tensor:
     count = max(len(grid), len(image))
     grid, image = grid.expand(count, -1, -1, -1), image.expand(count, -1, -1, -1)
     return F.grid_sample(image, grid, mode="bilinear", padding_mode="border", align_corners=True)
+
+
+def warp_both(a: Tensor, b: Tensor, flow: Tensor, rows: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
+    """`warp` two images along a flow, in fewer passes over memory.
+
+    Args:
+        a: (N, C, H, W), or (1, C, H, W) for any N; dtype of the flow.
+        b: an image of the same shape.
+        flow: (N, 4, h, w) in samples of the images: x and y into `a`, then into `b`.
+        rows: (h, 1), rows of the images that the flow starts from.
+        columns: (w,), their columns.
+
+    Returns:
+        Both warped, each (N, C, h, w).
+    """
+    height, width = a.shape[-2:]
+    vectors = flow.permute(0, 2, 3, 1)
+    grid = torch.empty_like(vectors, memory_format=torch.contiguous_format)
+    for component, start, size in ((0, columns, width), (1, rows, height)):
+        scale = 2 / max(size - 1, 1)
+        origin = (start * scale - 1)[..., None]
+        torch.add(origin, vectors[..., component::2], alpha=scale, out=grid[..., component::2])
+    images = (image.expand(len(flow), -1, -1, -1) for image in (a, b))
+    warped_a, warped_b = (
+        F.grid_sample(image, grid[..., i : i + 2], mode="bilinear", padding_mode="border", align_corners=True)
+        for image, i in zip(images, (0, 2), strict=True)
+    )
+    return warped_a, warped_b
 
 
 def activate(x: Tensor, slopes: Tensor | None) -> Tensor:
@@ -202,12 +241,7 @@ def _convolution(x: Tensor, conv: Conv | TransposedConv, stride: int, groups: in
     return y if conv.bias is None else y + conv.bias.to(x.dtype)[:, None, None]
 
 
-def _dilate(mask: Tensor, step: int) -> Tensor:
-    """Spread True by `step` samples along both axes, given that it already fills boxes of that size."""
-    wide = mask.clone()
-    wide[..., step:] |= mask[..., :-step]
-    wide[..., :-step] |= mask[..., step:]
-    tall = wide.clone()
-    tall[..., step:, :] |= wide[..., :-step, :]
-    tall[..., :-step, :] |= wide[..., step:, :]
-    return tall
+def _widen(windows: Tensor, shift: int) -> Tensor:
+    """Boxes larger by `shift`, as the union of two that touch or overlap along each axis."""
+    wide = windows[..., :-shift] | windows[..., shift:]
+    return wide[..., :-shift, :] | wide[..., shift:, :]

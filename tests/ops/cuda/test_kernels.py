@@ -29,19 +29,23 @@ def interpreted() -> Iterator[ModuleType]:
     if torch.cuda.is_available():
         pytest.skip("the kernels are compiled in this process; the cases marked needs_cuda run them")
     before, triton.knobs.runtime.interpret = triton.knobs.runtime.interpret, True
-    sys.modules.pop("vsrife.ops.cuda.kernels", None)
-    kernels = import_module("vsrife.ops.cuda.kernels")
-    assert type(kernels._blend_kernel).__name__ == "InterpretedFunction"
-    yield kernels
+    modules = [f"vsrife.ops.cuda.{name}" for name in ("kernels", "backend")]
+    for name in modules:
+        sys.modules.pop(name, None)
+    backend = import_module(modules[1])
+    assert type(backend.kernels.blend_kernel).__name__ == "InterpretedFunction"
+    yield backend
     triton.knobs.runtime.interpret = before
-    del sys.modules["vsrife.ops.cuda.kernels"], vsrife.ops.cuda.kernels
+    for name in modules:
+        del sys.modules[name]
+    del vsrife.ops.cuda.kernels, vsrife.ops.cuda.backend
 
 
 @pytest.fixture
 def launches(interpreted: ModuleType, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the kernels that were started."""
     started: list[str] = []
-    kind = type(interpreted._blend_kernel)
+    kind = type(interpreted.kernels.blend_kernel)
     launch = kind.run
 
     def recorded(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -65,7 +69,7 @@ def test_kernel_in_float32(
     case: Case, move: str, size: tuple[int, int], interpreted: ModuleType, launches: list[str]
 ) -> None:
     """At most twice the error of plain PyTorch, plus the floor of the case; both against float64."""
-    over = excess(getattr(interpreted, case.op), case, arguments_of(case, size, FLOWS[move], torch.float32))
+    over = excess(getattr(interpreted.cuda_ops, case.op), case, arguments_of(case, size, FLOWS[move], torch.float32))
     assert over <= 0
     assert launches
 
@@ -75,7 +79,9 @@ def test_kernel_in_float32(
 def test_kernel_in_half_precision(
     case: Case, size: tuple[int, int], interpreted: ModuleType, launches: list[str]
 ) -> None:
-    over = excess(getattr(interpreted, case.op), case, arguments_of(case, size, FLOWS["subpixel"], torch.float16))
+    over = excess(
+        getattr(interpreted.cuda_ops, case.op), case, arguments_of(case, size, FLOWS["subpixel"], torch.float16)
+    )
     assert over <= 0
     assert launches
 
@@ -84,17 +90,17 @@ def test_kernel_in_half_precision(
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
 @pytest.mark.parametrize(("case", "move"), SINGLE, ids=lambda x: str(x))
 def test_kernel_on_a_gpu(case: Case, move: str, dtype: torch.dtype) -> None:
-    from vsrife.ops.cuda import kernels
+    from vsrife.ops.cuda.backend import cuda_ops  # here, since Triton is optional
 
     if dtype != torch.float32 and not case.half:
         pytest.skip("networks of half precision hand this op float32")
     for size in (*SIZES, (31, 65), (272, 480)):
         arguments = arguments_of(case, size, FLOWS[move], dtype)
-        assert excess(getattr(kernels, case.op), case, arguments, torch.device("cuda")) <= 0
+        assert excess(getattr(cuda_ops, case.op), case, arguments, torch.device("cuda")) <= 0
 
 
 def test_not_a_number_reads_inside_the_picture(interpreted: ModuleType) -> None:
     picture, weight0 = torch.ones(1, 1, 8, 8), torch.full((1, 1, 8, 8), 0.5)
     flow = torch.full((1, 4, 8, 8), float("nan"))
     flow[..., ::2] = float("inf")
-    assert torch.equal(interpreted.blend(picture, picture, flow, weight0), picture)
+    assert torch.equal(interpreted.cuda_ops.blend(picture, picture, flow, weight0), picture)

@@ -1,63 +1,23 @@
-"""Triton twins for CUDA devices: each op in one pass over memory, any strides, any size, any batch.
+"""Triton kernels for CUDA: each gathers or finishes in one pass over memory, for any strides, size and batch.
 
-Coordinates, sums and what comes from a small map are float32; planes and convolutions keep their own types. Kernels are
-compiled on first use and kept on disk by Triton.
+Coordinates, sums and values from small maps are float32; planes and maps keep their own types. No kernel multiplies
+matrices: convolutions are cuDNN's. Triton compiles a kernel at its first launch and keeps it on disk.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
-from itertools import chain
-from typing import Any
-
-import torch
-import torch.nn.functional as F
 import triton
 import triton.language as tl
-from torch import Tensor
 
-from vsrife.ops.protocol import LEAKY_SLOPE, STATIC_RADII_PX, Axis, Conv, RgbTransform, TransposedConv, WarpInputs
+from vsrife.ops.protocol import LEAKY_SLOPE
 
-PIXELS = 128  # of one program
-FUSION = {"enable_fp_fusion": True}  # sums with products in one instruction; left open, Triton warns
-# Numbers that change nothing about how memory is read and written. Compiling kernels for multiples of 16 among them and
-# for 1, as Triton does by itself, gives the same reads and writes, but more kernels: for each picture, block and batch.
+# Sizes that do not change how memory is accessed. Triton would specialise kernels for multiples of 16 among them and
+# for 1, which gives the same accesses but one more kernel for each picture, block and batch.
 SIZES = (
     "height", "width", "out_height", "out_width", "stack_height", "stack_width", "extra_height", "extra_width",
     "picture_height", "picture_width", "sides", "times_n",
 )  # fmt: skip
 SLOPE = tl.constexpr(LEAKY_SLOPE)
-
-
-def _on(tensor: Tensor) -> AbstractContextManager[Any]:
-    """Triton starts kernels on the current device: make it the tensor's."""
-    return torch.cuda.device(tensor.device) if tensor.is_cuda else nullcontext()
-
-
-def _start(kernel: Any, grid: tuple[int, ...], *arguments: Any, **constants: Any) -> None:
-    kernel[grid](*arguments, **constants, **FUSION)
-
-
-def _lanes(channels: int) -> int:
-    """The power of two that holds this many channels."""
-    return max(1, 1 << (channels - 1).bit_length())
-
-
-def _blocks(count: int, size: int) -> int:
-    return -(-count // size)
-
-
-def _empty(like: Tensor, channels: int, height: int, width: int, dtype: torch.dtype) -> Tensor:
-    """(N, channels, height, width) in channels-last memory; N as that of `like`."""
-    shape = (like.shape[0], channels, height, width)
-    return torch.empty(shape, dtype=dtype, device=like.device, memory_format=torch.channels_last)
-
-
-def _strides(image: Tensor) -> tuple[int, int, int, int]:
-    """In samples; 0 along a batch of one, which then serves any batch."""
-    n, c, y, x = image.stride()
-    return (n if image.shape[0] > 1 else 0), c, y, x
 
 
 # --- reading between samples ------------------------------------------------------------------------------------------
@@ -98,7 +58,7 @@ def _grid_sample(image, upper, lower, first, second, down, along, use):
 
 
 @triton.jit(do_not_specialize=SIZES)
-def _planes_to_rgb_kernel(
+def planes_to_rgb_kernel(
     first, first_y, first_x, second, second_y, second_x, third, third_y, third_x, weight, bias,
     top, low, weight_y, left, right, weight_x, out, oc, oy, ox, height, width, out_height, out_width,
     PLANES: tl.constexpr, SUBSAMPLED: tl.constexpr, CLAMPS: tl.constexpr, P: tl.constexpr,
@@ -133,26 +93,8 @@ def _planes_to_rgb_kernel(
     tl.store(out + (row * oy + x * ox)[:, None] + k * oc, tl.where(use[:, None], value, 0.0), mask=inside)
 
 
-def planes_to_rgb(planes: Sequence[Tensor], transform: RgbTransform, clamps: bool, out: Tensor) -> Tensor:
-    """Twin of `reference.planes_to_rgb`."""
-    height, width = planes[0].shape[-2:]
-    first, second, third = planes if len(planes) == 3 else (planes[0],) * 3
-    rows, columns, bias = transform.rows, transform.columns, transform.bias
-    axes = (bias,) * 6 if rows is None or columns is None else (
-        rows.low, rows.high, rows.weight, columns.low, columns.high, columns.weight
-    )  # fmt: skip
-    with _on(out):
-        _start(
-            _planes_to_rgb_kernel, (_blocks(out.shape[-2] * out.shape[-1], PIXELS),),
-            first, *first.stride()[2:], second, *second.stride()[2:], third, *third.stride()[2:],
-            transform.weight.contiguous(), bias, *axes, out, *out.stride()[1:], height, width, *out.shape[-2:],
-            PLANES=len(planes), SUBSAMPLED=rows is not None, CLAMPS=clamps, P=PIXELS,
-        )  # fmt: skip
-    return out
-
-
 @triton.jit(do_not_specialize=SIZES)
-def _sample_kernel(
+def sample_kernel(
     image, in_, ic, iy, ix, total, tn, tc, ty, tx, out, on, oc, oy, ox,
     top, low, weight_y, left, right, weight_x, height, width, channels,
     ADDS: tl.constexpr, C: tl.constexpr, P: tl.constexpr,
@@ -178,21 +120,6 @@ def _sample_kernel(
     tl.store(out + n * on + c * oc + (y.to(tl.int64) * oy + x * ox)[:, None], value, mask=use)
 
 
-def sample(image: Tensor, rows: Axis, columns: Axis, total: Tensor | None = None) -> Tensor:
-    """Twin of `reference.sample`."""
-    channels, height, width = image.shape[1], len(rows.low), len(columns.low)
-    out = _empty(image, channels, height, width, image.dtype)
-    summand = out if total is None else total
-    with _on(image):
-        _start(
-            _sample_kernel, (_blocks(height * width, PIXELS), len(image)),
-            image, *_strides(image), summand, *_strides(summand), out, *out.stride(),
-            rows.low, rows.high, rows.weight.float(), columns.low, columns.high, columns.weight.float(),
-            height, width, channels, ADDS=total is not None, C=_lanes(channels), P=PIXELS,
-        )  # fmt: skip
-    return out
-
-
 @triton.jit
 def _summed(maps, strides, sides, n, y, x, channel, use, MAPS: tl.constexpr):
     """The sum of small maps at rows y and columns x of the picture, (P, C) float32; tuples as `_spread` has them."""
@@ -207,16 +134,8 @@ def _summed(maps, strides, sides, n, y, x, channel, use, MAPS: tl.constexpr):
     return value
 
 
-def _spread(maps: Sequence[Tensor], height: int, width: int) -> tuple[tuple[Any, ...], ...]:
-    """Maps of any sizes as a kernel takes them: their memory, four strides of each, then of each height, width, and its
-    samples for a row and for a column of the picture.
-    """
-    sides = ((h, w, h / height, w / width) for h, w in (small.shape[-2:] for small in maps))
-    return tuple(maps), tuple(chain.from_iterable(map(_strides, maps))), tuple(chain.from_iterable(sides))
-
-
 @triton.jit(do_not_specialize=SIZES)
-def _upsample_kernel(
+def upsample_kernel(
     total, tn, tc, ty, tx, maps, strides, sides, out, on, oc, oy, ox, height, width, channels,
     ADDS: tl.constexpr, MAPS: tl.constexpr, C: tl.constexpr, P: tl.constexpr,
 ):  # fmt: skip
@@ -230,25 +149,11 @@ def _upsample_kernel(
     tl.store(out + n * on + c * oc + (y.to(tl.int64) * oy + x * ox)[:, None], value, mask=use)
 
 
-def upsample(maps: Sequence[Tensor], height: int, width: int, total: Tensor | None = None) -> Tensor:
-    """Twin of `reference.upsample`."""
-    like = max(maps, key=len) if total is None else max(*maps, total, key=len)
-    out = _empty(like, like.shape[1], height, width, like.dtype)
-    summand = out if total is None else total
-    with _on(out):
-        _start(
-            _upsample_kernel, (_blocks(height * width, PIXELS), len(out)),
-            summand, *_strides(summand), *_spread(maps, height, width), out, *out.stride(),
-            height, width, out.shape[1], ADDS=total is not None, MAPS=len(maps), C=_lanes(out.shape[1]), P=PIXELS,
-        )  # fmt: skip
-    return out
-
-
 # --- warping ----------------------------------------------------------------------------------------------------------
 
 
 @triton.jit(do_not_specialize=SIZES)
-def _warp_stacks_kernel(
+def warp_stacks_kernel(
     stack0, an, ac, ay, ax, stack1, bn, bc, by, bx, maps, strides, sides, rows, columns,
     extra, en, ec, ey, ex, times, times_n, tc, ty, tx, out, on, oc, oy, ox,
     height, width, stack_height, stack_width, extra_height, extra_width, step_y, step_x,
@@ -296,31 +201,6 @@ def _warp_stacks_kernel(
     tl.store(place + (behind + r) * oc, time, mask=inside[:, None] & (behind + r < filled))
 
 
-def warp_stacks(inputs: WarpInputs, channels: int, dtype: torch.dtype) -> Tensor:
-    """Twin of `reference.warp_stacks`: flow is put together at the taps and never written."""
-    height, width = inputs.size
-    stack0, stack1, extra = inputs.stack0, inputs.stack1, inputs.extra
-    stacked, extras = stack0.shape[1], extra.shape[1]
-    out = _empty(max(inputs.maps, key=len), channels, height, width, dtype)
-    rest = channels - 2 * stacked - extras - 4
-    times = inputs.times.to(extra.dtype).expand(-1, -1, height, width)
-    with _on(out):
-        _start(
-            _warp_stacks_kernel, (_blocks(height * width, PIXELS), len(out)),
-            stack0, *_strides(stack0), stack1, *_strides(stack1), *_spread(inputs.maps, *stack0.shape[-2:]),
-            inputs.rows, inputs.columns, extra, *_strides(extra), times, *_strides(times), out, *out.stride(),
-            height, width, *stack0.shape[-2:], *extra.shape[-2:], extra.shape[-2] / height, extra.shape[-1] / width,
-            stacked, extras, times.shape[1], channels,
-            TAPS=inputs.taps, MAPS=len(inputs.maps), C=_lanes(stacked), E=_lanes(extras), R=_lanes(rest), P=PIXELS,
-        )  # fmt: skip
-    return out
-
-
-def warp_convolve(inputs: WarpInputs, conv: Conv) -> Tensor:
-    """Twin of `reference.warp_convolve`."""
-    return convolve(warp_stacks(inputs, conv.weight.shape[1], conv.weight.dtype), conv)
-
-
 @triton.jit
 def _mix(a, an, ac, ay, ax, b, bn, bc, by, bx, n, flow, fc, weight0, x, y, width, height, c, use, inside):
     """Both pictures moved and mixed, (P, C) float32; the largest component of the flow, (P,)."""
@@ -334,7 +214,7 @@ def _mix(a, an, ac, ay, ax, b, bn, bc, by, bx, n, flow, fc, weight0, x, y, width
 
 
 @triton.jit(do_not_specialize=SIZES)
-def _blend_kernel(
+def blend_kernel(
     a, an, ac, ay, ax, b, bn, bc, by, bx, flow, fn, fc, fy, fx, weight0, sn, sc, sy, sx, out, on, oc, oy, ox,
     height, width, picture_height, picture_width, channels,
     C: tl.constexpr, P: tl.constexpr,
@@ -353,22 +233,8 @@ def _blend_kernel(
     tl.store(out + n * on + c * oc + (row * oy + x * ox)[:, None], value, mask=use)
 
 
-def blend(a: Tensor, b: Tensor, flow: Tensor, weight0: Tensor) -> Tensor:
-    """Twin of `reference.blend`."""
-    height, width = flow.shape[-2:]
-    channels = a.shape[1]
-    out = _empty(flow, channels, height, width, flow.dtype)
-    with _on(flow):
-        _start(
-            _blend_kernel, (_blocks(height * width, PIXELS), len(flow)),
-            a, *_strides(a), b, *_strides(b), flow, *_strides(flow), weight0, *_strides(weight0), out, *out.stride(),
-            height, width, *a.shape[-2:], channels, C=_lanes(channels), P=PIXELS,
-        )  # fmt: skip
-    return out
-
-
 @triton.jit(do_not_specialize=SIZES)
-def _blend_plane_kernel(
+def blend_plane_kernel(
     a, ay, ax, b, by, bx, flow, fn, fc, fy, fx, mask, mn, mc, my, mx, radius, cy, cx, out, on, oc, oy, ox,
     height, width, peak,
     ROUNDS: tl.constexpr, P: tl.constexpr,
@@ -393,76 +259,59 @@ def _blend_plane_kernel(
     tl.store(out + n * on + row * oy + x * ox, tl.where(reach <= quiet, same, value.to(kind)), mask=inside)
 
 
-def blend_plane(a: Tensor, b: Tensor, flow: Tensor, mask: Tensor, radius: Tensor, peak: int) -> Tensor:
-    """Twin of `reference.blend_plane`."""
-    height, width = flow.shape[-2:]
-    out = torch.empty((len(flow), 1, height, width), dtype=a.dtype, device=a.device)
-    with _on(flow):
-        _start(
-            _blend_plane_kernel, (_blocks(height * width, PIXELS), len(flow)),
-            a, *a.stride()[2:], b, *b.stride()[2:], flow, *_strides(flow), mask, *_strides(mask),
-            radius, *radius.stride()[2:], out, *out.stride(), height, width, float(peak),
-            ROUNDS=not a.dtype.is_floating_point, P=PIXELS,
-        )  # fmt: skip
-    return out
+# --- static radius ----------------------------------------------------------------------------------------------------
+
+
+@triton.jit
+def _larger(a, b):
+    return tl.maximum(a, b)
 
 
 @triton.jit(do_not_specialize=SIZES)
-def _reach_kernel(
+def row_distance_kernel(
     a, ay, ax, b, by, bx, out, height, width, RADIUS: tl.constexpr, P: tl.constexpr
 ):  # fmt: skip
-    """How far along the row the nearest difference is, RADIUS + 1 at most."""
+    """The distance to the nearest difference in the row, at most RADIUS + 1; stops when all pixels have found one."""
     pixel = tl.program_id(0) * P + tl.arange(0, P)
     inside = pixel < height * width
     y, x = pixel // width, pixel % width
-    row, nearest = y.to(tl.int64), tl.full((P,), RADIUS + 1, tl.int32)
-    for d in range(-RADIUS, RADIUS + 1):
-        at = x + d
-        use = inside & (at >= 0) & (at < width)
-        first = tl.load(a + row * ay + at * ax, mask=use, other=0)
-        second = tl.load(b + row * by + at * bx, mask=use, other=0)
-        nearest = tl.where(use & (first != second), tl.minimum(nearest, tl.maximum(d, -d)), nearest)
+    row_a, row_b = a + y.to(tl.int64) * ay, b + y.to(tl.int64) * by
+    differs = tl.load(row_a + x * ax, mask=inside, other=0) != tl.load(row_b + x * bx, mask=inside, other=0)
+    nearest = tl.where(inside & (differs == 0), RADIUS + 1, 0)
+    d = 1
+    while (d <= RADIUS) & (tl.reduce(nearest, 0, _larger) > d):
+        left, right = inside & (x >= d), inside & (x + d < width)
+        before = tl.load(row_a + (x - d) * ax, mask=left, other=0) != tl.load(row_b + (x - d) * bx, mask=left, other=0)
+        after = tl.load(row_a + (x + d) * ax, mask=right, other=0) != tl.load(row_b + (x + d) * bx, mask=right, other=0)
+        nearest = tl.where((nearest > d) & (before | after), d, nearest)
+        d += 1
     tl.store(out + pixel, nearest.to(tl.int8), mask=inside)
 
 
 @triton.jit(do_not_specialize=SIZES)
-def _static_radius_kernel(near, out, height, width, RADIUS: tl.constexpr, P: tl.constexpr):
-    """From the distances along the rows: the largest radius below the distance in both axes."""
+def static_radius_kernel(distances, out, height, width, RADIUS: tl.constexpr, P: tl.constexpr):
+    """From the distances in the rows: the largest radius below the distance along both axes."""
     pixel = tl.program_id(0) * P + tl.arange(0, P)
     inside = pixel < height * width
     y = pixel // width
-    nearest = tl.full((P,), RADIUS + 1, tl.int32)
-    for d in range(-RADIUS, RADIUS + 1):
-        use = inside & (y + d >= 0) & (y + d < height)
-        along = tl.load(near + pixel + d * width, mask=use, other=RADIUS + 1).to(tl.int32)
-        nearest = tl.minimum(nearest, tl.maximum(along, tl.maximum(d, -d)))
+    nearest = tl.load(distances + pixel, mask=inside, other=0).to(tl.int32)
+    d = 1
+    while (d <= RADIUS) & (tl.reduce(nearest, 0, _larger) > d):  # rows at distance d bring nothing nearer than d
+        above = tl.load(distances + pixel - d * width, mask=inside & (y >= d), other=RADIUS + 1).to(tl.int32)
+        below = tl.load(distances + pixel + d * width, mask=inside & (y + d < height), other=RADIUS + 1).to(tl.int32)
+        nearest = tl.minimum(nearest, tl.maximum(tl.minimum(above, below), d))
+        d += 1
     radius = tl.where(nearest > 0, 0, -1)
     for power in tl.static_range(6):
         radius = tl.where(nearest > (1 << power), 1 << power, radius)
     tl.store(out + pixel, radius.to(tl.int8), mask=inside)
 
 
-def static_radius(a: Tensor, b: Tensor) -> Tensor:
-    """Twin of `reference.static_radius`."""
-    height, width = a.shape[-2:]
-    near = torch.empty((1, 1, height, width), dtype=torch.int8, device=a.device)
-    out = torch.empty_like(near)
-    grid = (_blocks(height * width, PIXELS),)
-    radius = STATIC_RADII_PX[-1]
-    with _on(a):
-        _start(
-            _reach_kernel, grid,
-            a, *a.stride()[2:], b, *b.stride()[2:], near, height, width, RADIUS=radius, P=PIXELS
-        )  # fmt: skip
-        _start(_static_radius_kernel, grid, near, out, height, width, RADIUS=radius, P=PIXELS)
-    return out
-
-
-# --- convolutions -----------------------------------------------------------------------------------------------------
+# --- after a convolution ----------------------------------------------------------------------------------------------
 
 
 @triton.jit(do_not_specialize=SIZES)
-def _finish_kernel(
+def finish_kernel(
     y, yn, yc, yy, yx, x, xn, xc, xy, xx, bias, slopes, height, width, channels,
     BIASED: tl.constexpr, RESIDUAL: tl.constexpr, PRELU: tl.constexpr, LEAKY: tl.constexpr,
     C: tl.constexpr, P: tl.constexpr,
@@ -489,38 +338,8 @@ def _finish_kernel(
     tl.store(place, value, mask=use)
 
 
-def _tail(conv: Conv) -> dict[str, bool]:
-    """What follows a convolution, as the kernels want to know it."""
-    prelu = conv.activated and conv.slopes is not None
-    leaky = conv.activated and not prelu
-    return {"BIASED": conv.bias is not None, "RESIDUAL": conv.residual, "PRELU": prelu, "LEAKY": leaky}
-
-
-def convolve(x: Tensor, conv: Conv) -> Tensor:
-    """Twin of `reference.convolve`: the library's convolution, then one pass for all that follows."""
-    y = F.conv2d(x, conv.weight, None, stride=conv.stride, padding=1, groups=conv.groups)
-    _, channels, height, width = y.shape
-    lanes = min(32, _lanes(channels))
-    bias = y if conv.bias is None else conv.bias
-    slopes = y if conv.slopes is None else conv.slopes
-    with _on(x):
-        _start(
-            _finish_kernel, (_blocks(height * width, PIXELS), len(y), _blocks(channels, lanes)),
-            y, *_strides(y), x, *_strides(x), bias, slopes, height, width, channels,
-            **_tail(conv), C=lanes, P=PIXELS,
-        )  # fmt: skip
-    return y
-
-
-def convolve_chain(x: Tensor, convs: Sequence[Conv]) -> Tensor:
-    """Twin of `reference.convolve_chain`."""
-    for conv in convs:
-        x = convolve(x, conv)
-    return x
-
-
 @triton.jit(do_not_specialize=SIZES)
-def _interleave_kernel(
+def interleave_kernel(
     places, pn, pc, py, px, bias, out, on, oc, oy, ox, height, width, channels,
     SIDE: tl.constexpr, C: tl.constexpr, P: tl.constexpr,
 ):  # fmt: skip
@@ -535,27 +354,3 @@ def _interleave_kernel(
     value = tl.load(places + n * pn + (row * py + column * px)[:, None] + index * pc, mask=use, other=0).to(tl.float32)
     value += tl.load(bias + index, mask=use, other=0).to(tl.float32)
     tl.store(out + n * on + c * oc + (y.to(tl.int64) * oy + x * ox)[:, None], value, mask=use)
-
-
-def conv_transpose(x: Tensor, conv: TransposedConv) -> Tensor:
-    """Twin of `reference.conv_transpose`."""
-    height, width = (conv.factor * side for side in x.shape[-2:])
-    return _conv_transpose(x, conv, _empty(x, len(conv.weight) // conv.factor**2, height, width, torch.float32))
-
-
-def head(x: Tensor, convs: Sequence[Conv], last: TransposedConv, out: Tensor) -> Tensor:
-    """Twin of `reference.head`."""
-    return _conv_transpose(convolve_chain(x, convs), last, out)
-
-
-def _conv_transpose(x: Tensor, conv: TransposedConv, out: Tensor) -> Tensor:
-    """To `out`, (N, any, factor * H, factor * W): the library's convolution, then one pass."""
-    places = F.conv2d(x, conv.weight, padding=1)
-    channels, height, width = out.shape[1:]
-    with _on(x):
-        _start(
-            _interleave_kernel, (_blocks(height * width, PIXELS), len(out)),
-            places, *_strides(places), conv.bias, out, *out.stride(), height, width, channels,
-            SIDE=conv.factor // 2, C=_lanes(channels), P=PIXELS,
-        )  # fmt: skip
-    return out
