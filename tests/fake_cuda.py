@@ -280,7 +280,7 @@ class Graph:
         for run, reads, writes in self.steps:
             for tensor in reads:
                 _fake.access(tensor, stream, writes=False)
-            with torch._C._DisableTorchDispatch():  # type: ignore[attr-defined]
+            with torch._C._DisableTorchDispatch():
                 run()
             for tensor in writes:
                 _fake.access(tensor, stream, writes=True)
@@ -311,14 +311,14 @@ class FakeTensor(Tensor):
                     memory = _fake.memory[address] = _Memory(owner, what, private)
                 memory.references += 1
             weakref.finalize(tensor, _fake.dropped, address).atexit = False
-        return tensor  # type: ignore[no-any-return]
+        return tensor
 
     def record_stream(self, stream: Stream) -> None:  # type: ignore[override]
         _fake.memory[_address(self.elem)].users.add(stream.name)
 
     # What PyTorch does in C++ with the storage, which a wrapper has not.
 
-    def cpu(self, *_: Any) -> Tensor:  # type: ignore[override]
+    def cpu(self, *_: Any) -> Tensor:
         return aten._to_copy.default(self, device=torch.device("cpu"))  # type: ignore[no-any-return]
 
     def contiguous(self, memory_format: torch.memory_format = torch.contiguous_format) -> Tensor:
@@ -363,7 +363,7 @@ class FakeTensor(Tensor):
         target.copy_(value) if isinstance(value, Tensor) else target.fill_(value)
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, _types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(cls, func: Any, _types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
         return _dispatch(func, args, kwargs or {})
 
 
@@ -390,7 +390,7 @@ def _dispatch(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     if not given and not any(isinstance(leaf, torch.device) and leaf.type == "cuda" for leaf in leaves):
         return _on_host(func, args, kwargs)
     if torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd"):
-        with FakeMode():
+        with FakeMode():  # type: ignore[no-untyped-call]
             result = func.decompose(*args, **kwargs)
             if result is not NotImplemented:
                 return result
@@ -535,7 +535,7 @@ def launch(kernel: Any, grid: tuple[int, ...], written: Sequence[Tensor], *argum
     own = tree_map(_unwrap, arguments)
 
     def run() -> None:
-        with torch._C._DisableTorchDispatch():  # type: ignore[attr-defined]
+        with torch._C._DisableTorchDispatch():
             kernel[grid](*own, **constants)
 
     run()
@@ -555,14 +555,14 @@ def fake_cuda(devices: int = 2, capability: tuple[int, int] = (8, 6)) -> Iterato
     run, tensor = threading.Thread.run, torch.tensor
 
     def run_with_mode(self: threading.Thread) -> None:
-        with FakeMode():
+        with FakeMode():  # type: ignore[no-untyped-call]
             run(self)
 
     def new_tensor(data: Any, *, dtype: Any = None, device: Any = None, **rest: Any) -> Tensor:
         made = tensor(data, dtype=dtype, **rest)
         return made if device is None else made.to(device)
 
-    attributes = {
+    attributes: dict[str, Any] = {
         "is_available": lambda: True, "device_count": lambda: devices, "is_initialized": lambda: True,
         "_lazy_init": lambda: None, "init": lambda: None, "current_device": lambda: fake.thread.device,
         "set_device": lambda device: setattr(fake.thread, "device", _index(device)), "device": _device,
@@ -574,9 +574,9 @@ def fake_cuda(devices: int = 2, capability: tuple[int, int] = (8, 6)) -> Iterato
         "mem_get_info": lambda _device=None: (8 << 30, 12 << 30),
     }  # fmt: skip
     with (
-        patch.multiple(torch.cuda, **attributes),
+        patch.multiple("torch.cuda", **attributes),
         patch.object(threading.Thread, "run", run_with_mode),
         patch.object(torch, "tensor", new_tensor),
-        FakeMode(),
+        FakeMode(),  # type: ignore[no-untyped-call]
     ):
         yield fake

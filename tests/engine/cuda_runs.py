@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tests.golden import tensors
+from vsrife.checkpoints.loading import Network
 from vsrife.engine.engine import Engine
 from vsrife.engine.formats import Colorimetry, PictureFormat
-from vsrife.engine.loaded import Network
 from vsrife.engine.sources import InputFrame
 from vsrife.engine.transfer import Planes
 from vsrife.networks.catalogue import MODELS
