@@ -48,8 +48,8 @@ SPEED_HEAD = ("block", "channels", "map", "float32, ms", "int8, ms", "ratio")
 
 def nets_of(model: str) -> Nets:
     weights = read_ifnet(find_weights(model))
-    exact, coded = (fold(weights.layout, weights.tensors, dtype=dtype) for dtype in (torch.float32, torch.int8))
-    return exact, coded
+    exact, quantized = (fold(weights.layout, weights.tensors, dtype=dtype) for dtype in (torch.float32, torch.int8))
+    return exact, quantized
 
 
 def pair_of(path: Path, size: Size) -> Pair:
@@ -71,7 +71,7 @@ def between(net: FoldedNet, pair: Pair) -> Tensor:
 def quality_row(model: str, pairs: Sequence[Pair]) -> Row:
     nets = nets_of(model)
     found = ([between(net, pair) for net in nets] for pair in pairs)
-    return model, *(f"{psnr(coded - exact):.1f}" for exact, coded in found)
+    return model, *(f"{psnr(quantized - exact):.1f}" for exact, quantized in found)
 
 
 @dataclass(frozen=True, slots=True)

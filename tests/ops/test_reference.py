@@ -1,4 +1,4 @@
-"""The reference ops against definitions written out in NumPy, in float64."""
+"""The reference against definitions written out in NumPy, in float64."""
 
 from __future__ import annotations
 
@@ -124,8 +124,8 @@ def test_one_flow_warps_a_batch() -> None:
 
 @pytest.mark.parametrize(("height", "width"), [(31, 65), (270, 480)])
 @pytest.mark.parametrize(("dx", "dy"), [(0, 0), (5, -3), (-17, 30)])
-def test_whole_pixels(height: int, width: int, dx: int, dy: int) -> None:
-    """8 bit codes moved by whole pixels come out as they were."""
+def test_flow_of_whole_pixels(height: int, width: int, dx: int, dy: int) -> None:
+    """8-bit codes moved by whole pixels are unchanged."""
     image = torch.randint(0, 256, (1, 1, height, width), generator=torch.Generator().manual_seed(5)).float()
     x, y = grid(height, width)
     got = warp(image, torch.from_numpy(x + dx).float(), torch.from_numpy(y + dy).float())
@@ -134,7 +134,7 @@ def test_whole_pixels(height: int, width: int, dx: int, dy: int) -> None:
     np.testing.assert_allclose(got[0, 0], image[0, 0][rows][:, columns], rtol=0, atol=0.05)
 
 
-def test_sliced_inputs() -> None:
+def test_strided_inputs() -> None:
     """Views with gaps between rows and samples give what their copies give."""
     image = random_image(40, 60, torch.float32)[..., 3:34:2, 5:50:3]
     assert not image.is_contiguous()
@@ -164,7 +164,7 @@ def test_blend(height: int, width: int) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.uint16, torch.float16, torch.float32], ids=str)
 @pytest.mark.parametrize("value", [0.0, 0.4, 0.73, 1.0])
-def test_equal_flat_pictures_stay(dtype: torch.dtype, value: float) -> None:
+def test_equal_flat_pictures_are_unchanged(dtype: torch.dtype, value: float) -> None:
     """Whatever the flow, a flat plane in both neighbours comes out with the same code, floats within rounding."""
     peak = {torch.uint8: 255, torch.uint16: 65535}.get(dtype, 1)
     plane = torch.full((1, 1, 12, 17), value * peak).round() if peak > 1 else torch.full((1, 1, 12, 17), value)
@@ -179,7 +179,7 @@ def test_equal_flat_pictures_stay(dtype: torch.dtype, value: float) -> None:
 
 @pytest.mark.parametrize("clamps", [False, True])
 @pytest.mark.parametrize(("height", "width"), [(2, 2), (6, 10)])
-def test_see(height: int, width: int, clamps: bool) -> None:
+def test_planes_to_rgb(height: int, width: int, clamps: bool) -> None:
     """4:2:0 with chroma to the left; RGB into a part of a larger tensor, with zeros around it."""
     rng = np.random.default_rng(9)
     sizes = [(height, width), *[(height // 2, width // 2)] * 2]
@@ -215,11 +215,11 @@ def test_convolve_chain() -> None:
     assert torch.equal(x, before)
 
 
-# --- still ------------------------------------------------------------------------------------------------------------
+# --- static samples ---------------------------------------------------------------------------------------------------
 
 
-def brute_force_still(a: NDArray[Any], b: NDArray[Any], flow: NDArray[Any]) -> NDArray[np.bool_]:
-    """Every sample: no difference in the box that its flow reaches, rounded up to the next radius."""
+def brute_force_static(a: NDArray[Any], b: NDArray[Any], flow: NDArray[Any]) -> NDArray[np.bool_]:
+    """For each sample, whether the box that its flow reaches, rounded up to the next radius, holds no difference."""
     height, width = a.shape
     result = np.zeros((height, width), bool)
     for y in range(height):
@@ -235,7 +235,7 @@ def brute_force_still(a: NDArray[Any], b: NDArray[Any], flow: NDArray[Any]) -> N
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.uint16, torch.float16, torch.float32], ids=str)
 @pytest.mark.parametrize("changes", [0, 1, 3, 20])
 @pytest.mark.parametrize("seed", range(3))
-def test_still(dtype: torch.dtype, changes: int, seed: int) -> None:
+def test_static_samples(dtype: torch.dtype, changes: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     height, width = (int(n) for n in rng.integers(1, 75, 2))
     a = torch.from_numpy(rng.integers(0, 200, (height, width))).to(dtype)
@@ -251,4 +251,4 @@ def test_still(dtype: torch.dtype, changes: int, seed: int) -> None:
     got = is_static(reference.static_radius(a[None, None], b[None, None]), torch.from_numpy(flow)[None])
     assert got.shape == (1, 1, height, width)
     assert got.dtype == torch.bool
-    np.testing.assert_array_equal(got[0, 0], brute_force_still(a.numpy(), b.numpy(), flow))
+    np.testing.assert_array_equal(got[0, 0], brute_force_static(a.numpy(), b.numpy(), flow))

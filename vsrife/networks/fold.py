@@ -23,8 +23,11 @@ from vsrife.networks.catalogue import BODY_LAYERS, FLOW_CHANNELS, IMAGE_CHANNELS
 from vsrife.ops.dispatch import choose
 from vsrife.ops.protocol import Conv, Ops, TransposedConv
 
-CODED_OUTPUTS, CODED_INPUTS = 8, 4  # what channels in eight bits must be multiples of: vectors, and products of one sum
-LARGEST_CODE = 127  # of weights
+QUANTIZED_OUTPUTS, QUANTIZED_INPUTS = (
+    8,
+    4,
+)  # what channels in eight bits must be multiples of: vectors, and products of one sum
+LARGEST_WEIGHT_CODE = 127
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,8 +119,8 @@ def fold(
         The network for `pyramid`. The algebra is done in float64 and rounded once.
     """
     exact = {name: tensor.to(torch.float64) for name, tensor in tensors.items()}
-    coded, dtype = dtype == torch.int8, torch.float32 if dtype == torch.int8 else dtype
-    folder = _Folder(layout, exact, ensemble, device or torch.device("cpu"), dtype, coded)
+    quantized, dtype = dtype == torch.int8, torch.float32 if dtype == torch.int8 else dtype
+    folder = _Folder(layout, exact, ensemble, device or torch.device("cpu"), dtype, quantized)
     scales = layout.scale_list(scale)
     head, head_last = folder.head()
     return FoldedNet(
@@ -140,10 +143,10 @@ class _Folder:
         ensemble: bool,
         device: torch.device,
         dtype: torch.dtype,
-        coded: bool,
+        quantized: bool,
     ) -> None:
         self.layout, self.tensors, self.ensemble, self.device, self.dtype = layout, tensors, ensemble, device, dtype
-        self.coded = coded
+        self.quantized = quantized
 
     def _place(self, tensor: Tensor) -> Tensor:
         placed = tensor.to(self.device, self.dtype).contiguous()
@@ -152,9 +155,9 @@ class _Folder:
     def _within(self, weight: Tensor, groups: int = 1) -> tuple[Tensor, Tensor | None]:
         """A weight within a block, (out, in, any, any), and what 1 stands for in each output if it is in eight bits."""
         outputs, inputs = weight.shape[:2]
-        if not self.coded or groups > 1 or outputs % CODED_OUTPUTS or inputs % CODED_INPUTS:
+        if not self.quantized or groups > 1 or outputs % QUANTIZED_OUTPUTS or inputs % QUANTIZED_INPUTS:
             return self._place(weight), None
-        scales = weight.abs().amax((1, 2, 3)) / LARGEST_CODE
+        scales = weight.abs().amax((1, 2, 3)) / LARGEST_WEIGHT_CODE
         scales = torch.where(scales > 0, scales, 1)
         codes = (weight / scales[:, None, None, None]).round()
         return codes.to(self.device, torch.int8).contiguous(), self._place(scales)

@@ -1,7 +1,7 @@
-"""Cases by which a fast twin of an op is held against the plain one: in the tests, and before a new device is trusted.
+"""Small cases that compare a backend's operations with the reference: in tests, and before kernels are first used.
 
-Float64 decides: a twin may be off by twice the error of the plain op in the same dtype, and by a floor that is stated
-with each case, plus one rounding of what is kept in half precision.
+Float64 decides: an operation may be off by twice the error of the reference in the same dtype, by a floor that each
+case states, and by one rounding of what is kept in half precision.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vsrife.ops.protocol import Axis, Conv, RgbTransform, TransposedConv, WarpInputs
+from vsrife.ops.protocol import Axis, Conv, Ops, RgbTransform, TransposedConv, WarpInputs
 from vsrife.ops.reference import reference
 
 Move = Callable[[Tensor], Tensor]
@@ -28,14 +28,14 @@ FLOWS: Mapping[str, Move] = {
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """Arguments for an op.
+    """Arguments for an operation.
 
     Attributes:
-        op: its name.
-        label: what is special about the arguments.
-        make: them in float64 from a generator, a height, a width and how far things move.
-        floor: error that is allowed in addition, relative to the largest value, at least 1.
-        half: whether networks of half precision hand the op such tensors.
+        op: the operation's name.
+        label: tells it from its other cases.
+        make: makes the arguments in float64 from a generator, a height, a width and a function that scales the motion.
+        floor: of the allowed error, relative to the largest value or to 1 if that is more.
+        half: whether networks in half precision call the operation with such tensors.
     """
 
     op: str
@@ -55,27 +55,27 @@ def unit(generator: torch.Generator, *shape: int) -> Tensor:
 
 
 def sliced(generator: torch.Generator, channels: int, height: int, width: int, count: int = 1) -> Tensor:
-    """A part of a larger tensor, as cropping makes it."""
+    """A slice of a larger tensor, as cropping makes it."""
     return unit(generator, count, channels + 1, height + 3, width + 2)[:, 1:, 2:-1, 1:-1]
 
 
 def _planes_to_rgb(
-    dtype: torch.dtype, smaller: int | None, *, planes: int = 3, clamps: bool = True
+    dtype: torch.dtype, subsampling: int | None, *, planes: int = 3, clamps: bool = True
 ) -> Callable[..., Arguments]:
-    """Planes of which the second and third are `smaller` times smaller; into a part of a larger tensor."""
+    """Planes of which the second and third are `subsampling` times smaller; the output is a slice."""
 
     def make(generator: torch.Generator, height: int, width: int, _move: Move) -> Arguments:
-        factors = (1, smaller or 1, smaller or 1)[:planes]
-        given = tuple(_pictures(generator, 1, -(-height // f), -(-width // f), dtype)[0] for f in factors)
+        factors = (1, subsampling or 1, subsampling or 1)[:planes]
+        pictures = tuple(_pictures(generator, 1, -(-height // f), -(-width // f), dtype)[0] for f in factors)
         peak = 1 if dtype.is_floating_point else torch.iinfo(dtype).max
         weight, bias = unit(generator, 1, 1, 3, planes)[0, 0] * 1.5 / peak, unit(generator, 1, 1, 1, 3).flatten()
 
         def axis(size: int) -> Axis | None:
-            positions = torch.arange(size, dtype=torch.float64) / (smaller or 1) - 0.25
-            return None if smaller is None else Axis.at(positions, -(-size // smaller))
+            positions = torch.arange(size, dtype=torch.float64) / (subsampling or 1) - 0.25
+            return None if subsampling is None else Axis.at(positions, -(-size // subsampling))
 
         out = unit(generator, 1, 5, height + 3, width + 2)
-        return given, RgbTransform(weight, bias, axis(height), axis(width)), clamps, out[:, :3]
+        return pictures, RgbTransform(weight, bias, axis(height), axis(width)), clamps, out[:, :3]
 
     return make
 
@@ -103,7 +103,7 @@ def _upsample(adds: bool, count: int, channels: int = 4) -> Callable[..., Argume
 def warp_inputs(
     stacks: Sequence[Tensor], maps: Sequence[Tensor], rows: Tensor, columns: Tensor, *rest: Any
 ) -> WarpInputs:
-    """With the flow at the taps by plain PyTorch."""
+    """Inputs whose flow at the taps is computed by the reference."""
 
     def axis(positions: Tensor, small: Tensor, side: int) -> Axis:
         size = small.shape[side]
@@ -120,7 +120,7 @@ def warp_inputs(
 def _warp_stacks(
     taps: int, channels: int, extras: int, times: int, filled: int, count: int = 1, maps: int = 1
 ) -> Callable[..., Arguments]:
-    """One pair of stacks, read by `count` flows, each the sum of so many `maps`; of one, stacks lie without gaps."""
+    """A pair of stacks read by `count` flows, each the sum of some `maps`; with one map, stacks have no gaps."""
 
     def make(generator: torch.Generator, height: int, width: int, move: Move) -> Arguments:
         high, wide = taps * height, taps * width
@@ -142,9 +142,9 @@ def _warp_convolve(
     taps: int, channels: int, extras: int, times: int, filled: int, outputs: int, count: int = 1, maps: int = 1
 ) -> Callable[..., Arguments]:
     def make(generator: torch.Generator, height: int, width: int, move: Move) -> Arguments:
-        given, *_ = _warp_stacks(taps, channels, extras, times, filled, count, maps)(generator, height, width, move)
+        inputs, *_ = _warp_stacks(taps, channels, extras, times, filled, count, maps)(generator, height, width, move)
         conv = _convolve(filled, outputs, stride=2)(generator, 1, 1, move)[1]
-        return given, conv
+        return inputs, conv
 
     return make
 
@@ -159,28 +159,28 @@ def _pictures(generator: torch.Generator, channels: int, height: int, width: int
 def _blend(dtype: torch.dtype, channels: int, count: int = 1) -> Callable[..., Arguments]:
     def make(generator: torch.Generator, height: int, width: int, move: Move) -> Arguments:
         pictures = _pictures(generator, channels, height + 1, width + 2, dtype)
-        share = (unit(generator, count, 1, height, width) + 1) / 2
-        return *pictures, move(unit(generator, count, 4, height, width)), share
+        weight0 = (unit(generator, count, 1, height, width) + 1) / 2
+        return *pictures, move(unit(generator, count, 4, height, width)), weight0
 
     return make
 
 
-def _alike(generator: torch.Generator, height: int, width: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Two planes that differ in one sample out of a hundred."""
+def _similar(generator: torch.Generator, height: int, width: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Two planes that differ in one sample of a hundred."""
     a, b = _pictures(generator, 1, height, width, dtype)
     return a, torch.where(torch.rand(a.shape, generator=generator) < 0.01, b, a)
 
 
 def _static_radius(dtype: torch.dtype) -> Callable[..., Arguments]:
     def make(generator: torch.Generator, height: int, width: int, _move: Move) -> Arguments:
-        return _alike(generator, height, width, dtype)
+        return _similar(generator, height, width, dtype)
 
     return make
 
 
 def _blend_plane(dtype: torch.dtype, count: int = 1) -> Callable[..., Arguments]:
     def make(generator: torch.Generator, height: int, width: int, move: Move) -> Arguments:
-        a, b = _alike(generator, height, width, dtype)
+        a, b = _similar(generator, height, width, dtype)
         flow, mask = move(unit(generator, count, 4, height, width)), 9 * unit(generator, count, 1, height, width)
         peak = 1 if dtype.is_floating_point else int(torch.iinfo(dtype).max)
         return a, b, flow, mask, reference.static_radius(a, b), peak
@@ -207,8 +207,8 @@ def _convolve(inputs: int, outputs: int, count: int = 1, **kind: Any) -> Callabl
 
 def _convolve_chain(channels: int, length: int, **kind: Any) -> Callable[..., Arguments]:
     def make(generator: torch.Generator, height: int, width: int, move: Move) -> Arguments:
-        given = [_convolve(channels, channels, 2, **kind)(generator, height, width, move) for _ in range(length)]
-        return given[0][0], tuple(conv for _, conv in given)
+        layers = [_convolve(channels, channels, 2, **kind)(generator, height, width, move) for _ in range(length)]
+        return layers[0][0], tuple(conv for _, conv in layers)
 
     return make
 
@@ -222,7 +222,7 @@ def _conv_transpose(inputs: int, outputs: int, shuffles: bool, count: int) -> Ca
 
 
 def _head(hidden: int, channels: int, inner: int) -> Callable[..., Arguments]:
-    """Of a frame that is a part of a larger tensor, as features are."""
+    """A frame that is a slice of a larger tensor, as its features are."""
 
     def make(generator: torch.Generator, height: int, width: int, move: Move) -> Arguments:
         picture = sliced(generator, 3, 2 * height, 2 * width)
@@ -234,7 +234,7 @@ def _head(hidden: int, channels: int, inner: int) -> Callable[..., Arguments]:
     return make
 
 
-# Positions in float32 are off by 6e-8 of the picture's side, and values by their slope times that.
+# Float32 positions are off by 6e-8 of the picture's side, and values by their slope times that.
 _POSITIONS = 1e-5
 CASES = (
     Case("planes_to_rgb", "YUV420P8", _planes_to_rgb(torch.uint8, 2), 1e-6, half=True),
@@ -262,7 +262,9 @@ CASES = (
     Case("blend", "uint16", _blend(torch.uint16, 1), _POSITIONS),
     Case("static_radius", "uint8", _static_radius(torch.uint8), 0),
     Case("static_radius", "float32", _static_radius(torch.float32), 0),
-    Case("blend_plane", "uint8", _blend_plane(torch.uint8), 1.01 / 255),  # one code, where rounding is a matter of luck
+    Case(
+        "blend_plane", "uint8", _blend_plane(torch.uint8), 1.01 / 255
+    ),  # one code, where a value lies on the border between two
     Case("blend_plane", "uint16, batch", _blend_plane(torch.uint16, 2), 2.01 / 65535),
     Case("blend_plane", "float32", _blend_plane(torch.float32), _POSITIONS),
     Case("convolve", "residual", _convolve(32, 32, residual=True), 1e-6, half=True),
@@ -282,7 +284,7 @@ CASES = (
 
 
 def cast(argument: Any, dtype: torch.dtype, device: torch.device | None = None) -> Any:
-    """An argument with its float tensors in `dtype`, on `device`; a picture's planes stay as they are."""
+    """Convert an argument's float tensors to `dtype` on `device`; a picture's planes keep their dtype."""
     if isinstance(argument, torch.dtype):
         return dtype
     if isinstance(argument, Axis):
@@ -293,20 +295,20 @@ def cast(argument: Any, dtype: torch.dtype, device: torch.device | None = None) 
         return replace(argument, **parts)
     if isinstance(argument, WarpInputs):
         stacks, rest = [argument.stack0, argument.stack1], (argument.taps, argument.extra, argument.times)
-        given = stacks, list(argument.maps), argument.rows, argument.columns, *rest
-        return warp_inputs(*(cast(part, dtype, device) for part in given))
+        made = stacks, list(argument.maps), argument.rows, argument.columns, *rest
+        return warp_inputs(*(cast(part, dtype, device) for part in made))
     if isinstance(argument, list):
         return [cast(part, dtype, device) for part in argument]
     if isinstance(argument, tuple):
         return tuple(cast(part, part.dtype if isinstance(part, Tensor) else dtype, device) for part in argument)
     if isinstance(argument, Tensor):
         kind = dtype if argument.dtype.is_floating_point else argument.dtype
-        return _as_a_part(argument, lambda whole: whole.to(device or whole.device, kind))
+        return _keep_slice(argument, lambda whole: whole.to(device or whole.device, kind))
     return argument
 
 
-def _as_a_part(tensor: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
-    """`change` of a tensor, which stays the part of a larger one that it is."""
+def _keep_slice(tensor: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
+    """Apply `change` to a tensor; a slice of a larger tensor remains one."""
     whole = tensor._base
     if whole is None:
         return change(tensor)
@@ -314,12 +316,12 @@ def _as_a_part(tensor: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
 
 
 def arguments_of(case: Case, size: tuple[int, int], move: Move, dtype: torch.dtype) -> Arguments:
-    """The arguments of a case as a network of this dtype would have them; its coordinates stay float32."""
+    """The arguments of a case as a network of this dtype passes them; coordinates stay float32."""
     made = case.make(torch.Generator().manual_seed(size[1]), *size, move)
     if case.op in ("warp_stacks", "warp_convolve", "planes_to_rgb"):  # the last is for the convolution
         return (*(cast(a, torch.float32) for a in made[:-1]), cast(made[-1], dtype))
-    given = tuple(cast(a, dtype if case.half else torch.float32) for a in made)
-    return (*given[:-1], cast(made[-1], torch.float32)) if case.op == "head" else given  # what is kept
+    arguments = tuple(cast(a, dtype if case.half else torch.float32) for a in made)
+    return (*arguments[:-1], cast(made[-1], torch.float32)) if case.op == "head" else arguments
 
 
 def run(
@@ -328,16 +330,16 @@ def run(
     device: torch.device | None = None,
     dtype: torch.dtype | None = None,
 ) -> Tensor:
-    """The result for copies of the arguments, since sums may be overwritten; on `device`, in `dtype`."""
-    given = (cast(a, dtype or _dtype_of(a), device) for a in arguments)
-    return op(*(_as_a_part(a, torch.clone) if isinstance(a, Tensor) else a for a in given))
+    """Run an operation on copies of the arguments, since it may overwrite some; on `device`, in `dtype`."""
+    copies = (cast(a, dtype or _dtype_of(a), device) for a in arguments)
+    return op(*(_keep_slice(a, torch.clone) if isinstance(a, Tensor) else a for a in copies))
 
 
-def excess(twin: Callable[..., Tensor], case: Case, arguments: Arguments, device: torch.device | None = None) -> float:
-    """How much larger the error of `twin`, run on `device`, is than what is allowed; not positive where it is right."""
+def excess(op: Callable[..., Tensor], case: Case, arguments: Arguments, device: torch.device | None = None) -> float:
+    """The error of an operation run on `device`, less the error that is allowed; not positive if it passes."""
     plain_op = getattr(reference, case.op)
     exact, plain = run(plain_op, arguments, dtype=torch.float64), run(plain_op, arguments)
-    fast = run(twin, arguments, device)
+    fast = run(op, arguments, device)
     if fast.dtype != plain.dtype or fast.shape != plain.shape:
         return float("inf")
     error, own = ((one.double().cpu() - exact.double()).abs().amax().item() for one in (fast, plain))
@@ -359,16 +361,21 @@ def _dtype_of(argument: Any) -> torch.dtype:
     return argument.dtype if isinstance(argument, Tensor) else torch.float32
 
 
-def checked(op: str, dtype: torch.dtype) -> Iterator[tuple[Case, Arguments]]:
-    """The cases of an op, for convolutions of `dtype`."""
+def failing(ops: Ops, op: str, dtype: torch.dtype, device: torch.device) -> Iterator[tuple[Case, float]]:
+    """Run an operation's cases on a device.
+
+    Args:
+        ops: the backend.
+        op: name of the operation.
+        dtype: of the convolutions.
+        device: to run on.
+
+    Yields:
+        The cases that fail, each with the error in excess of what is allowed.
+    """
     for case in CASES:
         if case.op == op:
-            yield case, arguments_of(case, (31, 65), FLOWS["subpixel"], dtype if case.half else torch.float32)
-
-
-def failing(twins: object, op: str, dtype: torch.dtype, device: torch.device) -> Iterator[tuple[Case, float]]:
-    """The cases of an op that its twin does not pass on a device, each with its excess."""
-    for case, arguments in checked(op, dtype):
-        over = excess(getattr(twins, op), case, arguments, device)
-        if over > 0:
-            yield case, over
+            arguments = arguments_of(case, (31, 65), FLOWS["subpixel"], dtype if case.half else torch.float32)
+            over = excess(getattr(ops, op), case, arguments, device)
+            if over > 0:
+                yield case, over

@@ -14,6 +14,7 @@ from functools import cache
 import torch
 
 from vsrife.errors import DeviceError
+from vsrife.ops.cpu.verification import verified
 from vsrife.ops.protocol import Ops
 from vsrife.ops.reference import reference
 
@@ -30,16 +31,16 @@ def choose(device: torch.device, dtype: torch.dtype) -> Ops:
         return reference
     if device.type == "cuda":
         return _cuda_kernels(device) if uses_kernels(device) else reference
-    return _cpu_kernels() if device.type == "cpu" else reference
+    return _cpu_kernels(dtype) if device.type == "cpu" else reference
 
 
 @cache
-def _cpu_kernels() -> Ops:
+def _cpu_kernels(dtype: torch.dtype) -> Ops:
     try:
         from vsrife.ops.cpu.kernels import cpu_ops  # here, since numba is optional
     except ImportError:
         return reference
-    return cpu_ops
+    return verified(cpu_ops, dtype)
 
 
 # --- CUDA -------------------------------------------------------------------------------------------------------------

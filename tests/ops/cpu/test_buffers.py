@@ -57,7 +57,8 @@ def test_a_size_that_fits_is_reused_and_others_are_not() -> None:
     assert address(pool.take((1024, 1024))) != place
     assert address(pool.take((400, 600))) != place  # less than half of it
     small = pool.take((5, 10))
-    assert (small.shape, small.dtype) == ((5, 10), np.float32)
+    assert small.shape == (5, 10)
+    assert small.dtype == np.float32
     assert small.base is None  # from the heap
 
 

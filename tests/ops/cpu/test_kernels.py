@@ -1,4 +1,4 @@
-"""Every fast twin of an op on a CPU against the plain PyTorch one. Float64 decides how far off each may be."""
+"""The CPU's operations against the reference. Float64 decides how far off each may be."""
 
 from __future__ import annotations
 
@@ -17,32 +17,30 @@ from vsrife.engine.formats import Colorimetry, PictureFormat
 from vsrife.engine.loaded import NetworkOptions, network
 from vsrife.engine.sources import InputFrame
 from vsrife.ops.cases import CASES, FLOWS, Case, arguments_of, excess, unit, warp_inputs
-from vsrife.ops.cpu import blending, to_rgb
-from vsrife.ops.cpu import warping as warping_kernels
+from vsrife.ops.cpu import blending, llvm, to_rgb
 from vsrife.ops.cpu.kernels import cpu_ops
-from vsrife.ops.dispatch import choose
 from vsrife.ops.protocol import Conv
 from vsrife.ops.reference import reference
 
 SIZES = [(1, 1), (2, 3), (31, 65), (96, 128)]
 BT709 = Colorimetry(matrix=1, full_range=False, chroma_location=0)
 LUMA = PictureFormat("GRAY", 8, False, 640, 360)
-SEEN_EVERYWHERE = ("warp_stacks", "warp_convolve", "blend", "blend_plane")  # what depends on the flow's length
+FLOW_DEPENDENT = ("warp_stacks", "warp_convolve", "blend", "blend_plane")
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 @pytest.mark.parametrize("size", SIZES, ids=lambda s: f"{s[1]}x{s[0]}")
-def test_twin_matches_reference(case: Case, size: tuple[int, int]) -> None:
-    """At most twice the error of plain PyTorch in float32, plus the floor; both against float64."""
+def test_operation_matches_reference(case: Case, size: tuple[int, int]) -> None:
+    """At most twice the error of the reference in float32, plus the case's floor; both against float64."""
     for name, move in FLOWS.items():
-        if case.op in SEEN_EVERYWHERE or name == "subpixel":
+        if case.op in FLOW_DEPENDENT or name == "subpixel":
             assert excess(getattr(cpu_ops, case.op), case, arguments_of(case, size, move, torch.float32)) <= 0, name
 
 
 @pytest.mark.parametrize("lanes", [4, 8])
-def test_shorter_vectors(lanes: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on CPUs without AVX-512, and without AVX."""
-    for module in (blending, warping_kernels, to_rgb):
+def test_vectors_of_smaller_cpus(lanes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without AVX-512, and without AVX."""
+    for module in (blending, llvm, to_rgb):
         monkeypatch.setattr(module, "lanes_here", lambda: lanes)
     for case in CASES:
         if case.op in ("planes_to_rgb", "warp_convolve", "blend_plane", "head"):
@@ -51,7 +49,7 @@ def test_shorter_vectors(lanes: int, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if case.half], ids=str)
-def test_half_precision_on_a_cpu(case: Case) -> None:
+def test_half_precision(case: Case) -> None:
     for dtype in (torch.bfloat16, torch.float16):
         arguments = arguments_of(case, (13, 37), FLOWS["subpixel"], dtype)
         assert excess(getattr(cpu_ops, case.op), case, arguments) <= 0, dtype
@@ -59,7 +57,7 @@ def test_half_precision_on_a_cpu(case: Case) -> None:
 
 @torch.inference_mode()
 def test_bfloat16_stays_close_to_float32(sample: Path) -> None:
-    """What CPUs with units for it run by default, the bundled model on real frames: at least 48 dB."""
+    """The default on CPUs with units for it, the bundled model on real frames: at least 48 dB."""
     with av.open(str(sample)) as container:
         frames = [frame.to_ndarray(format="gray") for frame in islice(container.decode(video=0), 10)]
     results = []
@@ -74,8 +72,8 @@ def test_bfloat16_stays_close_to_float32(sample: Path) -> None:
     assert 10 * math.log10(255**2 / error) > 48
 
 
-def test_half_planes() -> None:
-    """Planes of half precision, which numba does not know."""
+def test_half_precision_planes() -> None:
+    """Numba has no float16."""
     generator = torch.Generator().manual_seed(3)
     a, b = (unit(generator, 1, 1, 12, 20).half() for _ in range(2))
     b[..., 10:] = a[..., 10:]
@@ -108,8 +106,8 @@ def test_convolution_matches_reference(kind: str, size: tuple[int, int], groups:
         assert (got - exact).abs().max() < 1e-4
 
 
-def test_not_a_number_reads_inside_the_picture() -> None:
-    """A broken weights file may yield anything; no memory outside the picture may be touched."""
+def test_flow_that_is_not_finite_reads_inside_the_picture() -> None:
+    """A broken weights file may yield any flow; no memory outside the picture may be touched."""
     picture = torch.ones(1, 1, 8, 8)
     flow = torch.full((1, 4, 8, 8), float("nan"))
     flow[..., ::2] = float("inf")
@@ -119,8 +117,8 @@ def test_not_a_number_reads_inside_the_picture() -> None:
 
 @pytest.mark.parametrize("channels", [3, 7])
 @pytest.mark.parametrize("size", [(1, 9), (2, 2), (23, 41)], ids=lambda s: f"{s[1]}x{s[0]}")
-def test_gaps_between_pixels_change_no_bit(channels: int, size: tuple[int, int]) -> None:
-    """Both ends of a corner are read at once where a pixel's memory allows it, else one after the other."""
+def test_padding_between_pixels_changes_no_bit(channels: int, size: tuple[int, int]) -> None:
+    """Neighbouring pixels are read at once where their memory allows it, else one by one."""
     generator = torch.Generator().manual_seed(4)
     height, width = size
     roomy = [
@@ -133,33 +131,27 @@ def test_gaps_between_pixels_change_no_bit(channels: int, size: tuple[int, int])
     flow = 3 * unit(generator, 1, 4, height, width).float()
     grid = torch.arange(height).float()[:, None], torch.arange(width).float()
     extra, time = unit(generator, 1, 2, height, width).float(), torch.full((1, 1, 1, 1), 0.5)
-    given = warp_inputs(stacks, [flow], *grid, 1, extra, time)
+    inputs = warp_inputs(stacks, [flow], *grid, 1, extra, time)
     filled = 2 * channels + 2 + 4 + 1
-    expected = cpu_ops.warp_stacks(given, filled, torch.float32)
+    expected = cpu_ops.warp_stacks(inputs, filled, torch.float32)
     first, second = (room[:, :channels] for room in roomy)
     assert torch.equal(
-        cpu_ops.warp_stacks(replace(given, stack0=first, stack1=second), filled, torch.float32), expected
+        cpu_ops.warp_stacks(replace(inputs, stack0=first, stack1=second), filled, torch.float32), expected
     )
     assert expected.isfinite().all()
-
-
-def test_choice_of_twins() -> None:
-    assert choose(torch.device("cpu"), torch.float32) is cpu_ops
-    assert choose(torch.device("cpu"), torch.float64) is reference
-    assert choose(torch.device("meta"), torch.float16) is reference
 
 
 @pytest.mark.parametrize(
     "case", [c for c in CASES if c.op in ("blend", "blend_plane") and "batch" not in c.label], ids=str
 )
-def test_batches_share_their_pictures(case: Case) -> None:
-    """Several flows between the same two pictures, at once and one by one."""
-    given = [arguments_of(case, (31, 65), move, torch.float32) for move in FLOWS.values()]
-    flows = torch.cat([arguments[2] for arguments in given])
+def test_a_batch_is_its_samples_one_by_one(case: Case) -> None:
+    """Several flows between the same two pictures: at once and one by one give the same bits."""
+    per_flow = [arguments_of(case, (31, 65), move, torch.float32) for move in FLOWS.values()]
+    flows = torch.cat([arguments[2] for arguments in per_flow])
     for ops in (cpu_ops, reference):
         op = getattr(ops, case.op)
-        masks = given[0][3].expand(len(flows), -1, -1, -1)
-        together = op(*given[0][:2], flows, masks, *given[0][4:])
-        alone = [op(*given[0][:2], flow[None], *given[0][3:]) for flow in flows]
+        masks = per_flow[0][3].expand(len(flows), -1, -1, -1)
+        together = op(*per_flow[0][:2], flows, masks, *per_flow[0][4:])
+        alone = [op(*per_flow[0][:2], flow[None], *per_flow[0][3:]) for flow in flows]
         assert torch.equal(together, torch.cat(alone))
         assert not torch.equal(alone[0], alone[1])

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vsrife.ops.cpu import blending, encoder, int8, to_rgb, warping
+from vsrife.ops.cpu import blending, encoder, int8, sampling, to_rgb, warping
 from vsrife.ops.protocol import LEAKY_SLOPE, Axis, Conv, RgbTransform, TransposedConv, WarpInputs
 from vsrife.ops.reference import Reference, activate
 
@@ -43,7 +43,7 @@ class CpuOps(Reference):
     """The operations as CPU kernels; `Ops` documents them."""
 
     def planes_to_rgb(self, planes: Sequence[Tensor], transform: RgbTransform, clamps: bool, out: Tensor) -> Tensor:
-        planes = [plane if plane.dtype in blending.KINDS else plane.float() for plane in planes]
+        planes = [plane if plane.dtype in blending.SAMPLE_TYPES else plane.float() for plane in planes]
         if out.dtype == torch.float32 and out.stride(1) == 1:
             return to_rgb.planes_to_rgb(planes, transform, clamps, out)
         exact = torch.empty(out.shape, memory_format=torch.channels_last)
@@ -52,18 +52,17 @@ class CpuOps(Reference):
     def sample(self, image: Tensor, rows: Axis, columns: Axis, accumulate: Tensor | None = None) -> Tensor:
         if image.dtype != torch.float32:
             return super().sample(image, rows, columns, accumulate)
-        return warping.sample(image, rows, columns, accumulate)
+        return sampling.sample(image, rows, columns, accumulate)
 
     def upsample(self, maps: Sequence[Tensor], height: int, width: int, accumulate: Tensor | None = None) -> Tensor:
-        return warping.upsample(maps, height, width, accumulate)
+        return sampling.upsample(maps, height, width, accumulate)
 
     def warp_stacks(self, inputs: WarpInputs, channels: int, dtype: torch.dtype) -> Tensor:
-        return warping.gather(inputs, channels).to(dtype)
+        return warping.warp_stacks(inputs, channels).to(dtype)
 
     def warp_convolve(self, inputs: WarpInputs, conv: Conv) -> Tensor:
-        fits = conv.stride == 2 and conv.groups == 1 and warping.lanes_for(len(conv.weight))
-        if conv.weight.dtype == torch.float32 and fits:
-            return warping.gather_convolve(inputs, conv)
+        if warping.supports(conv):
+            return warping.warp_convolve(inputs, conv)
         return super().warp_convolve(inputs, conv)
 
     @_each_sample
@@ -79,7 +78,7 @@ class CpuOps(Reference):
     def blend_plane(self, a: Tensor, b: Tensor, flow: Tensor, mask: Tensor, radius: Tensor, peak: int) -> Tensor:
         if a.dtype == torch.float16:
             return self.blend_plane(a.float(), b.float(), flow, mask, radius, peak).half()
-        if a.dtype not in blending.KINDS or a.nbytes < blending.READ_BYTES:
+        if not blending.supports(a):
             return super().blend_plane(a, b, flow, mask, radius, peak)
         return blending.blend_plane(a, b, flow, torch.sigmoid(mask), radius, peak)
 
@@ -147,7 +146,9 @@ _packed_weights: weakref.WeakKeyDictionary[Conv | TransposedConv, dict[torch.Siz
     weakref.WeakKeyDictionary()
 )
 _FUSES = torch._C._has_mkldnn and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
-_FUSED_DTYPES = (torch.float32, torch.bfloat16)
+_FUSED_DTYPES = (
+    (torch.float32, torch.bfloat16) if _FUSES and torch.ops.mkldnn._is_mkldnn_bf16_supported() else (torch.float32,)
+)
 _NO_ACTIVATION: tuple[str, list[float], str] = ("none", [], "")
 
 cpu_ops = CpuOps()
