@@ -65,6 +65,21 @@ def test_pushed_results_are_collected_and_not_computed_again() -> None:
     assert work.log == [*range(100)]
 
 
+def test_late_results_are_abandoned() -> None:
+    """After the time limit the computation stops at its next step, and the next one begins."""
+    work = Work(held=True)
+    with pipeline(work) as line:
+        line.push(1, 1)
+        work.wait_begun()
+        with pytest.raises(TimeoutError):
+            line.take(1, 1, timeout=0.01)
+        line.push(2, 2)
+        work.wait_begun()  # although the first one was never let go
+        work.go.set()
+        assert line.take(2, 2, timeout=PATIENCE) == 4
+    assert work.log == [1, 2]
+
+
 def test_what_was_never_pushed_is_computed() -> None:
     work = Work()
     with pipeline(work) as line:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import TypedDict, Unpack, get_args
+from typing import Literal, TypedDict, Unpack, get_args
 
 import torch
 import vapoursynth as vs
@@ -30,6 +30,7 @@ from vsrife.timing.parsing import (
 from vsrife.timing.schedule import Schedule, by_factor, by_timestamps
 
 DEFAULT_MULTI = Fraction(2)
+Realtime = bool | Literal["overlay"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,7 @@ class Options:
         threshold: of the filter's own scene change measure; None: frame props only.
         cuts: whether interpolation stops at cuts at all.
         networks: what to load on each of the devices that share the frames.
+        realtime: show source frames rather than be late; "overlay" also shows what happens.
     """
 
     picture: PictureFormat
@@ -53,6 +55,7 @@ class Options:
     threshold: float | None
     cuts: bool
     networks: tuple[NetworkOptions, ...]
+    realtime: Realtime = False
 
 
 def check_options(
@@ -65,6 +68,7 @@ def check_options(
     times: Times | None = None,
     times_in: str = "seconds",
     carry: Sequence[vs.VideoNode] = (),
+    realtime: Realtime = False,
     **network: Unpack[NetworkKeywords],
 ) -> Options:
     """Check everything about a call that can be known before its first frame.
@@ -72,6 +76,11 @@ def check_options(
     Raises:
         RifeError: an argument is out of range or contradicts another one.
     """
+    if realtime not in (False, True, "overlay"):
+        raise OptionError(f"realtime must be True, False or 'overlay', got {realtime!r}; it is for players")
+    networks = NetworkOptions.for_devices(**network)
+    if realtime and len(networks) > 1:
+        raise OptionError(f"realtime runs on one device, got device={network.get('device')!r}; name one of them")
     picture = picture_format(clip)
     threshold = parse_threshold(sc_threshold)
     carried = tuple(_carried_format(clip, i, extra) for i, extra in enumerate(carry))
@@ -86,7 +95,8 @@ def check_options(
         fps=output_fps,
         threshold=None if threshold == 1 else threshold,
         cuts=threshold != 1,
-        networks=NetworkOptions.for_devices(**network),
+        networks=networks,
+        realtime=realtime,
     )
 
 

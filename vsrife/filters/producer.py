@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import weakref
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 import vapoursynth as vs
@@ -28,6 +29,7 @@ from vsrife.filters.frames import (
     set_marks,
     write_planes,
 )
+from vsrife.filters.realtime import QUALITY, Playback
 from vsrife.filters.scenechange import decision
 from vsrife.filters.worker import MAX_WAITING, Pipeline
 from vsrife.networks.cancellation import Cancellation
@@ -37,6 +39,7 @@ logger = logging.getLogger(__name__)
 
 LOOKAHEAD = 1  # output frames computed before they are requested, when access is sequential
 PREPARED_FRAMES = LOOKAHEAD + 2  # source frames kept on each device
+_UNKNOWN_DURATION = Fraction(1, 48)  # of an output frame, for real-time playback
 SEQUENTIAL_STEP = 4  # requests that advance by at most this many output frames count as sequential access
 
 
@@ -48,6 +51,7 @@ class _Request:
         left, right: source frame numbers.
         timestep: share of the way between them, in (0, 1).
         lefts, rights: frames of the clip, then of the carried clips.
+        quality: which of the networks of a real-time playback to run.
     """
 
     left: int
@@ -55,6 +59,7 @@ class _Request:
     timestep: float
     lefts: Sequence[vs.VideoFrame]
     rights: Sequence[vs.VideoFrame]
+    quality: int = 0
 
 
 def carried_prop(i: int) -> str:
@@ -71,14 +76,22 @@ class Producer:
     VapourSynth enters the callbacks of one node one at a time, on changing threads.
     """
 
-    def __init__(self, name: str, schedule: Schedule, options: Options, engines: Sequence[Engine]) -> None:
+    def __init__(
+        self,
+        name: str,
+        schedule: Schedule,
+        options: Options,
+        engines: Sequence[Engine],
+        playback: Playback | None = None,
+    ) -> None:
         self.name = name
         self.schedule = schedule
         self.options = options
+        self._playback = playback
         self._last: int | None = None
         self._warned_interlaced = False
         self._count = 1 + len(engines[0].carried)
-        self.pipelines = [_pipeline(engine) for engine in engines]
+        self.pipelines = [_pipeline(engine, playback) for engine in engines]
         # With several devices, this many pairs of source frames are kept in work; for one the next frame is enough.
         self._pairs = len(engines) + 1 if len(engines) > 1 else 0
 
@@ -95,8 +108,8 @@ class Producer:
                 "%s: source frame %d is interlaced, motion between its fields will show as combs; deinterlace first",
                 self.name, self.schedule[n].left,
             )  # fmt: skip
-        if not self._repeats(n, cut):
-            self._pipeline(n).push(n, self._request(n, lefts, rights))
+        if not self._repeats(n, cut) and (quality := self._quality(n)) is not None:
+            self._pipeline(n).push(n, self._request(n, lefts, rights, quality))
         return left
 
     def collect(self, n: int, f: list[vs.VideoFrame], gate: vs.VideoNode) -> vs.VideoFrame:
@@ -107,12 +120,12 @@ class Producer:
         """
         lefts, rights, (cut, *neighbours) = self._split(f)
         self._look_ahead(n, gate)
-        if self._repeats(n, cut):
+        timeout = self._timeout(n, lefts[0])
+        results = None if self._repeats(n, cut) else self._interpolated(n, lefts, rights, timeout)
+        shown = None if results is None else self._quality(n)
+        if results is None:
             position = self.schedule[n]
             results = [frame.copy() for frame in (rights if position.near > position.left else lefts)]
-        else:
-            results = [frame.copy() for frame in lefts]
-            self._fill(n, results, lefts, rights)
         result, *carried = results
         with named_errors(self.name, n):
             self._set_times(n, result, lefts[0], rights[0])
@@ -120,6 +133,8 @@ class Producer:
             result.props[carried_prop(i)] = frame
         before, after = (decision(frame) for frame in neighbours) if neighbours else (None, None)
         set_marks(result, self._marks(n, {-1: before, 0: decision(cut), 1: after}))
+        if self._playback is not None:
+            result.props[QUALITY] = -1 if shown is None else shown
         return result
 
     def original_marks(self, n: int, decisions: Sequence[bool | None]) -> dict[str, bool | None]:
@@ -151,9 +166,25 @@ class Producer:
         """The left and the right frames of all clips, and the decision frames."""
         return f[: self._count], f[self._count : 2 * self._count], f[2 * self._count :]
 
-    def _request(self, n: int, lefts: Sequence[vs.VideoFrame], rights: Sequence[vs.VideoFrame]) -> _Request:
+    def _request(
+        self, n: int, lefts: Sequence[vs.VideoFrame], rights: Sequence[vs.VideoFrame], quality: int
+    ) -> _Request:
         position = self.schedule[n]
-        return _Request(position.left, position.left + 1, float(position.t), lefts, rights)
+        return _Request(position.left, position.left + 1, float(position.t), lefts, rights, quality)
+
+    def _quality(self, n: int) -> int | None:
+        """Which network computes output frame n; None: too slow, show a source frame."""
+        return 0 if self._playback is None else self._playback.pace.admit(n)
+
+    def _timeout(self, n: int, left: vs.VideoFrame) -> float | None:
+        """Seconds to wait for output frame n, which the player asks for now; None: as long as it takes."""
+        if self._playback is None:
+            return None
+        with named_errors(self.name, n):
+            seconds = duration(left) or _UNKNOWN_DURATION
+        if not self.schedule.repeats and self.schedule.step is not None:
+            seconds *= self.schedule.step
+        return self._playback.pace.request(n, float(seconds))
 
     def _look_ahead(self, n: int, gate: vs.VideoNode) -> None:
         """When access is sequential, start the gates of the next new frames without waiting for them."""
@@ -174,21 +205,34 @@ class Producer:
             yield following
             n = following
 
-    def _fill(
-        self, n: int, results: Sequence[vs.VideoFrame], lefts: Sequence[vs.VideoFrame], rights: Sequence[vs.VideoFrame]
-    ) -> None:
+    def _interpolated(
+        self, n: int, lefts: Sequence[vs.VideoFrame], rights: Sequence[vs.VideoFrame], timeout: float | None
+    ) -> list[vs.VideoFrame] | None:
+        """New frame n of each clip; None: a real-time playback would be late."""
+        quality, download = self._quality(n), None
+        if quality is not None:
+            with self._located_errors(n), suppress(TimeoutError):
+                download = self._pipeline(n).take(n, self._request(n, lefts, rights, quality), timeout)
+        results = [frame.copy() for frame in lefts]
+        if download is not None and not isinstance(download, _Still):
+            with self._located_errors(n):
+                write_planes(results, download.planes())
+        if self._playback is not None:
+            self._playback.pace.deliver(n, download is not None)
+        return None if download is None else results
+
+    @contextmanager
+    def _located_errors(self, n: int) -> Iterator[None]:
+        """Name the output frame and its source frames in an error."""
         position = self.schedule[n]
         try:
-            download = self._pipeline(n).take(n, self._request(n, lefts, rights))
-            planes = None if isinstance(download, _Still) else download.planes()
+            yield
         except Exception as error:
             reason = str(error) or type(error).__name__
             raise vs.Error(
                 f"{self.name}: output frame {n} failed, between source frames {position.left} and "
                 f"{position.left + 1}: {reason}"
             ) from (None if isinstance(error, RifeError) else error)  # an unforeseen error keeps its traceback
-        if planes is not None:
-            write_planes(results, planes)
 
     def _set_times(self, n: int, result: vs.VideoFrame, left: vs.VideoFrame, right: vs.VideoFrame) -> None:
         """Set duration and absolute time, exact also where the output frame reaches into the next source frame."""
@@ -215,14 +259,23 @@ def named_errors(name: str, n: int) -> Iterator[None]:
         raise vs.Error(f"{name}: output frame {n} failed: {error}") from None
 
 
-def _pipeline(engine: Engine) -> Pipeline[_Request, Download | _Still]:
-    """A worker for this engine. It must not refer to the producer, which could then never be collected."""
+def _pipeline(engine: Engine, playback: Playback | None) -> Pipeline[_Request, Download | _Still]:
+    """A worker for this engine, or for all of a playback.
+
+    It must not refer to the producer, which could then never be collected.
+    """
     formats = (engine.fmt, *engine.carried)
 
     def compute(request: _Request, cancellation: Cancellation) -> Download | _Still:
         left = _picture(request.left, request.lefts, formats)
         right = _picture(request.right, request.rights, formats)
-        return engine.interpolate(left, right, request.timestep, cancellation) or _STILL
+
+        def interpolate(engine: Engine, cancellation: Cancellation) -> Download | _Still:
+            return engine.interpolate(left, right, request.timestep, cancellation) or _STILL
+
+        if playback is None:
+            return interpolate(engine, cancellation)
+        return playback.run(request.quality, interpolate, cancellation)
 
     pipeline: Pipeline[_Request, Download | _Still] = Pipeline(compute)
     close_on_destroy(pipeline)

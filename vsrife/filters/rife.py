@@ -16,10 +16,11 @@ from vsrife.checkpoints.finding import find_weights
 from vsrife.engine.engine import Engine
 from vsrife.engine.loaded import NetworkOptions, network
 from vsrife.errors import RifeError
-from vsrife.filters.arguments import OldKeywords, Options, check_options, translated
+from vsrife.filters.arguments import OldKeywords, Options, Realtime, check_options, translated
 from vsrife.filters.frames import ABSOLUTE_TIME, DURATION, NEXT, shifted
 from vsrife.filters.nodes import interleave, select, short_durations, with_marks
 from vsrife.filters.producer import PREPARED_FRAMES, Producer, carried_prop
+from vsrife.filters.realtime import Playback, ladder
 from vsrife.filters.scenechange import cut_clip
 from vsrife.timing.parsing import Ratio, Times, Timestamps, TimesUnit
 from vsrife.timing.schedule import ENDLESS_FRAMES, Schedule
@@ -34,6 +35,7 @@ class RifeKeywords(OldKeywords, total=False):
     timestamps: Timestamps | None
     times: Times | None
     times_in: TimesUnit
+    realtime: Realtime
     model: str | Path | None
     ensemble: bool
     tta: bool
@@ -73,6 +75,7 @@ def RIFE(
     times: Times | None = None,
     times_in: TimesUnit = "seconds",
     carry: Sequence[vs.VideoNode] | None = None,
+    realtime: Realtime = False,
     model: str | Path | None = None,
     ensemble: bool = False,
     tta: bool = False,
@@ -100,6 +103,10 @@ def RIFE(
         times_in: unit of the source times, "seconds" from the first frame's or "frames". Default "seconds".
         carry: further clips, such as alpha or depth, of any format and size, as long as the clip; they are moved by
             the same flow.
+        realtime: for players: show the nearest source frame where a new one would be late, and lower flow scale, model
+            and number of new frames until the machine keeps up. Frames then depend on the machine's speed, and new
+            ones carry the prop `RifeQuality`: 0 for the best network, -1 for a source frame. "overlay" writes
+            statistics into the picture. Default False: every frame is interpolated, and the same in every run.
         model: a published version such as "4.26", or the path of a weights file or of a model's folder, of any
             generation, also of rife-ncnn-vulkan. None, the default: the bundled weights.
         ensemble: average both time directions, for models that support it (up to 4.20, and 4.24); twice the time.
@@ -131,8 +138,8 @@ def RIFE(
         raise vs.Error(f"RIFE: {error}") from error
     clips = build(
         "RIFE", [clip, *(carry or [])], multi, sc_threshold, fps=fps, timestamps=timestamps, times=times,
-        times_in=times_in, scale=scale, model=model, ensemble=ensemble, tta=tta, tta_temporal=tta_temporal,
-        device=device, precision=precision,
+        times_in=times_in, realtime=realtime, scale=scale, model=model, ensemble=ensemble, tta=tta,
+        tta_temporal=tta_temporal, device=device, precision=precision,
     )  # fmt: skip
     return clips[0] if carry is None else clips
 
@@ -169,6 +176,16 @@ def _engine(options: Options, chosen: NetworkOptions) -> Engine:
     return Engine(network(chosen), options.picture, PREPARED_FRAMES, options.carried, chosen.averaging)
 
 
+def _playback(options: Options, best: Engine) -> Playback:
+    networks = ladder(options.networks[0])
+    return Playback(networks, functools.partial(_engine, options), best, (networks, options.picture))
+
+
+def _with_overlay(clip: vs.VideoNode, playback: Playback) -> vs.VideoNode:
+    """Write statistics into the picture."""
+    return clip.std.FrameEval(lambda n: clip.text.Text(playback.status()))  # noqa: ARG005
+
+
 def _nodes(
     name: str, clips: Sequence[vs.VideoNode], options: Options, schedule: Schedule, engines: Sequence[Engine]
 ) -> list[vs.VideoNode]:
@@ -183,7 +200,8 @@ def _nodes(
     rights = [at_output_rate(shifted(each, 1)) for each in (clip, *carried)]
     left = lefts[0]
     cut_here = at_output_rate(cuts)
-    producer = Producer(name, schedule, options, engines)
+    playback = _playback(options, engines[0]) if options.realtime else None
+    producer = Producer(name, schedule, options, engines, playback)
     gate = left.std.ModifyFrame([*lefts, *rights, cut_here], producer.push)
     before = at_output_rate(shifted(cuts, -1))
     # With at least two output frames per source frame, only the cut within its own pair concerns a new frame.
@@ -203,6 +221,8 @@ def _nodes(
     output = interleave(originals, new, schedule, options.fps)
     if endless:
         output = short_durations(output, schedule)
+    if playback is not None and options.realtime == "overlay":
+        output = _with_overlay(output, playback)
     return [output, *(_carried(i, extra, bundle, output, schedule) for i, extra in enumerate(lefts[1:]))]
 
 

@@ -49,6 +49,7 @@ class _Job[Request, Result]:
     error: BaseException | None = None
     waiters: int = 0
     alone: bool = False
+    abandoned: bool = False  # whoever waited has given up
     done: threading.Event = field(default_factory=threading.Event)
 
 
@@ -144,6 +145,8 @@ class _State[Request, Result]:
                 raise Interrupted
             if any(job.waiters for job in self.running):
                 return
+            if self.running and all(job.abandoned for job in self.running):
+                raise Interrupted
             if self.running and any(other.waiters and not other.done.is_set() for other in self.jobs.values()):
                 raise Interrupted
 
@@ -194,14 +197,16 @@ class Pipeline[Request, Result]:
                 state._drop_stale()
                 state.lock.notify_all()
 
-    def take(self, n: int, request: Request) -> Result:
+    def take(self, n: int, request: Request, timeout: float | None = None) -> Result:
         """Wait for frame n and forget it here.
 
         Args:
             n: the frame.
             request: for the case that it was never pushed, or dropped since.
+            timeout: seconds to wait; after them the computation is abandoned. None, the default: no limit.
 
         Raises:
+            TimeoutError: it is not there in time.
             Exception: whatever the computation of this frame raised. Other frames are not affected.
         """
         state = self._state
@@ -210,9 +215,10 @@ class Pipeline[Request, Result]:
             job.waiters += 1  # before anything is dropped
             state._drop_stale()
             state.lock.notify_all()
-        job.done.wait()
+        finished = job.done.wait(timeout)
         with state.lock:
             job.waiters -= 1
+            job.abandoned = not finished and not job.waiters
             if not job.waiters and state.jobs.get(n) is job:
                 del state.jobs[n]
             state.last = n
@@ -221,6 +227,8 @@ class Pipeline[Request, Result]:
                 state.collected.popitem(last=False)
             state._drop_stale()
             state.lock.notify_all()
+        if not finished:
+            raise TimeoutError
         if job.error is not None:
             raise job.error
         assert job.result is not None
