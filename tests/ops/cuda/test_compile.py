@@ -1,0 +1,47 @@
+"""Every kernel compiled to machine code for GPUs that are not here; Triton brings along all that this needs."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("triton", reason="PyTorch brings Triton along on Linux only")
+
+ROOT = Path(__file__).parents[3]
+KERNELS = {
+    "planes_to_rgb_kernel", "sample_kernel", "upsample_kernel", "warp_stacks_kernel", "blend_kernel",
+    "blend_plane_kernel", "row_distance_kernel", "static_radius_kernel", "finish_kernel", "interleave_kernel",
+}  # fmt: skip
+SHARED_BYTES = 48 << 10  # available to a program on every GPU
+STACK_BYTES = 256
+
+
+@pytest.mark.parametrize("capability", [75, 80, 86, 89, 90, 100, 120])
+def test_kernels_compile(capability: int, tmp_path: Path) -> None:
+    """Without tensor cores, so that those of Turing need no code of their own, and without large spills."""
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    environment |= {"TRITON_CACHE_DIR": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    script = Path(__file__).with_name("compile_kernels.py")
+    command = [sys.executable, str(script), str(capability)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert not done.returncode, done.stderr[-2000:]
+    used = json.loads(done.stdout)
+    assert used.keys() == KERNELS
+    for kernel, variants in used.items():
+        for each in variants:
+            assert each["shared"] <= SHARED_BYTES, kernel
+            assert each["stack"] < STACK_BYTES, kernel
+            assert not each["multiplies_matrices"], kernel
+
+
+def test_no_kernel_multiplies_matrices() -> None:
+    """Convolutions are cuDNN's. Below capability 8.0 Triton would compile `tl.dot` without tensor cores."""
+    from vsrife.ops.cuda import kernels  # here, since Triton is optional
+
+    assert "tl.dot" not in inspect.getsource(kernels)
