@@ -200,6 +200,7 @@ def devices(problems: list[Problem]) -> Rows:
         "default": str(default),
         "cpu": f"{torch.backends.cpu.get_cpu_capability()}, {threads} threads",
         **_accelerators(),
+        **_cuda_kernels(problems),
         **{f"precisions of {device}": _precisions(device) for device in dict.fromkeys((default.type, "cpu"))},
     }
     driver = _nvidia_driver()
@@ -260,6 +261,21 @@ def _accelerators() -> Rows:
     if torch.backends.mps.is_available():
         rows["mps"] = f"{torch.mps.recommended_max_memory() / 2**30:.1f} GiB"
     return rows
+
+
+def _cuda_kernels(problems: list[Problem]) -> Rows:
+    """Whether Triton's kernels run on each CUDA device, and how to get them."""
+    import torch  # here: it may be missing or broken
+
+    from vsrife.ops.dispatch import CUDA_VARIABLE, cuda_mode, kernels_problem  # here: it may be missing or broken
+
+    rows = {}
+    for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
+        what, _, remedy = kernels_problem(torch.device("cuda", index)).partition("; ")
+        rows[f"kernels of cuda:{index}"] = f"plain PyTorch: {what}" if what else "Triton"
+        if remedy:
+            problems.append(Problem(f"cuda:{index} uses plain PyTorch alone, which is slower: {what}", remedy))
+    return rows | ({CUDA_VARIABLE: cuda_mode() or "not set"} if rows else {})
 
 
 def _nvidia_driver() -> str | None:

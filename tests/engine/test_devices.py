@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
+from typing import Any
+
 import pytest
 import torch
 
+from tests.fake_cuda import Fake
 from vsrife.engine.devices import parse_device, parse_devices, parse_precision
 from vsrife.errors import DeviceError
 
@@ -31,3 +35,35 @@ def test_one_precision_for_all_devices() -> None:
     assert parse_precision(None, first, second) == torch.float16
     assert parse_precision(None, first, CPU) == torch.float32
     assert parse_precision("bf16", first, CPU) == torch.bfloat16
+
+
+def test_the_best_device_is_one_that_can_run(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU that PyTorch has no code for is passed over, with a warning; named, it is an error."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert parse_device(None) == torch.device("cuda", 0)
+    zeros = torch.zeros
+
+    def without_kernels_for(*old: int) -> None:
+        def fails(*size: Any, device: torch.device) -> torch.Tensor:
+            if device.type == "cuda" and (device.index or 0) in old:
+                raise torch.AcceleratorError("CUDA error: no kernel image is available for execution on the device")
+            return zeros(*size, device=device)
+
+        monkeypatch.setattr(torch, "zeros", fails)
+
+    without_kernels_for(0)
+    with pytest.warns(RuntimeWarning, match="cuda:0 is passed over, .*no kernel image.*; install a PyTorch build"):
+        assert parse_device(None) == torch.device("cuda", 1)
+    with pytest.raises(DeviceError, match="no kernel image"):
+        parse_device("cuda:0")
+    without_kernels_for(0, 1)
+    with pytest.warns(RuntimeWarning, match="cuda:1 is passed over"):
+        assert parse_device(None) == torch.device("cpu")
+    assert not fake.findings
+
+
+def test_the_mode_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VSRIFE_CUDA", "fast")
+    with pytest.raises(DeviceError, match="VSRIFE_CUDA must be 'graph' or 'plain', got 'fast'"):
+        parse_device("cpu")
