@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from functools import partial
@@ -45,13 +46,15 @@ from benchmarks.measure import (
 )
 from benchmarks.network import work
 from benchmarks.ops import nbytes
+from benchmarks.traffic import of_kernels, of_plain
 from vsrife.engine.engine import Engine
 from vsrife.engine.sources import InputFrame
 from vsrife.networks.fold import FoldedNet
+from vsrife.ops import dispatch
 from vsrife.ops.protocol import OP_NAMES, Ops
 
 HEAD = (
-    "model", "size", "ms per new frame", "with transfers, ms", "output frames/s at 2x", "after a seek, ms",
+    "model", "size", "ms per new frame", "output frames/s at 2x", "after a seek, ms", "GB a pair", "launches a pair",
     "floor moved once, ms", "device MiB", "host MiB",
 )  # fmt: skip
 FIRST_HEAD = ("model", "size", "nothing compiled, s", "another filter, same process, s")
@@ -59,6 +62,7 @@ TRAFFIC_HEAD = ("step", "calls", "ms", "MB", "GB/s", "floor, ms", "share of time
 COLD = ("TRITON_CACHE_DIR", "NUMBA_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR", "XDG_CACHE_HOME")
 FIRST_FRAME = """
 import sys, time
+from concurrent.futures import ThreadPoolExecutor
 sys.path.insert(0, {root!r})
 import torch
 from benchmarks.inputs import folded, format_of, pictures, weights_of
@@ -70,11 +74,15 @@ size = Size({width}, {height})
 frames = pictures(size, torch.device("cpu"), 2)
 weights_of({model!r})
 net = None
-for _ in range(2):
+def first_frame():
+    global net
     start = time.perf_counter()
     net = net or folded({model!r}, device, torch.{dtype})
     planes = Engine(net, format_of(size)).interpolate(*frames, 0.5).planes()
     print(time.perf_counter() - start)
+for _ in range(2):  # a thread for each, as each filter has its own
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(first_frame).result()
 """
 
 
@@ -85,25 +93,36 @@ class Rows(Benchmark):
     steps: int  # pairs of a running clip that are timed together
 
     def row(self, model: str, size: Size) -> Row:
-        """Planes on the device; then with both ways over the bus, as the filter has them."""
-        net, frames = folded(model, self.device, self.dtype), pictures(size, self.device, self.steps + 1)
-        hosted = [InputFrame(p.key, [torch.as_tensor(x).cpu().numpy() for x in p.planes], p.color) for p in frames]
+        """Arrays in and out, one frame in flight, as the filter has them: nothing else waits for the device."""
+        net, frames = folded(model, self.device, self.dtype), _arrays(size, self.steps + 1)
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
         engine = Engine(net, format_of(size))
-        ways = ((frames, partial(engine.interpolate, out="device")), (hosted, partial(_downloaded, engine)))
-        runs = [partial(_clip, engine, shown, run) for shown, run in ways]
-        on_device, over_bus = (ms / self.steps for ms in milliseconds(runs, self.device, max(2, self.repeats // 3)))
+        (ms,) = milliseconds([partial(_clip, engine, frames)], self.device, max(2, self.repeats // 3))
+        per_frame = ms / self.steps
         start = time.perf_counter()
-        _clip(engine, hosted[:2], partial(_downloaded, engine))
+        with ThreadPoolExecutor(1) as pool:  # a new filter brings a thread and an engine of its own
+            pool.submit(lambda: _clip(Engine(net, format_of(size)), frames[:2])).result()
         seek = 1e3 * (time.perf_counter() - start)
         done = work(net.layout, size, self.dtype.itemsize)
         floor = self.rates.floor_ms(done.operations, done.least)
-        self.report.seen(f"engine, {model}, {size}, ms per new frame", on_device, floor)
-        self.report.seen(f"engine with transfers, {model}, {size}, output frames/s", 2e3 / over_bus, 2e3 / floor)
+        self.report.seen(f"engine, {model}, {size}, ms per new frame", per_frame, floor)
+        self.report.seen(f"engine with transfers, {model}, {size}, output frames/s", 2e3 / per_frame, 2e3 / floor)
         peak = torch.cuda.max_memory_allocated(self.device) / 2**20 if self.device.type == "cuda" else 0.0
         host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
-        return model, str(size), *map(number, (on_device, over_bus, 2e3 / over_bus, seek, floor, peak, host))
+        counted = self._counted(model, size)
+        return (
+            model, str(size), *map(number, (per_frame, 2e3 / per_frame, seek)), *counted,
+            *map(number, (floor, peak, host)),
+        )  # fmt: skip
+
+    def _counted(self, model: str, size: Size) -> tuple[str, str]:
+        """GB and launches of a pair on CUDA; kernels of a CPU are not counted."""
+        if self.device.type != "cuda":
+            return "", ""
+        way = of_kernels if dispatch.uses_kernels(self.device) else of_plain
+        counted = way(model, size, self.dtype)
+        return number(counted.moved / 1e9), str(counted.launches)
 
     def first_frame_row(self, model: str, size: Size, cold: bool) -> Row:
         first, again = first_frames(model, size, self.device, self.dtype, cold)
@@ -112,17 +131,23 @@ class Rows(Benchmark):
         return model, str(size), number(first), number(again)
 
 
-def _downloaded(engine: Engine, frame0: InputFrame, frame1: InputFrame, timestep: float) -> None:
-    """Interpolate, and wait for the planes on the host."""
-    made = engine.interpolate(frame0, frame1, timestep)
-    assert made is not None
-    made.planes()
+def _arrays(size: Size, count: int) -> list[InputFrame]:
+    """`pictures` as the filter hands them over."""
+    frames = pictures(size, torch.device("cpu"), count)
+    return [InputFrame(f.key, [torch.as_tensor(plane).numpy() for plane in f.planes], f.color) for f in frames]
 
 
-def _clip(engine: Engine, shown: Sequence[InputFrame], run: Callable[..., object]) -> None:
+def _clip(engine: Engine, frames: Sequence[InputFrame]) -> None:
+    """The new frames of a clip; each is read when the next has been begun."""
     engine.cache.clear()
-    for left, right in pairwise(shown):
-        run(left, right, 0.5)
+    before = None
+    for frame0, frame1 in pairwise(frames):
+        begun = engine.interpolate(frame0, frame1, 0.5)
+        if before is not None:
+            before.planes()
+        before = begun
+    if before is not None:
+        before.planes()
 
 
 def first_frames(model: str, size: Size, device: torch.device, dtype: torch.dtype, cold: bool) -> tuple[float, float]:

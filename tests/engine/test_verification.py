@@ -54,7 +54,7 @@ def test_right_kernels_are_verified_once(fake: Fake, tmp_path: Path, monkeypatch
         kernels = Kernels()
         frames_with(kernels, monkeypatch)
         assert kernels.calls == calls
-    assert "4.25" in (tmp_path / "verdicts.json").read_text()
+    assert '"L15 float32 YUV8 11"' in (tmp_path / "verdicts.json").read_text()
     assert not fake.findings
 
 

@@ -161,7 +161,9 @@ class PyramidForward:
     def _clamped_rgb(self, frame: SourceFrame, tiles: int) -> Tensor:
         """(1, 3, H, W) RGB of 0..1 at the padded size. Features of a whole frame that is tiled are not computed."""
         if self._tiling(frame.fmt, tiles) is None:
-            return self._features(frame)[0].stack[:, :3]
+            image = self._features(frame)[0].stack[:, :3]
+            if image.dtype == self.net.exact:
+                return image
         return padded_rgb(frame, *self._padded_size(frame.fmt), self.net).clamp(0, 1)
 
     def _estimate(

@@ -171,10 +171,10 @@ def encode(net: FoldedNet, frame: PaddedPlanes | Tensor) -> Features:
         frame = PaddedPlanes.of_rgb(frame)
     channels = IMAGE_CHANNELS + net.layout.feature_channels
     shape = (1, channels + -channels % ALIGNED, *frame.size)
-    stack = empty_channels_last(shape, net.exact, net.device)[:, :channels]
+    stack = empty_channels_last(shape, net.ops.stack_dtype(net.dtype), net.device)[:, :channels]
     net.ops.planes_to_rgb(frame.planes, frame.transform, True, stack[:, :IMAGE_CHANNELS])
     if net.head_last is not None and net.layout.head is not None:
-        if net.layout.head.clamps and net.dtype == net.exact:
+        if net.layout.head.clamps and net.dtype == stack.dtype == net.exact:
             x = stack[:, :IMAGE_CHANNELS]
         else:
             x = empty_channels_last((1, IMAGE_CHANNELS, *frame.size), net.dtype, net.device)

@@ -180,6 +180,10 @@ class WarpInputs:
 class Ops(Protocol):
     """The operations of a backend. None changes its arguments, except `out` and `accumulate`."""
 
+    def stack_dtype(self, dtype: torch.dtype) -> torch.dtype:
+        """The dtype of the frames and features to be warped, of a network with convolutions of `dtype`."""
+        return torch.float64 if dtype == torch.float64 else torch.float32
+
     def planes_to_rgb(self, planes: Sequence[Tensor], transform: RgbTransform, clamps: bool, out: Tensor) -> Tensor:
         """Convert a picture to RGB, padded with zeros on the right and at the bottom.
 
