@@ -58,7 +58,7 @@ def test_the_best_device_is_one_that_can_run(fake: Fake, monkeypatch: pytest.Mon
     with pytest.raises(DeviceError, match="no kernel image"):
         parse_device("cuda:0")
     without_kernels_for(0, 1)
-    with pytest.warns(RuntimeWarning, match="cuda:1 is passed over"):
+    with pytest.warns(RuntimeWarning, match="cuda:. is passed over"):
         assert parse_device(None) == torch.device("cpu")
     assert not fake.findings
 
