@@ -8,13 +8,13 @@ import sys
 import textwrap
 import threading
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import pytest
 
-from vsrife.filters.worker import MAX_FINISHED, MAX_WAITING, REMEMBERED, Pipeline, Together
+from vsrife.filters.worker import MAX_FINISHED, MAX_WAITING, REMEMBERED, Pipeline
 from vsrife.networks.cancellation import Cancellation
 
 PATIENCE = 60.0  # seconds until a test that hangs fails
@@ -216,109 +216,6 @@ def test_frame_is_forgotten_after_a_while() -> None:
         line.push(1, 1)
         while work.log.count(1) < 2:
             work.wait_begun()
-
-
-# --- several at once --------------------------------------------------------------------------------------------------
-
-
-class Tens(Work):
-    """Computes requests of one ten together.
-
-    Attributes:
-        groups: the requests of each such computation.
-    """
-
-    def __init__(self, *, held: bool = False) -> None:
-        super().__init__(held=held)
-        self.groups: list[list[int]] = []
-
-    def all_of(self, requests: Sequence[int], cancellation: Cancellation) -> Sequence[int]:
-        self.groups.append([*requests])
-        results = [self(requests[0], cancellation)]
-        if any(request % 10 == 9 for request in requests):
-            raise ValueError("no nines")
-        return results + [request * request for request in requests[1:]]
-
-    def pipeline(self, most: int) -> Pipeline[int, int]:
-        return Pipeline(self, Together(lambda request: request // 10, self.all_of, most))
-
-
-def test_open_requests_of_a_kind_are_computed_together() -> None:
-    """Only those that were handed over, and no more than the bound; the rest follows."""
-    work = Tens(held=True)
-    line = work.pipeline(3)
-    try:
-        line.push(50, 50)
-        work.wait_begun()  # the worker is busy while the others come
-        for n in (11, 12, 20, 13, 14, 15):
-            line.push(n, n)
-        work.go.set()
-        assert [line.take(n, n) for n in (11, 12, 13, 14, 15, 20, 50)] == [n * n for n in (11, 12, 13, 14, 15, 20, 50)]
-        assert line.take(16, 16) == 256
-    finally:
-        line.close()
-    assert [11, 12, 13] in work.groups
-    assert all(len({request // 10 for request in group}) == 1 and len(group) <= 3 for group in work.groups)
-    assert sorted(n for group in work.groups for n in group if n < 16) == [11, 12, 13, 14, 15]
-    assert work.log[-1] == 16  # alone
-
-
-def test_results_made_together_are_kept_until_collected() -> None:
-    work = Tens(held=True)
-    line = work.pipeline(4)
-    try:
-        line.push(50, 50)
-        work.wait_begun()
-        for n in (10, 11, 12, 13, 20, 21, 22, 23):
-            line.push(n, n)
-        work.go.set()
-        for n in (10, 11, 12, 13, 20, 21, 22, 23):
-            assert line.take(n, n) == n * n
-    finally:
-        line.close()
-    assert work.groups == [[10, 11, 12, 13], [20, 21, 22, 23]]
-
-
-def test_error_of_several_belongs_to_its_frame() -> None:
-    work = Tens(held=True)
-
-    def alone(request: int, cancellation: Cancellation) -> int:
-        if request % 10 == 9:
-            raise ValueError(f"no {request}")
-        return work(request, cancellation)
-
-    line = Pipeline(alone, Together(lambda request: request // 10, work.all_of, 3))
-    try:
-        line.push(50, 50)
-        work.wait_begun()
-        for n in (17, 18, 19):
-            line.push(n, n)
-        work.go.set()
-        with pytest.raises(ValueError, match=r"no 19$"):
-            line.take(19, 19)
-        assert [line.take(n, n) for n in (17, 18)] == [289, 324]
-    finally:
-        line.close()
-    assert sorted(work.groups[0]) == [17, 18, 19]
-
-
-def test_waited_for_frame_goes_before_several_that_nobody_waits_for() -> None:
-    work = Tens(held=True)
-    line = work.pipeline(3)
-    try:
-        with ThreadPoolExecutor(1) as pool:
-            line.push(50, 50)
-            work.wait_begun()
-            for n in (11, 12, 13):
-                line.push(n, n)
-            asked = pool.submit(line.take, 7, 7)
-            work.wait_begun()
-            work.go.set()
-            assert asked.result(PATIENCE) == 49
-            assert [line.take(n, n) for n in (11, 12, 13)] == [121, 144, 169]
-    finally:
-        line.close()
-    assert work.log[:2] == [50, 7]
 
 
 # --- endings ----------------------------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
-"""Works ahead of requests, one worker thread for a filter.
+"""Computes ahead of requests, on one worker thread for each filter.
 
 The filter pushes what the frameserver is about to need and returns at once; the callback that must deliver waits, with
-the interpreter lock released. The worker works only on what was handed over and never asks the frameserver for
+the interpreter lock released. The worker uses only what was handed over and never asks the frameserver for
 anything, so that no number of threads and no chain of filters can hang.
 """
 
@@ -11,7 +11,7 @@ import threading
 import traceback
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from vsrife.networks.cancellation import Cancellation
@@ -26,21 +26,6 @@ class Interrupted(Exception):
     """Raised inside a computation that should stop: the filter is closing, or a waited-for frame goes first."""
 
 
-@dataclass(frozen=True, slots=True)
-class Together[Request, Result]:
-    """Requests that are computed at once, where several are open.
-
-    Attributes:
-        key: equal for requests that may be computed together.
-        compute: as that of the pipeline, for several. Where it fails, each is computed alone.
-        most: requests at once.
-    """
-
-    key: Callable[[Request], Hashable]
-    compute: Callable[[Sequence[Request], Cancellation], Sequence[Result]]
-    most: int
-
-
 @dataclass(slots=True, eq=False)
 class _Job[Request, Result]:
     n: int
@@ -48,7 +33,6 @@ class _Job[Request, Result]:
     result: Result | None = None
     error: BaseException | None = None
     waiters: int = 0
-    alone: bool = False
     abandoned: bool = False  # whoever waited has given up
     done: threading.Event = field(default_factory=threading.Event)
 
@@ -56,22 +40,20 @@ class _Job[Request, Result]:
 class _State[Request, Result]:
     """What the worker thread holds: not the pipeline, so that a forgotten pipeline can be collected and stop it."""
 
-    def __init__(
-        self, compute: Callable[[Request, Cancellation], Result], together: Together[Request, Result] | None
-    ) -> None:
-        self.compute, self.together = compute, together
-        self.most_finished = MAX_FINISHED + (together.most - 1 if together else 0)  # begun before the bound, and more
+    def __init__(self, compute: Callable[[Request, Cancellation], Result]) -> None:
+        self.compute = compute
         self.lock = threading.Condition()
         self.jobs: dict[int, _Job[Request, Result]] = {}
         self.collected: OrderedDict[int, None] = OrderedDict()
         self.stopping = False
-        self.running: list[_Job[Request, Result]] = []
+        self.running: _Job[Request, Result] | None = None
         self.last = 0  # the frame collected last
         self.thread: threading.Thread | None = None
 
     def work(self) -> None:
-        while jobs := self._next():
-            self._run(jobs)
+        while job := self._next():
+            self._run(job)
+            del job  # an idle worker holds neither frames nor results
         with self.lock:
             for job in self.jobs.values():
                 job.error = job.error or RuntimeError("the filter was closed")
@@ -79,84 +61,53 @@ class _State[Request, Result]:
                 job.done.set()
             self.jobs.clear()
 
-    def _run(self, jobs: Sequence[_Job[Request, Result]]) -> None:
-        """Compute one job or several. A function of its own, so that an idle worker holds neither frames nor
-        results."""
+    def _run(self, job: _Job[Request, Result]) -> None:
         try:
-            for job, result in zip(jobs, self._results([job.request for job in jobs]), strict=True):  # type: ignore[misc]
-                job.result = result
+            job.result = self.compute(job.request, self._check)  # type: ignore[arg-type]
         except Interrupted:
             if not self.stopping:
-                return  # back in the queue: they still have their requests
-            for job in jobs:
-                job.error = RuntimeError("the filter was closed")
-        except BaseException as error:  # whatever it is, it belongs to whoever asks for this frame
+                return  # back in the queue: it still has its request
+            job.error = RuntimeError("the filter was closed")
+        except BaseException as error:  # whatever it is, it belongs to the caller that asks for this frame
             traceback.clear_frames(error.__traceback__)  # which would keep frames alive with the error
-            if len(jobs) > 1:
-                for job in jobs:
-                    job.alone = True
-                return
-            jobs[0].error = error
+            job.error = error
         with self.lock:
-            self.running = []
-            for job in jobs:
-                job.request = None
-                job.done.set()
+            self.running = job.request = None
+            job.done.set()
             self._drop_stale()
 
-    def _results(self, requests: Sequence[Request]) -> Sequence[Result]:
-        if self.together is not None and len(requests) > 1:
-            return self.together.compute(requests, self._check)
-        return [self.compute(request, self._check) for request in requests]
-
-    def _next(self) -> list[_Job[Request, Result]]:
-        """Wait for the next jobs and mark them as running; none when it is time to stop."""
+    def _next(self) -> _Job[Request, Result] | None:
+        """Wait for the next job and mark it as running; None when it is time to stop."""
         with self.lock:
-            self.running = []
+            self.running = None
             while not self.stopping:
                 open_jobs = sorted((job for job in self.jobs.values() if not job.done.is_set()), key=lambda job: job.n)
                 waited = [job for job in open_jobs if job.waiters]
                 finished = len(self.jobs) - len(open_jobs)
                 candidates = waited or (open_jobs if finished < MAX_FINISHED else [])
                 if candidates:
-                    self.running = self._with_others(candidates[0], open_jobs)
+                    self.running = candidates[0]
                     return self.running
                 self.lock.wait()
-            return []
-
-    def _with_others(
-        self, first: _Job[Request, Result], open_jobs: Sequence[_Job[Request, Result]]
-    ) -> list[_Job[Request, Result]]:
-        """The job and those to be computed with it."""
-        if self.together is None or first.alone:
-            return [first]
-        key = self.together.key
-        alike = [
-            job
-            for job in open_jobs
-            if job is not first and not job.alone and key(job.request) == key(first.request)  # type: ignore[arg-type]
-        ]
-        return [first, *alike[: self.together.most - 1]]
+            return None
 
     def _check(self) -> None:
         """Called between steps of a computation."""
         with self.lock:
             if self.stopping:
                 raise Interrupted
-            if any(job.waiters for job in self.running):
+            if self.running is None or self.running.waiters:
                 return
-            if self.running and all(job.abandoned for job in self.running):
-                raise Interrupted
-            if self.running and any(other.waiters and not other.done.is_set() for other in self.jobs.values()):
+            if self.running.abandoned or any(other.waiters and not other.done.is_set() for other in self.jobs.values()):
                 raise Interrupted
 
     def _drop_stale(self) -> None:
         """Forget what nobody waits for beyond the bounds, farthest from the last collected frame first."""
-        unwanted = [job for job in self.jobs.values() if not job.waiters and job not in self.running]
+        unwanted = [job for job in self.jobs.values() if not job.waiters and job is not self.running]
         unwanted.sort(key=lambda job: abs(job.n - self.last))
         finished = [job for job in unwanted if job.done.is_set()]
         waiting = [job for job in unwanted if not job.done.is_set()]
-        for job in finished[self.most_finished :] + waiting[MAX_WAITING:]:
+        for job in finished[MAX_FINISHED:] + waiting[MAX_WAITING:]:
             del self.jobs[job.n]
 
     def stop(self) -> None:
@@ -177,13 +128,10 @@ class Pipeline[Request, Result]:
     Args:
         compute: turns a request into a result; is handed a function to call between steps, which raises `Interrupted`
             when the computation should be abandoned. Runs on the worker thread, one request at a time.
-        together: what may be computed at once; only what was handed over and is not yet computed.
     """
 
-    def __init__(
-        self, compute: Callable[[Request, Cancellation], Result], together: Together[Request, Result] | None = None
-    ) -> None:
-        self._state = _State(compute, together)
+    def __init__(self, compute: Callable[[Request, Cancellation], Result]) -> None:
+        self._state = _State(compute)
         self._finalizer = weakref.finalize(self, self._state.stop)
         # Threads that sit in native code while the interpreter goes down can crash it: atexit comes before that.
         self._finalizer.atexit = True
