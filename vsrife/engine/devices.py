@@ -119,7 +119,7 @@ def _check_bytes(devices: Iterable[torch.device]) -> None:
         if device.type != "cpu":
             raise DeviceError(f"precision 'int8' is for CPUs, got device {str(device)!r}; leave precision out")
     try:
-        from vsrife.ops.cpu import int8
+        from vsrife.ops.cpu import int8  # here, since numba is optional
     except ImportError as error:
         raise DeviceError("precision 'int8' needs numba, which is not installed; pip install numba") from error
     if not int8.vectors_here():
