@@ -55,7 +55,7 @@ def rife(
         vs.Error: as `RIFE`.
     """
     if trt:
-        warn_once("rife: trt and its options have no effect, the network runs as fast without engine files")
+        warn_once("rife: trt and its options have no effect: there are no engines to build")
     try:
         if auto_download and model is not None:
             download_missing(model)
