@@ -164,7 +164,7 @@ def test_tensorrt_options_do_nothing_and_say_so_once(caplog: pytest.LogCaptureFi
     with caplog.at_level(logging.WARNING):
         first, _ = rife(clip, **options), rife(clip, **options)
     assert [record.message for record in caplog.records] == [
-        "rife: trt and its options have no effect, the network runs as fast without engine files"
+        "rife: trt and its options have no effect: there are no engines to build"
     ]
     assert equal(planes_of(first, 1), planes_of(rife(clip), 1))
 
