@@ -31,6 +31,7 @@ BUNDLED_SOURCE = "bundled"
 DEFAULT_FILE = "default"  # in `model_directory()`: the name of the user's default model, as one line of text
 
 SUFFIXES = (".pkl", ".pth", ".safetensors")
+SCALE_SUFFIX = ".scale"  # after the name of int8 values in a safetensors file: what they are multiplied by
 GRAPH_SUFFIX = ".param"  # of ncnn, beside a .bin
 PARTS = {"contextnet": "contextnet", "unet": "fusionnet"}  # files of HD v1 to v3 beside flownet: in PyTorch, in ncnn
 FLOW_FILES = tuple(f"flownet{suffix}" for suffix in (*SUFFIXES, GRAPH_SUFFIX))  # one of them makes a folder a model

@@ -21,6 +21,7 @@ from vsrife.checkpoints.finding import (
     DEFAULT_FILE,
     DIRECTORY_VARIABLE,
     DOWNLOADABLE,
+    SCALE_SUFFIX,
     SUFFIXES,
     Spec,
     default_model,
@@ -404,6 +405,10 @@ def _header_shapes(path: Path) -> dict[str, tuple[int, ...]]:
         with path.open("rb") as file:
             size = int.from_bytes(file.read(8), "little")
             header = json.loads(file.read(size if size <= _MAX_HEADER_BYTES else 0))
-        return {name: tuple(entry["shape"]) for name, entry in header.items() if name != "__metadata__"}
+        return {
+            name: tuple(entry["shape"])
+            for name, entry in header.items()
+            if name != "__metadata__" and not name.endswith(SCALE_SUFFIX)
+        }
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise WeightsError(f"{path} has no safetensors header, got {error!r}; get the file again") from error

@@ -1,8 +1,9 @@
 """From a weights file to tensors. No pickle is ever run, and the size of what is read is bounded beforehand.
 
-A file is a PyTorch state dict (.pkl, .pth) or a .safetensors file. `torch.load` runs with `weights_only=True`, and a
-file that it refuses is refused here. What would take more memory or time than any RIFE model needs is refused before it
-is parsed: special files, compressed zip entries, headers of megabytes.
+A file is a PyTorch state dict (.pkl, .pth) or a .safetensors file, whose kernels may be in eight bits (`int8_storage`).
+`torch.load` runs with `weights_only=True`, and a file that it refuses is refused here. What would take more memory or
+time than any RIFE model needs is refused before it is parsed: special files, compressed zip entries, headers of
+megabytes.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from vsrife.checkpoints import int8_storage
 from vsrife.checkpoints.finding import remedy, sidecar_path
 from vsrife.errors import WeightsError
 
@@ -127,7 +129,7 @@ def _parse_safetensors(data: bytes, path: Path) -> dict[str, Tensor]:
             f"{MAX_HEADER_BYTES} are read; {remedy(path)}"
         )
     try:
-        return safetensors.torch.load(data)
+        return int8_storage.restore(safetensors.torch.load(data))
     except Exception as error:  # whatever damaged bytes make the parser raise, the file is to blame
         raise WeightsError(f"{path} is damaged or no safetensors file, got {error}; {remedy(path)}") from error
 
