@@ -26,6 +26,7 @@ if __name__ == "__main__":  # `training` is the package beside this folder, not 
 from training.losses import LossWeights
 from training.pack import Pack, build_pack, find_clips
 from training.samples import Mix
+from training.teacher import load_teacher
 from training.trainer import Plan, Ranks, Schedule, Trainer, find_layout
 from vsrife.errors import RifeError
 
@@ -82,10 +83,11 @@ def make_trainer(arguments: argparse.Namespace, pack: Pack, crop_px: int) -> Tra
         layout=find_layout(arguments.spec).id,
         mix=Mix(crop_px, arguments.batch, synthetic_share=arguments.synthetic),
         schedule=Schedule(1000),
-        weights=LossWeights(psnr=0.1, flow=arguments.flow),
+        weights=LossWeights(psnr=0.1, flow=0.03, picture=0.5),
     )
     precision = torch.bfloat16 if arguments.precision == "bf16" else torch.float32
-    return Trainer(plan, pack, Ranks(0, 1, device), precision)
+    teacher = load_teacher(arguments.teacher, device, precision) if arguments.teacher else None
+    return Trainer(plan, pack, Ranks(0, 1, device), precision, teacher)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -99,7 +101,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--crops", type=int, nargs="+", default=[128, 256])
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--synthetic", type=float, default=0.06)
-    parser.add_argument("--flow", type=float, default=0.01, help="above 0, classical flow is computed as a teacher")
+    parser.add_argument("--teacher", type=Path, help="weights of a network that teaches")
     parser.add_argument("--steps", type=int, default=20)
     arguments = parser.parse_args(argv)
     if arguments.threads:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from vsrife.errors import WeightsError
 from vsrife.files import atomic_write
+from vsrife.networks.ifnet import IFNet
 
 CHECKPOINT_FILE = "checkpoint.pt"
 CARRIED_FILE = "carried.pt"
@@ -66,9 +67,29 @@ def read_initial_weights(path: Path) -> dict[str, Tensor]:
     return dict(read_ifnet(path).tensors)
 
 
-def export_weights(tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Write weights as float16 safetensors, as the filter reads them."""
-    from safetensors.torch import save_file
+def read_network(path: Path) -> IFNet:
+    """Return the network that a weights file, or the average of a checkpoint, describes by names and shapes.
 
-    half = {name: tensor.detach().cpu().half().contiguous() for name, tensor in tensors.items()}
-    replace_file(path, lambda part: save_file(half, part))
+    Raises:
+        WeightsError: The file is missing or unreadable, or fits no layout.
+    """
+    from vsrife.checkpoints.recognition import recognise
+
+    state = read_initial_weights(path)
+    net = IFNet(recognise({name: tuple(tensor.shape) for name, tensor in state.items()}, path))
+    net.load_state_dict(state)
+    return net
+
+
+def export_weights(tensors: Mapping[str, Tensor], path: Path, *, eight_bits: bool = False) -> None:
+    """Write weights as safetensors in float16, or with kernels in eight bits, as the filter reads them."""
+    from safetensors.torch import save_file  # not on every machine that trains
+
+    kept = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    if eight_bits:
+        from vsrife.checkpoints.int8_storage import quantise
+
+        stored = quantise(kept)
+    else:
+        stored = {name: tensor.half() for name, tensor in kept.items()}
+    replace_file(path, lambda part: save_file(stored, part))

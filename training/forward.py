@@ -8,6 +8,7 @@ Parameters stay in an `IFNet`; the result equals its forward within float roundi
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from itertools import islice, pairwise
 
 import torch
@@ -87,7 +88,25 @@ def tap_positions(pixels: int, scale: int) -> Tensor:
 
 def average_taps(image: Tensor, scale: int) -> Tensor:
     """The mean of each cell's two by two taps; at scale 1 a pixel is its own tap."""
-    return image if scale == 1 else F.avg_pool2d(image, 2)
+    return image if scale == 1 else halve(image)
+
+
+def halve(image: Tensor) -> Tensor:
+    """The mean of each two by two pixels of (..., 2H, 2W); on CPUs faster than pooling, in both directions."""
+    rows = image[..., ::2, :] + image[..., 1::2, :]
+    return (rows[..., ::2] + rows[..., 1::2]) / 4
+
+
+@cache
+def _doubling(size: int, device: torch.device) -> Tensor:
+    """Bilinear upsampling of one axis to twice the size as a matrix, (2 * size, size)."""
+    return interpolation_matrix(size, 2, tap_positions(2 * size, 1)).to(device, torch.float32)
+
+
+def double(image: Tensor) -> Tensor:
+    """Bilinear upsampling of (..., H, W) to twice the sides; on CPUs matrix products are faster than a resize."""
+    rows, columns = (_doubling(side, image.device) for side in image.shape[-2:])
+    return rows @ image @ columns.T
 
 
 class Grid:

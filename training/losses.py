@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from training.forward import Estimate
+from training.forward import Estimate, double, halve
 from training.samples import Batch
-from training.teacher import Lesson, where_better
 from vsrife.ops.reference import resize
 
 PYRAMID_LEVELS = 5
 LEAST_LEVEL_PX = 4
-CHARBONNIER_EPSILON = 1e-3
 LEAST_SQUARE = 3e-6  # 55 dB; what is better than this is good enough
+AROUND_PX = 5  # side of the square in which pictures are compared
 BLOCK_DECAY = 0.75  # weight of a block's picture against the one after it
 
 
@@ -26,11 +24,9 @@ class LossWeights:
     """How much each part counts; 0 leaves it out."""
 
     pyramid: float = 1.0
-    charbonnier: float = 0.0
     psnr: float = 0.0  # logarithm of each sample's mean squared error, so that easy samples count as much as hard ones
-    flow: float = 0.0  # distance to the flow of a teacher, where it is better, and of synthetic motion, per pixel
-    teacher: float = 1.0  # the privileged block's own picture; no influence on the student
-    distilled: float = 0.01  # distance to the privileged block's flow, where it is better, per pixel
+    flow: float = 0.0  # distance to a teacher's flow, and to that of synthetic motion, per pixel
+    picture: float = 0.0  # pyramid against the teacher's picture, where that is better than the student's
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,15 +46,10 @@ def laplacian(error: Tensor) -> Tensor:
     for _ in range(PYRAMID_LEVELS - 1):
         if min(error.shape[-2:]) < 2 * LEAST_LEVEL_PX:
             break
-        smaller = F.avg_pool2d(error, 2)
-        total = total + (error - resize(smaller, *error.shape[-2:])).abs().mean()
+        smaller = halve(error)
+        total = total + (error - double(smaller)).abs().mean()
         error = smaller
     return total + error.abs().mean()
-
-
-def charbonnier(error: Tensor) -> Tensor:
-    """Mean of a smooth absolute value."""
-    return torch.sqrt(error * error + CHARBONNIER_EPSILON**2).mean()
 
 
 def log_error(error: Tensor) -> Tensor:
@@ -73,33 +64,31 @@ def flow_distance(flow: Tensor, target: Tensor, trusted: Tensor) -> Tensor:
     return (torch.stack((x0 + y0, x1 + y1), dim=1) / 2 * trusted).mean()
 
 
-def distil(estimate: Estimate, flow: Tensor, trusted: Tensor, shares: Sequence[float]) -> Tensor:
-    """Distance of every block's flow to one that is trusted where (N, 2, H, W) says."""
-    distances = [flow_distance(stage.flow, flow, trusted) for stage in estimate.stages]
-    return torch.stack([share * distance for share, distance in zip(shares, distances, strict=True)]).sum()
+@torch.no_grad()
+def is_better(picture: Tensor, own: Tensor, truth: Tensor) -> Tensor:
+    """(N, 1, H, W) float32, 1 where a picture is nearer to the truth than the student's own, around each pixel."""
+    errors = [(image - truth).abs().mean(1, keepdim=True) for image in (own, picture)]
+    return (F.avg_pool2d(errors[0] - errors[1], AROUND_PX, 1, AROUND_PX // 2) > 0).float()
 
 
-def compute_loss(estimate: Estimate, lesson: Lesson | None, batch: Batch, weights: LossWeights) -> Loss:
+def compute_loss(estimate: Estimate, batch: Batch, weights: LossWeights) -> Loss:
     """The loss of a batch, averaged over its samples.
 
-    Every block's picture is compared with the truth at the resolution the next block reads it at. A teacher's flow
-    counts where it explains the truth better than the student's; the flow of synthetic motion counts everywhere.
+    Every block's picture is compared with the truth at the resolution the next block reads it at, every block's flow
+    with that of the batch. The truth alone has a network average what it cannot know, which shows as double edges; a
+    teacher's picture, where it is better, says which of them.
     """
     shares = [BLOCK_DECAY**back for back in reversed(range(len(estimate.stages)))]
     errors = [stage.blend - resize(batch.truth, *stage.blend.shape[-2:]) for stage in estimate.stages]
-    parts = {
-        "charbonnier": charbonnier(errors[-1]),
-        "pyramid": torch.stack([share * laplacian(e) for share, e in zip(shares, errors, strict=True)]).sum(),
-    }
+    parts = {"pyramid": torch.stack([share * laplacian(e) for share, e in zip(shares, errors, strict=True)]).sum()}
     if weights.psnr:
         parts["psnr"] = log_error(errors[-1])
     if weights.flow:
-        taught, exact = (value.view(-1, 1, 1, 1) for value in (batch.taught, batch.exact))
-        trusted = taught * torch.maximum(exact, where_better(estimate, batch.flow, batch.truth))
-        parts["flow"] = distil(estimate, batch.flow, trusted, shares)
-    if lesson is not None:
-        flow = lesson.flow.detach()
-        parts["teacher"] = laplacian(lesson.blend - batch.truth)
-        parts["distilled"] = distil(estimate, flow, where_better(estimate, flow, batch.truth), shares)
+        distances = [flow_distance(stage.flow, batch.flow, batch.trust) for stage in estimate.stages]
+        parts["flow"] = torch.stack([s * distance for s, distance in zip(shares, distances, strict=True)]).sum()
+    if weights.picture and batch.picture is not None:
+        own = estimate.image
+        picture, truth = (resize(image, *own.shape[-2:]) for image in (batch.picture, batch.truth))
+        parts["picture"] = laplacian((own - picture) * is_better(picture, own, truth))
     total = torch.stack([getattr(weights, name) * value for name, value in parts.items()]).sum()
     return Loss(total, {name: value.detach() for name, value in parts.items()})

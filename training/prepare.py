@@ -10,7 +10,6 @@ from training.degrade import degrade
 from training.pack import Pack
 from training.samples import TEXTURE_MARGIN_PX, Batch, Draws, colour, gather, halve
 from training.synthetic import Motion, Renderer, Rendering
-from training.teacher import classical_flow
 
 ATLAS_SEED = 7
 
@@ -27,27 +26,22 @@ class Preparation:
         self.pixels, self.device = pack.pixels, device
         self.renderer = Renderer(device, ATLAS_SEED)
 
-    def make(self, draws: Draws, motion: Motion, *, taught: bool) -> Batch:
-        """The samples of a step.
+    def make(self, draws: Draws, motion: Motion) -> Batch:
+        """The samples of a step; the flow of the synthetic ones is known.
 
         Args:
             draws: What was drawn for them.
             motion: How synthetic ones move.
-            taught: Whether a teacher finds the flow of the real ones; it is 0 otherwise.
         """
         frames = self.real(draws)
         flow = frames.new_zeros(len(frames), 4, *frames.shape[-2:])
         made = self._put(draws.synthetic)
-        if taught and not draws.synthetic.all():
-            flow[~made] = classical_flow(*(frames[~made][:, k] for k in (1, 0, 2)))
         if draws.synthetic.any():
             rendering = self.synthetic(draws.where(draws.synthetic), motion)
             frames[made], flow[made] = rendering.frames, rendering.flow
         frames = degrade(frames, *(self._put(v) for v in (draws.noise, draws.blur, draws.quantiser, draws.seed)))
-        given = torch.ones_like(made) if taught else made
-        return Batch(
-            frames[:, 0], frames[:, 1], frames[:, 2], self._put(draws.timestep), flow, given.float(), made.float()
-        )
+        trust = made.float().view(-1, 1, 1, 1).expand(-1, 2, *flow.shape[-2:])
+        return Batch(frames[:, 0], frames[:, 1], frames[:, 2], self._put(draws.timestep), flow, trust)
 
     def synthetic(self, draws: Draws, motion: Motion) -> Rendering:
         """Layers cut from two real frames and moved; rendered with a margin, so that little comes from outside."""

@@ -39,11 +39,11 @@ class Mix:
     batch: int  # samples of a step, over all ranks
     synthetic_share: float = 0.25
     still_share: float = 0.08  # of samples in which nothing moves, so that the network learns to leave that alone
-    window_steps: int = 0  # first steps that show nothing but still frames seen through a moving window
     strides: tuple[float, ...] = STRIDE_SHARES  # of strides 1, 2, ... between the frames of a sample
     wide_share: float = 0.0  # of steps with crops of twice the side, and fewer of them
     reduced_share: float = REDUCED_SHARE
     degraded_share: float = 0.3  # of samples that get noise, blur or compression
+    halfway_share: float = HALFWAY_SHARE
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,8 +175,8 @@ class Sampler:
         at = rng.choice(len(table.weight), size=size, p=table.weight)
         other = rng.choice(len(table.weight), size=size, p=table.weight)
         first, timestep = self._choose_frames(rng, at)
-        synthetic = (rng.random(size) < self.mix.synthetic_share) | (step < self.mix.window_steps)
-        anywhere = synthetic & (rng.random(size) > HALFWAY_SHARE)
+        synthetic = rng.random(size) < self.mix.synthetic_share
+        anywhere = synthetic & (rng.random(size) > self.mix.halfway_share)
         timestep = np.where(anywhere, rng.random(size), timestep).astype(np.float32)
         extent = shape.crop_px * shape.factor
         y, x = self._choose_places(rng, at, extent)
@@ -205,7 +205,7 @@ class Sampler:
         """First pixels (N, 3) of the frames of samples that start at `at`, and the timestep between them."""
         table, size = self.table, len(at)
         stride = 1 + rng.choice(len(self.mix.strides), size=size, p=self.mix.strides)
-        halfway = rng.random(size) < HALFWAY_SHARE
+        halfway = rng.random(size) < self.mix.halfway_share
         span = np.where(halfway, 2 * stride, rng.integers(3, 2 * stride + 2))
         span = np.minimum(span, table.reach[at])
         span -= np.where(halfway, span % 2, 0)
@@ -243,8 +243,21 @@ class Batch:
     frame1: Tensor
     timestep: Tensor  # (N,)
     flow: Tensor  # (N, 4, H, W), pixels from the truth to frame 0 and to frame 1, x before y
-    taught: Tensor  # (N,), 1 where `flow` is given, else 0
-    exact: Tensor  # (N,), 1 where it is the truth, 0 where it is a teacher's
+    trust: Tensor  # (N, 2, H, W), how much the flow to frame 0 and to frame 1 counts; 0 where it is not known
+    picture: Tensor | None = None  # (N, 3, H, W), what a teacher makes of the sample
+
+    def mirrored(self) -> Batch:
+        """Return the samples with left and right exchanged, played backwards."""
+        sign = self.flow.new_tensor((-1, 1, -1, 1)).view(1, 4, 1, 1)
+        return Batch(
+            frame0=self.frame1.flip(-1),
+            truth=self.truth.flip(-1),
+            frame1=self.frame0.flip(-1),
+            timestep=1 - self.timestep,
+            flow=(self.flow.roll(2, dims=1) * sign).flip(-1),
+            trust=self.trust.flip(1, -1),
+            picture=None if self.picture is None else self.picture.flip(-1),
+        )
 
 
 def gather(pixels: Tensor, first: Tensor, geometry: Tensor, size: int, orientation: Tensor) -> Tensor:

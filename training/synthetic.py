@@ -33,6 +33,7 @@ class Motion:
     """How far and how synthetic layers move. Pixels per pair of frames."""
 
     spread_px: float = 8.0  # standard deviation of a layer's shift
+    reach: float = 1.0  # up to how many times as far the layers of a sample go
     bend_px: float = 2.0  # of smooth non-rigid motion
     turn: float = 0.05  # of rotation, growth and shear, pixels for each pixel from the centre
     layers: bool = True  # False: the moving window over a still picture
@@ -133,7 +134,7 @@ class Renderer:
         bends = motion.layers
         drawn = [
             (
-                rng.normal(0, gain * motion.spread_px, 2),
+                rng.normal(0, gain * motion.spread_px * motion.reach ** rng.random(), 2),
                 rng.normal(0, motion.turn * bends, (2, 2)),
                 rng.normal(0, motion.bend_px * bends, (2, 4, 4)) * (rng.random() < 0.5),
             )

@@ -23,6 +23,8 @@ from training.losses import LossWeights
 from training.monitor import Monitor
 from training.pack import Pack, build_pack, find_clips, open_pack
 from training.samples import REDUCED_SHARE, STRIDE_SHARES, Mix
+from training.synthetic import Motion
+from training.teacher import load_teacher
 from training.trainer import Plan, Ranks, Schedule, Trainer, find_layout, join_ranks, run
 
 
@@ -33,6 +35,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--pack", type=Path, help="decoded clips (default: OUT/pack)")
     parser.add_argument("--out", type=Path, required=True, help="folder of the run: checkpoint, logs")
     parser.add_argument("--init", type=Path, help="weights to start from; a checkpoint in OUT goes first")
+    parser.add_argument("--teacher", type=Path, help="weights of any layout, whose flow and picture are taught")
     parser.add_argument(
         "--carried", type=Path, help="checkpoint of another machine, without its optimiser, to go on from"
     )
@@ -41,10 +44,17 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--crop", type=int, default=192, help="side of the crops in pixels (default 192)")
     parser.add_argument("--batch", type=int, default=8, help="samples of a step over all processes (default 8)")
     parser.add_argument("--rate", type=float, default=2e-4, help="peak learning rate (default 2e-4)")
+    parser.add_argument("--last-rate", type=float, default=1e-6, help="learning rate at the end (default 1e-6)")
+    parser.add_argument("--warmup", type=int, default=300, help="steps in which the rate rises (default 300)")
+    parser.add_argument(
+        "--echoes", type=int, default=1, help="steps that learn from the same samples, mirrored in turns (default 1)"
+    )
     parser.add_argument("--synthetic", type=float, default=0.25, help="share of synthetic motion (default 0.25)")
     parser.add_argument(
-        "--window", type=int, default=0, help="first steps on still frames in a moving window (default 0)"
+        "--reach", type=float, default=1.0, help="up to how many times as far synthetic layers go (default 1)"
     )
+    parser.add_argument("--halfway", type=float, default=0.6, help="share of samples at timestep 1/2 (default 0.6)")
+    parser.add_argument("--degraded", type=float, default=0.3, help="share of worse recordings (default 0.3)")
     parser.add_argument(
         "--wide", type=float, default=0.0, help="share of steps with crops of twice the side (default 0)"
     )
@@ -57,15 +67,21 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--strides", type=float, nargs="+", default=STRIDE_SHARES, help="shares of strides 1, 2, ... (default mostly 1)"
     )
-    parser.add_argument("--charbonnier", type=float, default=0.0, help="weight of this part of the loss")
+    parser.add_argument("--pyramid", type=float, default=1.0, help="weight of the truth (default 1)")
     parser.add_argument("--psnr", type=float, default=0.0, help="weight of each sample's logarithmic error")
     parser.add_argument("--still", type=float, default=0.08, help="share of samples without motion (default 0.08)")
-    parser.add_argument("--flow", type=float, default=0.0, help="weight of taught flow, which fades")
-    parser.add_argument("--no-classical", action="store_true", help="do not teach real samples by classical flow")
+    parser.add_argument("--flow", type=float, default=0.0, help="weight of the teacher's flow and of exact flow")
+    parser.add_argument("--picture", type=float, default=0.0, help="weight of the teacher's picture where it is better")
     parser.add_argument(
         "--blocks", type=int, help="run and train only so many blocks, from the coarsest (default: all)"
     )
-    parser.add_argument("--privileged", action="store_true", help="train a block that sees the truth as teacher")
+    parser.add_argument(
+        "--freeze",
+        nargs="+",
+        default=(),
+        metavar="PART",
+        help="parts that keep their weights: encode, block0, block1, ...",
+    )
     parser.add_argument("--ema", type=float, default=0.999)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--device", help="cpu, cuda (default: the GPU where there is one)")
@@ -84,18 +100,20 @@ def make_plan(a: argparse.Namespace) -> Plan:
             batch=a.batch,
             synthetic_share=a.synthetic,
             still_share=a.still,
-            window_steps=a.window,
             strides=tuple(share / sum(a.strides) for share in a.strides),
             wide_share=a.wide,
             reduced_share=a.reduced,
+            degraded_share=a.degraded,
+            halfway_share=a.halfway,
         ),
-        schedule=Schedule(a.steps, a.rate),
-        weights=LossWeights(charbonnier=a.charbonnier, psnr=a.psnr, flow=a.flow),
+        schedule=Schedule(a.steps, a.rate, a.last_rate, a.warmup),
+        weights=LossWeights(pyramid=a.pyramid, psnr=a.psnr, flow=a.flow, picture=a.picture),
         ema=a.ema,
         seed=a.seed,
-        privileged=a.privileged,
-        classical=not a.no_classical,
         blocks=a.blocks,
+        frozen=tuple(a.freeze),
+        motion=Motion(reach=a.reach),
+        echoes=a.echoes,
     )
 
 
@@ -128,7 +146,8 @@ def train(arguments: argparse.Namespace) -> None:
     with join_ranks(arguments.device) as ranks:
         plan = make_plan(arguments)
         precision = torch.bfloat16 if arguments.precision == "bf16" else torch.float32
-        trainer = Trainer(plan, open_clips(arguments, ranks), ranks, precision)
+        teacher = load_teacher(arguments.teacher, ranks.device, precision) if arguments.teacher else None
+        trainer = Trainer(plan, open_clips(arguments, ranks), ranks, precision, teacher)
         resume(trainer, arguments)
         monitor = Monitor(
             arguments.out, plan.schedule.steps, trainer.step, every=arguments.log_every, shown=ranks.leads

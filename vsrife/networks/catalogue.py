@@ -1,6 +1,6 @@
 """The published RIFE models as rows of data.
 
-36 published 4.x versions share 17 parameter layouts; an 18th is that of our own `lite` weights. A layout is told by the
+36 published 4.x versions share 17 parameter layouts; the others are those of our own weights. A layout is told by the
 names and shapes of the tensors in a weights file alone, and it decides the whole forward pass; the version is only a
 label. The models before 4.x are nine more rows of another kind. Nothing here imports torch.
 
@@ -179,9 +179,18 @@ LAYOUTS: Mapping[str, Layout] = MappingProxyType(
                 id="L17", widths=(192, 128, 96, 64, 32), scales=_DEEP, head=_head(16, 16), outputs=13, ensemble=False,
                 align_px=64,
             ),
-            # Our own, of no published version: L14 without the block at full size, the others thinner.
+            # Our own, of no published version: L14 without its finest blocks, narrower in what costs most. Coarse
+            # blocks cost little and decide how large motion is found. L18: the first `lite`, L19: `lite`, L20: `fast`.
             Layout(
                 id="L18", widths=(112, 80, 64, 32), scales=_DEEP[:4], head=_head(16, 4), outputs=13, ensemble=False,
+                align_px=64,
+            ),
+            Layout(
+                id="L19", widths=(192, 128, 96), scales=_DEEP[:3], head=_head(8, 4), outputs=13, ensemble=False,
+                align_px=64,
+            ),
+            Layout(
+                id="L20", widths=(192, 128, 48), scales=_DEEP[:3], head=_head(8, 4), outputs=13, ensemble=False,
                 align_px=64,
             ),
         )
