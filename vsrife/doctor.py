@@ -16,16 +16,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import get_args
 from urllib.parse import urlsplit
 
 from vsrife._version import __version__
 from vsrife.errors import RifeError
-
-if TYPE_CHECKING:
-    import numpy as np
-    import vapoursynth as vs
-    from numpy.typing import NDArray
 
 Rows = dict[str, str]
 
@@ -42,8 +37,6 @@ PLUGINS = {  # namespace to its purpose and how to install it
 }
 BENCHMARK_SIZES = ((640, 360), (1280, 720))
 BENCHMARK_SECONDS = 10.0
-_POOL = 8  # source frames of the benchmark, repeated
-_MANY = 100_000
 _CUDA_WHEELS = "https://download.pytorch.org/whl/cu130"
 
 
@@ -401,11 +394,12 @@ def self_test(problems: list[Problem]) -> Rows:
         return {"result": "skipped because of the problems"}
     try:
         import vsrife  # here: it may be missing or broken
+        from vsrife.evaluation.speed import moving_clip, picture
 
-        a, b = (_picture(64, 64, n) for n in (0, 1))
+        a, b = (picture(64, 64, n) for n in (0, 1))
         middle = vsrife.interpolate(a, b)
         assert middle.shape == a.shape
-        clip = vsrife.RIFE(_moving_clip(64, 64)[:2])
+        clip = vsrife.RIFE(moving_clip(64, 64)[:2])
         frames = [frame.format.name for frame in clip.frames(close=True)]
         return {"result": f"passed, {len(frames)} frames of {frames[0]}"}
     except Exception as error:
@@ -419,6 +413,8 @@ def self_test(problems: list[Problem]) -> Rows:
 
 def speed(problems: list[Problem]) -> Rows:  # noqa: ARG001
     """Time per pair and output frames/s of the filter, at as many sizes as `BENCHMARK_SECONDS` allow."""
+    from vsrife.evaluation.speed import filter_rate, moving_clip, pair_ms  # here: it may be missing or broken
+
     rows: Rows = {}
     end = time.monotonic() + BENCHMARK_SECONDS
     for index, (width, height) in enumerate(BENCHMARK_SIZES):
@@ -426,65 +422,9 @@ def speed(problems: list[Problem]) -> Rows:  # noqa: ARG001
         if share < BENCHMARK_SECONDS / 8:
             rows[f"{width}x{height}"] = "skipped: out of time"
             continue
-        pair = _network_ms(width, height, share / 2)
-        rate = _filter_rate(width, height, share / 2)
+        pair = pair_ms(width, height, share / 4)
+        rate = filter_rate(moving_clip(width, height), share / 4)
         rows[f"{width}x{height}"] = (
             f"{pair:.0f} ms per pair (RGB, both frames new), {rate:.2f} output frames/s (YUV420P8)"
         )
     return rows
-
-
-def _network_ms(width: int, height: int, seconds: float) -> float:
-    import vsrife  # here: it may be missing or broken
-
-    pictures = [_picture(width, height, n) for n in range(3)]
-    vsrife.interpolate(pictures[0], pictures[1])  # loads and compiles, untimed
-    start, done = time.perf_counter(), 0
-    while done == 0 or time.perf_counter() - start < seconds / 2:
-        vsrife.interpolate(pictures[done % 2], pictures[done % 2 + 1])
-        done += 1
-    return 1000 * (time.perf_counter() - start) / done
-
-
-def _filter_rate(width: int, height: int, seconds: float) -> float:
-    """Output frames per second of a doubled clip."""
-    import vsrife  # here: it may be missing or broken
-
-    frames = vsrife.RIFE(_moving_clip(width, height), sc_threshold=1).frames(close=True)
-    next(frames), next(frames)  # compiles, untimed
-    start, done = time.perf_counter(), 0
-    for _ in frames:
-        done += 1
-        if done % 2 == 0 and time.perf_counter() - start > seconds / 2:
-            break
-    elapsed = time.perf_counter() - start
-    frames.close()  # type: ignore[attr-defined, unused-ignore]
-    return done / elapsed
-
-
-def _picture(width: int, height: int, n: int) -> NDArray[np.uint8]:
-    """A coloured pattern that moves by 3 pixels per frame, (H, W, 3)."""
-    import numpy as np  # here: it may be missing or broken
-
-    x, y = np.arange(width) + 3 * n, np.arange(height)[:, None]
-    planes = [np.sin(x / a) * np.cos((y + x / 3) / b) for a, b in ((17, 11), (23, 7), (9, 19))]
-    return (127.5 + 100 * np.stack(planes, axis=-1)).astype(np.uint8)
-
-
-def _moving_clip(width: int, height: int) -> vs.VideoNode:
-    """A long YUV420P8 clip of the pattern, rendered beforehand so that only interpolation is timed."""
-    import numpy as np  # here: it may be missing or broken
-    import vapoursynth as vs
-
-    blank = vs.core.std.BlankClip(width=width, height=height, format=vs.RGB24, length=_POOL, keep=True)
-
-    def paint(n: int, f: vs.VideoFrame) -> vs.VideoFrame:
-        frame, picture = f.copy(), _picture(width, height, n)
-        for plane in range(3):
-            np.asarray(frame[plane])[:] = picture[..., plane]
-        return frame
-
-    clip = blank.std.ModifyFrame([blank], paint).resize.Bicubic(format=vs.YUV420P8, matrix_s="709")
-    pool = [clip.get_frame(n) for n in range(clip.num_frames)]
-    long = clip.std.BlankClip(length=_MANY, keep=True)
-    return long.std.ModifyFrame([long], lambda n, f: pool[n % _POOL])  # noqa: ARG005

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import accuracy, all, int8, measure, network, ops, pairs
+from benchmarks import accuracy, all, int8, measure, network, ops, pairs, peers
 from benchmarks.engine import traffic
 from benchmarks.measure import Report, Size
 from vsrife.networks.catalogue import LAYOUTS, MODELS
@@ -140,6 +140,22 @@ def test_int8_keeps_the_picture(capsys: pytest.CaptureFixture[str]) -> None:
     assert quality["lite"] > 48
     assert quality["lite"] < 119  # something was rounded
     assert len(rows(text, "CPU time of the eight")) == 4
+
+
+def test_bound_on_more_cores() -> None:
+    """100 ms of work of which 20 are serial; sharing it among more threads costs CPU time."""
+    times = {1: (100.0, 100.0), 2: (100.0, 60.0), 4: (120.0, 60.0)}
+    assert [row[3] for row in peers.core_rows(times)] == ["100", "60", "45"]
+
+
+@pytest.mark.slow
+def test_peers_take_turns(capsys: pytest.CaptureFixture[str]) -> None:
+    assert peers.main(["--quick", "--models", "lite", "--sizes", "128x128"]) == 0
+    text = capsys.readouterr().out
+    found = {row[0]: float(row[3]) for row in rows(text, "Peers")}
+    assert "published forward, PyTorch, network alone" in found
+    assert "onnxruntime, network alone" in found
+    assert min(found.values()) > 0
 
 
 def test_parts_are_commands_and_memory_comes_last() -> None:

@@ -180,7 +180,7 @@ def test_inputs_that_cannot_be(folder: Path, capsys: pytest.CaptureFixture[str])
     assert "GIF animations hold 8 bits a sample, got pictures of 16; use .mkv" in capsys.readouterr().err
     write_picture(folder / "alpha.png", Picture(view(0, alpha=True)))
     assert run(folder, "-o", str(folder / "out.mp4"), b="alpha.png") == 2
-    assert ".mp4 holds no alpha here, got pictures with alpha; use .webp or .apng" in capsys.readouterr().err
+    assert ".mp4 cannot hold alpha here, got pictures with alpha; use .webp or .apng" in capsys.readouterr().err
 
 
 def test_overwrite_and_lines_for_machines(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -232,7 +232,7 @@ def test_stitching_finds_any_side() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--stitch"], "pictures must overlap, got nothing alike at any offset"),
+        (["--stitch"], "pictures must overlap, got no match at any offset"),
         (["--stitch", "--offset", "60,0"], "must overlap by 16 pixels or more and neither hold the other, got 64x48"),
         (["--stitch", "--offset", "0,0"], "must overlap by 16 pixels or more and neither hold the other, got 64x48"),
         (["--stitch", "--offset", "left"], "--offset must be two whole numbers X,Y, got 'left'"),

@@ -82,13 +82,16 @@ def image(
     moving = output is not None and (rate is not None or output.suffix.lower() in MOVING_SUFFIXES)
     paths = [output] if output is not None and moving else name_outputs(output, first, second, a, len(times))
     for path in paths:
-        (check_animation if moving else check_writable)(path, a)
+        if moving:
+            check_animation(path, a.header, len(times) + 2)
+        else:
+            check_writable(path, a)
     refuse_existing(paths, overwrite=overwrite, inputs=(first, second))
     with console.progress("interpolating", len(times)) as advance:
         between = _between(a, b, times, network, advance)
         if moving:
             speed = parse_fps(rate or _DEFAULT_RATE)
-            write_animation(paths[0], chain([a], between, [b]), speed, quality=quality)
+            write_animation(paths[0], chain([a], between, [b]), lambda n: n / speed, quality=quality)
         else:
             for path, picture in zip(paths, between, strict=True):
                 write_picture(path, picture, quality=quality)

@@ -49,6 +49,7 @@ Examples:
   vsrife video in.mp4 slow.mp4 --slow-motion 4 --start 1:30 --end 1:40
   vsrife video *.mp4 --output-dir smooth --multi 2.5
   vsrife video frames/%04d.png out.mp4 --rate 12
+  vsrife video in.mp4 out.webp --end 4
   vsrife video in.mp4 --y4m - | mpv -""",
 )
 @click.argument("files", nargs=-1, required=True, metavar="IN... [OUT]")
@@ -122,6 +123,8 @@ def _tasks(
     output_dir: str | None, container: str | None, images: str | None, png: str | None, y4m: str | None,
     montage: bool, overwrite: bool, skip_existing: bool, resume: bool, segment: str, **encode: Any,
 ) -> list[_Task]:  # fmt: skip
+    from vsrife.images.animation import VIDEO_ANIMATION_SUFFIXES
+    from vsrife.video.animated import write_animated
     from vsrife.video.inputs import find_inputs
     from vsrife.video.job import VideoJob
     from vsrife.video.muxer import EncodeOptions
@@ -130,6 +133,8 @@ def _tasks(
     kind = _kind(images, png, y4m)
     elsewhere = kind.path or output_dir
     names, out = (files[:-1], files[-1]) if len(files) == 2 and elsewhere is None else (files, None)
+    if out is not None and Path(out).suffix.lower() in VIDEO_ANIMATION_SUFFIXES:
+        kind = _Kind(write_animated, None, True)
     if len(files) > 2 and output_dir is None:
         raise OptionError(f"several inputs need --output-dir, got {len(files)} names; or give one IN and one OUT")
     inputs = find_inputs(names)

@@ -1,8 +1,8 @@
-"""Moving pictures from a few pictures: animated GIF, WebP and PNG, and short videos without sound."""
+"""Animated GIF, WebP and PNG, and short silent videos, from pictures in memory."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain, pairwise
@@ -16,7 +16,7 @@ from PIL import Image
 
 from vsrife.errors import MediaError, OptionError
 from vsrife.files import atomic_write
-from vsrife.images.files import Picture
+from vsrife.images.files import Picture, PictureHeader
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,9 +24,9 @@ class _Animation:
     """A picture format that holds several frames.
 
     Attributes:
-        name: Pillow's.
+        name: in Pillow.
         tick_ms: unit of durations.
-        options: for `Image.save`.
+        options: of `Image.save`.
     """
 
     name: str
@@ -39,8 +39,8 @@ class _Video:
     """A video format.
 
     Attributes:
-        container: FFmpeg's name.
-        encoder: FFmpeg's name.
+        container: name in FFmpeg.
+        encoder: name in FFmpeg.
         options: of the encoder.
     """
 
@@ -63,11 +63,13 @@ _FORMATS: Mapping[str, _Animation | _Video] = {
     ".webm": _Video(container="webm", encoder="libvpx-vp9", options=_VP9),
 }
 ANIMATION_SUFFIXES = tuple(_FORMATS)
-MOVING_SUFFIXES = tuple(s for s in _FORMATS if s not in (".png", ".webp"))  # those that are never a still picture
+MOVING_SUFFIXES = tuple(s for s in _FORMATS if s not in (".png", ".webp"))  # never a still picture
+VIDEO_ANIMATION_SUFFIXES = (".gif", ".webp", ".apng")  # animations that a video may become
+_MOST_BYTES = 2**32  # of pixels: Pillow holds all frames in memory
 
 
-def check_animation(path: Path, picture: Picture) -> None:
-    """Whether the format of the path's suffix can hold frames like the picture.
+def check_animation(path: Path, header: PictureHeader, frames: int = 1) -> None:
+    """Check that the format of the path's suffix can hold so many pictures like this.
 
     Raises:
         OptionError: it cannot.
@@ -77,19 +79,30 @@ def check_animation(path: Path, picture: Picture) -> None:
         raise OptionError(
             f"an animation or video must end in {', '.join(ANIMATION_SUFFIXES)}, got {path.name}; give one of these"
         )
-    if isinstance(row, _Animation) and picture.bits > 8:
-        raise OptionError(f"{row.name} animations hold 8 bits a sample, got pictures of {picture.bits}; use .mkv")
-    if isinstance(row, _Video) and picture.has_alpha:
-        raise OptionError(f"{path.suffix} holds no alpha here, got pictures with alpha; use .webp or .apng with --rate")
+    if isinstance(row, _Animation) and header.bits > 8:
+        raise OptionError(f"{row.name} animations hold 8 bits a sample, got pictures of {header.bits}; use .mkv")
+    if isinstance(row, _Video) and header.has_alpha:
+        raise OptionError(
+            f"{path.suffix} cannot hold alpha here, got pictures with alpha; use .webp or .apng with --rate"
+        )
+    needed = frames * header.width * header.height * header.channels
+    if isinstance(row, _Animation) and needed > _MOST_BYTES:
+        raise OptionError(
+            f"{row.name} animations are made in memory, got {frames} frames of {header.size} ({needed / 2**30:.1f} "
+            f"GiB, at most {_MOST_BYTES // 2**30}); take fewer or smaller ones, or write .webm"
+        )
 
 
-def write_animation(path: Path, pictures: Iterable[Picture], rate: Fraction, *, quality: int | None = None) -> None:
-    """Write pictures one after another. The file appears when it is complete, or not at all.
+def write_animation(
+    path: Path, pictures: Iterable[Picture], starts: Callable[[int], Fraction], *, quality: int | None = None
+) -> None:
+    """Write pictures as an animation or video. The file appears when it is complete, or not at all.
 
     Args:
-        path: its suffix chooses the format. A file that is there is replaced.
+        path: its suffix chooses the format. An existing file is replaced.
         pictures: alike, at least one; taken one at a time.
-        rate: a second. Of an animated GIF times are rounded to 1/100 s, of others to 1/1000 s, without drift.
+        starts: seconds at which picture n begins; that of the number of pictures is the end. GIF rounds times to
+            1/100 s, WebP and PNG to 1/1000 s, without drift. Videos need a constant rate.
         quality: 1..100 for WebP (None: lossless).
 
     Raises:
@@ -98,23 +111,24 @@ def write_animation(path: Path, pictures: Iterable[Picture], rate: Fraction, *, 
     """
     frames = iter(pictures)
     first = next(frames)
-    check_animation(path, first)
+    check_animation(path, first.header)
     row = _FORMATS[path.suffix.lower()]
     with atomic_write(path, error=MediaError) as part:
         try:
             if isinstance(row, _Video):
-                _write_video(part, row, first, chain([first], frames), rate)
+                _write_video(part, row, first, chain([first], frames), 1 / (starts(1) - starts(0)))
             else:
-                _write_frames(part, row, first, frames, rate, quality)
+                _write_frames(part, row, first, frames, starts, quality)
         except (av.FFmpegError, ValueError) as error:
             raise MediaError(f"{path} cannot be written, got: {error}; choose another format") from error
 
 
 def _write_frames(
-    part: Path, row: _Animation, first: Picture, rest: Iterator[Picture], rate: Fraction, quality: int | None
-) -> None:
+    part: Path, row: _Animation, first: Picture, rest: Iterator[Picture], starts: Callable[[int], Fraction],
+    quality: int | None,
+) -> None:  # fmt: skip
     frames = [first, *rest]
-    ends = [round(1000 * n / rate / row.tick_ms) * row.tick_ms for n in range(len(frames) + 1)]
+    ends = [round(1000 * (starts(n) - starts(0)) / row.tick_ms) * row.tick_ms for n in range(len(frames) + 1)]
     durations = [after - before for before, after in pairwise(ends)]
     options: dict[str, Any] = dict(row.options) if quality is None or row.name != "WEBP" else {"quality": quality}
     if first.icc and row.name != "GIF":
@@ -130,7 +144,7 @@ def _image(picture: Picture) -> Image.Image:
 
 
 def _write_video(part: Path, row: _Video, first: Picture, pictures: Iterable[Picture], rate: Fraction) -> None:
-    """BT.709, limited range; chroma is halved where both sides are even."""
+    """Encode in BT.709, limited range; 4:2:0 if both sides are even, else 4:4:4."""
     height, width = first.pixels.shape[:2]
     chroma = "444" if height % 2 or width % 2 else "420"
     pix_fmt = f"yuv{chroma}p10le" if first.bits > 8 else f"yuv{chroma}p"

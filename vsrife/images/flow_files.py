@@ -1,4 +1,4 @@
-"""The motion between two pictures as files: Middlebury's .flo, and pictures of it."""
+"""Optical flow as files: Middlebury's .flo, and colour-coded pictures."""
 
 from __future__ import annotations
 
@@ -21,10 +21,9 @@ def write_flo(path: Path, flow: NDArray[np.float32]) -> None:
     """Write a flow, (H, W, 2) in pixels, x before y, as a Middlebury .flo file.
 
     Raises:
-        MediaError: it cannot be written.
+        MediaError: the file cannot be written.
 
-    Source: the format that Baker et al., "A Database and Evaluation Methodology for Optical Flow" (IJCV 2011), publish
-    their flows in.
+    Source: Baker et al., "A Database and Evaluation Methodology for Optical Flow", IJCV 2011.
     """
     height, width = flow.shape[:2]
     with atomic_write(path, error=MediaError) as part:
@@ -34,33 +33,33 @@ def write_flo(path: Path, flow: NDArray[np.float32]) -> None:
 
 
 def read_flo(path: Path) -> NDArray[np.float32]:
-    """The flow of a .flo file, (H, W, 2) in pixels, x before y.
+    """Read a .flo file, (H, W, 2) in pixels, x before y.
 
     Raises:
-        MediaError: it is none, or cut short.
+        MediaError: the file is no Middlebury flow, or cut short.
     """
     data = path.read_bytes()
     head = np.frombuffer(data[:12].ljust(12, b"\0"), "<i4")
     width, height = int(head[1]), int(head[2])
     if data[:4] != _MAGIC.astype("<f4").tobytes() or len(data) != 12 + 8 * width * height:
-        raise MediaError(f"{path} must be a Middlebury flow, got {len(data)} bytes that are none; write it again")
+        raise MediaError(f"{path} must be a Middlebury flow, got {len(data)} bytes that are not; write it again")
     return np.frombuffer(data[12:], "<f4").astype(np.float32).reshape(height, width, 2)
 
 
 def flow_colours(flow: NDArray[Any], largest_px: float | None = None) -> NDArray[np.uint8]:
-    """A flow, (H, W, 2), as an RGB picture in the colours of the Middlebury wheel.
+    """Colour-code a flow, (H, W, 2), as an RGB picture with Middlebury's colour wheel.
 
-    The hue is the direction (red: to the right, yellow: down, cyan: to the left, blue: up), the saturation the length:
-    white does not move, full colour moves by `largest_px` pixels, further is darker. None: the longest vector.
+    Hue is direction: red right, yellow down, cyan left, blue up. Saturation is length: white is static, full colour
+    moves by `largest_px` pixels, longer vectors are darker. None, the default: the longest vector.
     """
     x, y = flow[..., 0].astype(np.float64), flow[..., 1].astype(np.float64)
     length = np.hypot(x, y)
     radius = length / max(float(length.max()) if largest_px is None else largest_px, 1e-6)
     wheel = _wheel()
-    place = (np.arctan2(-y, -x) / np.pi + 1) / 2 * (len(wheel) - 1)
-    low = np.floor(place).astype(int)
-    share = (place - low)[..., None]
-    colour = wheel[low] * (1 - share) + wheel[(low + 1) % len(wheel)] * share
+    position = (np.arctan2(-y, -x) / np.pi + 1) / 2 * (len(wheel) - 1)
+    low = np.floor(position).astype(int)
+    weight = (position - low)[..., None]
+    colour = wheel[low] * (1 - weight) + wheel[(low + 1) % len(wheel)] * weight
     inside = (radius <= 1)[..., None]
     shown = np.where(inside, 1 - radius[..., None] * (1 - colour), 0.75 * colour)
     result: NDArray[np.uint8] = np.floor(255 * shown).astype(np.uint8)
