@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -27,9 +27,9 @@ class _VerifiedOps:
         self._kernels, self._dtype = kernels, dtype
         self._warns = True
 
-    def __getattr__(self, name: str) -> Callable[..., Tensor]:
+    def __getattr__(self, name: str) -> Any:
         if name not in OP_NAMES:
-            raise AttributeError(f"{name!r} is no operation; there are {', '.join(OP_NAMES)}")
+            return getattr(self._kernels, name)
         problem = problem_of(lambda: self._failures(name))
         if problem and self._warns:
             warn(f"{name}: {problem}")
