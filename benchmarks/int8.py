@@ -1,6 +1,6 @@
 """What `precision="int8"` brings on a CPU, and what it costs in quality.
 
-    python benchmarks/int8.py [--models base-4.25 lite] [--clips FILE ...] [--size 640x360] [--timed 1280x720]
+    python benchmarks/int8.py [--models base lite fast] [--clips FILE ...] [--size 640x360] [--timed 1280x720]
 
 PSNR is that of RGB frames against float32, for a pair of the sample and one of each clip. Times are CPU seconds of one
 thread, in turns, on the inputs that the layers have in a pair of the first model.
@@ -142,7 +142,7 @@ def measure(report: Report, given: argparse.Namespace) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="what int8 brings on a CPU")
-    parser.add_argument("--models", nargs="+", default=["base-4.25", "lite"])
+    parser.add_argument("--models", nargs="+", default=["base", "lite", "fast"])
     parser.add_argument("--clips", nargs="*", type=Path, default=[])
     parser.add_argument("--size", type=Size.parse, default=Size(640, 360), help="of the pairs that are compared")
     parser.add_argument("--timed", type=Size.parse, default=HD, help="of the pairs whose layers are timed")

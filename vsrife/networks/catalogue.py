@@ -382,5 +382,5 @@ LEGACY_MODELS: Mapping[str, LegacySpec] = MappingProxyType(
     }
 )
 
-BUNDLED_DEFAULT = "base-4.25"  # the model of models/ that is used unless the user chose another default
+BUNDLED_DEFAULT = "base"  # the model of models/ that is used unless the user chose another default
 BUNDLED_FILE = f"{BUNDLED_DEFAULT}.safetensors"

@@ -123,7 +123,7 @@ def bundled() -> tuple[Any, Any]:
 
 
 @torch.inference_mode()
-@pytest.mark.parametrize("model", ["base-4.25", "lite"])
+@pytest.mark.parametrize("model", ["base", "lite", "fast"])
 def test_bundled_models_stay_close_to_float32(model: str, sample: Path) -> None:
     """On real frames with motion: at least 48 dB."""
     with av.open(str(sample)) as container:
