@@ -146,7 +146,7 @@ def test_an_existing_file_is_kept(tmp_path: Path, capsys: pytest.CaptureFixture[
     ("options", "text"),
     [
         (["out.pt"], "OUT must end in .onnx or .safetensors, got 'out.pt'"),
-        (["out.onnx", "--scale", "3"], "--scale is 0.25, 0.5, 1, 2 or 4 and for .onnx, got 3 for out.onnx"),
+        (["out.onnx", "--scale", "3"], "--scale is 0.25, 0.5, 1, 2 or 4 and for .onnx alone, got 3 for out.onnx"),
         (["out.safetensors", "--scale", "2"], "got 2 for out.safetensors"),
         (["out.onnx", "--precision", "bf16"], "'bf16' is not one of 'fp32', 'fp16'"),
     ],

@@ -144,6 +144,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: Any, newurl: str
     ) -> urllib.request.Request | None:
         if urlsplit(newurl).scheme not in ("https", req.type):
+            fp.close()
             raise WeightsError(f"{req.full_url} leads to an insecure address, got {newurl}")
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
