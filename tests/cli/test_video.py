@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from fractions import Fraction
 from pathlib import Path
 
@@ -88,3 +90,24 @@ def test_json_lines_tell_progress_and_result(
     }  # fmt: skip
     progress = [line for line in lines if line["event"] == "progress"]
     assert progress[-1]["done"] == progress[-1]["total"] == 10
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    write_video("in.mkv")
+    Path("file").touch()
+    assert video("in.mkv", "--output-dir", "file") == 1
+    said = capsys.readouterr().err
+    assert said == "vsrife: --output-dir file cannot be made, got: File exists; give another folder\n"
+
+
+@pytest.mark.parametrize("arguments", [["in.mkv", "--y4m", "-", "-q"], ["script"], ["models"]], ids=" ".join)
+def test_a_full_stdout_is_one_line(arguments: list[str]) -> None:
+    write_greys(Path("in.mkv"), [40, 40], range(3), Fraction(1, 10))
+    rest = {"script": ["script", "--mpv"], "models": ["models", "list"]}.get(arguments[0], ["video", *arguments])
+    with Path("/dev/full").open("w") as full:
+        result = subprocess.run(
+            [sys.executable, "-m", "vsrife", *rest], stdout=full, stderr=subprocess.PIPE, text=True, timeout=300
+        )
+    assert result.returncode == 1
+    assert "cannot be written, got: No space left on device" in result.stderr
+    assert "Traceback" not in result.stderr

@@ -6,8 +6,8 @@ from fractions import Fraction
 
 import pytest
 
-from vsrife.errors import OptionError
-from vsrife.timing.timeline import measured
+from vsrife.errors import MediaError
+from vsrife.timing.timeline import fill_missing, measured
 
 MILLISECOND = Fraction(1, 1000)
 
@@ -23,5 +23,18 @@ def test_rounded_stamps_are_recognised_as_a_constant_rate() -> None:
 
 
 def test_times_that_go_back_are_refused() -> None:
-    with pytest.raises(OptionError, match="frame 2 is shown no later than the frame before"):
+    with pytest.raises(MediaError, match="frame 2 is shown no later than the frame before"):
         measured([0, 40, 40, 80], MILLISECOND, None, [])
+
+
+@pytest.mark.parametrize(
+    ("stamps", "filled"),
+    [([None, 2, 4], [0, 2, 4]), ([0, None, None, 6], [0, 2, 4, 6]), ([1, 3, None], [1, 3, 5]), ([7], [7])],
+)
+def test_missing_stamps_are_filled_in(stamps: list[int | None], filled: list[int]) -> None:
+    assert fill_missing(stamps, Fraction(2)) == filled
+
+
+def test_a_skipped_frame_is_no_rounding() -> None:
+    """An AVI counts in frames: 0, 2, 3 has a frame shown twice."""
+    assert measured([0, 2, 3, 4], Fraction(1, 25), 1, [Fraction(25)]).rate is None

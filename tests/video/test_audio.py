@@ -32,3 +32,37 @@ def test_slow_motion_with_sound_keeps_pitch_and_sync(tmp_path: Path, programs: P
     spectrum = np.abs(np.fft.rfft(sound[int(4.5 * 48000) : int(5.5 * 48000)]))
     assert int(spectrum.argmax()) == pytest.approx(1000, abs=10)
     assert programs.times(output)[-1] == Fraction(79, 10)
+
+
+@pytest.mark.parametrize(
+    ("codec", "name", "becomes"),
+    [("flac", "out.ts", "mp2"), ("pcm_s16le", "out.ts", "mp2"), ("flac", "out.mov", "aac"),
+     ("pcm_s24le", "out.webm", "opus"), ("wmav2", "out.mp4", "aac"), ("wmav2", "out.mkv", "ac3"),
+     ("libvorbis", "out.mov", "aac")],
+)  # fmt: skip
+def test_audio_that_does_not_fit_is_converted_and_reported(
+    codec: str, name: str, becomes: str, tmp_path: Path, programs: Programs, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, output = tmp_path / ("in.wmv" if codec == "wmav2" else "in.mkv"), tmp_path / name
+    programs.make(
+        "-f", "lavfi", "-i", f"testsrc2=size={WIDTH}x{HEIGHT}:rate=10:duration=1", "-f", "lavfi", "-i",
+        "sine=440:duration=1", "-ac", "1", "-c:v", "wmv2" if codec == "wmav2" else "ffv1", "-c:a", codec, source,
+    )  # fmt: skip
+    codecs = ["--codec", "vp9", "--preset", "8"] if name.endswith("webm") else ["--preset", "ultrafast"]
+    assert video(source, output, *codecs) == 0
+    assert f"becomes {'lib' if becomes == 'opus' else ''}{becomes}," in capsys.readouterr().err
+    assert programs.stream(output, "audio")["codec_name"] == becomes
+    assert len(programs.sound(output)) / 48000 == pytest.approx(1, abs=0.1)
+
+
+def test_a_track_of_unknown_codec_is_left_out(
+    tmp_path: Path, programs: Programs, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = tmp_path / "in.mkv"
+    programs.make(
+        "-f", "lavfi", "-i", f"testsrc2=size={WIDTH}x{HEIGHT}:rate=10:duration=1", "-f", "lavfi", "-i",
+        "sine=440:duration=1", "-c:v", "ffv1", "-c:a", "flac", source,
+    )  # fmt: skip
+    source.write_bytes(source.read_bytes().replace(b"A_FLAC", b"A_ODD!"))
+    assert video(source, tmp_path / "out.mkv", "--preset", "ultrafast") == 0
+    assert "track 1 (audio, of unknown codec) left out, its codec is unknown" in capsys.readouterr().err

@@ -7,16 +7,23 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import av
 import pytest
 
 from tests.clips import linear_engine
 from tests.conftest import missing
 from tests.media_clips import HEIGHT, WIDTH, Programs
 from vsrife.cli import main
+from vsrife.errors import MediaError
+from vsrife.files import file_lock
+from vsrife.video import encoder, job, muxer
+from vsrife.video.encoder import Frames, VideoSettings
+from vsrife.video.resume import folder_of
 
 TESTS = Path(__file__).parents[1]
 # The command with frames that are mixed instead of computed.
@@ -160,3 +167,104 @@ def test_a_full_disk_is_one_message_and_no_file(room: float, source: Path, unint
     listed = result.stdout.split()
     assert listed[0] == "out.mkv.part"
     assert int(listed[1]) >= 1
+
+
+# --- the folder of a run ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def interrupted(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The output of a run whose encoder failed at the third segment."""
+    output, encode = tmp_path / "out.mkv", encoder.encode
+
+    def failing(settings: VideoSettings, frames: Iterable[Frames]) -> Iterator[av.Packet[Any]]:
+        if len(segments(output)) == 2:
+            raise MediaError("broken")
+        yield from encode(settings, frames)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(encoder, "encode", failing)
+        assert run(source, output) == 1
+    assert len(segments(output)) == 2
+    return output
+
+
+@pytest.mark.parametrize("damage", ["empty", "cut", "flipped"])
+def test_a_damaged_segment_is_made_anew(
+    damage: str, source: Path, uninterrupted: Path, interrupted: Path, programs: Programs,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    path = segments(interrupted)[1]
+    data = bytearray(path.read_bytes())
+    if damage == "flipped":
+        data[len(data) // 2] ^= 1
+    path.write_bytes({"empty": b"", "cut": bytes(data[:-7]), "flipped": bytes(data)}[damage])
+    assert run(source, interrupted, "--resume") == 0
+    assert f"{path.name} in {path.parent} is damaged and is made anew" in capsys.readouterr().err
+    assert packets(programs, interrupted) == packets(programs, uninterrupted)
+
+
+@pytest.mark.parametrize("state", ["", "no JSON", "[1, 2]", "\0\xff"])
+def test_a_damaged_state_starts_anew(
+    state: str, source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output, folder = tmp_path / "out.mkv", tmp_path / "out.mkv.part"
+    folder.mkdir()
+    (folder / "job.json").write_text(state, encoding="latin-1")
+    (folder / "0000000000.packets").write_bytes(b"nonsense")
+    assert run(source, output, "--end", "2f") == 2
+    assert "holds an unfinished run" in capsys.readouterr().err
+    assert run(source, output, "--resume", "--end", "2f") == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["out.mkv"]
+
+
+@pytest.mark.parametrize("option", ["--overwrite", "--resume"])
+def test_foreign_files_are_never_deleted(
+    option: str, source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    thesis = tmp_path / "out.mkv.part" / "sub" / "thesis.txt"
+    thesis.parent.mkdir(parents=True)
+    thesis.write_text("x")
+    assert run(source, tmp_path / "out.mkv", option, "--end", "2f") == 2
+    said = capsys.readouterr().err
+    assert "out.mkv.part must be free for the unfinished result, got the foreign file sub" in said
+    assert said.count("\n") == 1
+    assert thesis.read_text() == "x"
+
+
+def test_a_second_run_is_refused(source: Path, interrupted: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
+    with file_lock(folder_of(interrupted) / "lock", "a first run"):
+        for option in ("--overwrite", "--resume", "--quiet"):
+            assert run(source, interrupted, option) == 1
+            said = capsys.readouterr().err
+            assert f"another run is making {interrupted}" in said
+            assert said.count("\n") == 1
+    assert len(segments(interrupted)) == 2
+
+
+def test_a_file_that_appears_meanwhile_is_kept(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output, write_file = tmp_path / "out.mkv", muxer.write_file
+
+    def late(*arguments: Any) -> None:
+        write_file(*arguments)
+        output.write_text("somebody else's")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(job, "write_file", late)
+        assert run(source, output, "--end", "60f") == 1
+    assert "was made by another program during the run and is kept" in capsys.readouterr().err
+    assert output.read_text() == "somebody else's"
+    assert run(source, output, "--resume", "--end", "60f") == 2
+    assert "out.mkv exists; give --overwrite" in capsys.readouterr().err
+    assert run(source, output, "--resume", "--overwrite", "--end", "60f") == 0
+    assert output.stat().st_size > 1000
+    assert [path.name for path in tmp_path.iterdir()] == ["out.mkv"]
+
+
+def test_x264_gives_the_same_bits_again(source: Path, tmp_path: Path) -> None:
+    for name in ("a.mkv", "b.mkv"):
+        assert run(source, tmp_path / name, "--end", "60f", options=()) == 0
+    assert (tmp_path / "a.mkv").read_bytes() == (tmp_path / "b.mkv").read_bytes()

@@ -57,6 +57,8 @@ Examples:
 @_source(
     "--rate", metavar="FPS", help="Frame rate of pictures, or of a video whose times are wrong.  [24 for pictures]"
 )
+@_source("--video-track", type=click.IntRange(0), metavar="N", help="Index of the track to use.  [default or largest]")
+@_source("--resize", is_flag=True, help="Scale all frames to the size of the first, for a video that changes it.")
 @network_options
 @_encoding(
     "--codec", metavar="CODEC", shell_complete=complete_codec,
@@ -86,9 +88,10 @@ Examples:
 def video(files: tuple[str, ...], console: Console, **options: Any) -> int:
     """Raise the frame rate of videos, or slow them down.
 
-    IN is a video, a folder or glob of videos, or pictures: a folder, a glob or frame_%04d.png. OUT is a video; its
-    suffix chooses the container. Without OUT the result is written beside the input. Audio, subtitles, chapters,
-    attachments, tags and colour description are kept; what the container cannot hold is reported.
+    IN is a video, a folder or glob of videos, or pictures: a folder, a glob or frame_%04d.png. OUT is a video, or an
+    animated .gif, .webp or .apng; its suffix chooses the container. Without OUT the result is written beside the input.
+    Audio, subtitles, chapters, attachments, tags and colour description are kept; what the container cannot hold is
+    reported.
 
     Ctrl-C finishes the current frame: OUT plays up to there, and --resume makes the rest. A run that failed or was
     killed leaves the folder OUT.part, from which --resume continues as well.
@@ -120,7 +123,8 @@ class _Task:
 
 def _tasks(
     files: tuple[str, ...], *, clip: ClipArguments, network: NetworkArguments, rate: str | None,
-    output_dir: str | None, container: str | None, images: str | None, png: str | None, y4m: str | None,
+    video_track: int | None, resize: bool, output_dir: str | None, container: str | None, images: str | None,
+    png: str | None, y4m: str | None,
     montage: bool, overwrite: bool, skip_existing: bool, resume: bool, segment: str, **encode: Any,
 ) -> list[_Task]:  # fmt: skip
     from vsrife.images.animation import VIDEO_ANIMATION_SUFFIXES
@@ -143,7 +147,9 @@ def _tasks(
     tasks = []
     for each, output in zip(inputs, outputs, strict=True):
         job = VideoJob(
-            source=_opener(each, rate, upright=kind.upright), inputs=each.files, output=output, video=video,
+            source=_opener(each, rate, video_track, upright=kind.upright, resize=resize),
+            inputs=each.files, output=output, video=video,
+            reading={"--rate": rate, "--video-track": video_track, "--resize": resize},
             encode=EncodeOptions(**encode), side_by_side=montage, resume=resume, overwrite=overwrite,
             segment_seconds=_above_zero("--segment", segment),
         )  # fmt: skip
@@ -196,7 +202,9 @@ def _write_y4m(job: VideoJob, report: Reporter) -> Outcome:
         return write_y4m(job, file, report)
 
 
-def _opener(each: Input, rate: str | None, *, upright: bool) -> Callable[[Path | None], Source]:
+def _opener(
+    each: Input, rate: str | None, track: int | None, *, upright: bool, resize: bool
+) -> Callable[[Path | None], Source]:
     """A function that opens an input; its argument is the folder for bestsource's index."""
     from vsrife.timing.parsing import parse_fps
     from vsrife.video.image_sequence import DEFAULT_RATE, open_pictures
@@ -204,7 +212,7 @@ def _opener(each: Input, rate: str | None, *, upright: bool) -> Callable[[Path |
 
     given = None if rate is None else parse_fps(rate)
     if not each.sequence:
-        return partial(open_source, each.files[0], upright=upright, rate=given)
+        return partial(open_source, each.files[0], upright=upright, rate=given, track=track, resize=resize)
     return lambda _: open_pictures(each.files, DEFAULT_RATE if given is None else given)
 
 
@@ -218,7 +226,12 @@ def _outputs(
     if output_dir is not None:
         if kind.path is not None:
             raise OptionError("--output-dir is for videos; pictures and y4m have their own paths; leave it out")
-        Path(output_dir).mkdir(parents=True, exist_ok=True)
+        try:
+            Path(output_dir).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise MediaError(
+                f"--output-dir {output_dir} cannot be made, got: {error.strerror}; give another folder"
+            ) from error
         outputs = [Path(output_dir) / f"{_stem(each)}{_suffix(each, container)}" for each in inputs]
         twice = next((output for output in outputs if outputs.count(output) > 1), None)
         if twice is not None:

@@ -7,9 +7,12 @@ from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
 from typing import Protocol
 
-from vsrife.errors import OptionError
+from vsrife.errors import MediaError
+
+_FINE_TICKS = 4  # a frame, from which on a tick more or less is no skipped frame
 
 
 class _Rational(Protocol):
@@ -101,6 +104,21 @@ def constant(frames: int, rate: Fraction, start: Fraction = Fraction(0)) -> Time
     return Timeline(start, frames, rate)
 
 
+def fill_missing(stamps: Sequence[int | None], step: Fraction) -> list[int]:
+    """Fill in missing time stamps: evenly between two known ones, else `step` ticks a frame from the nearest.
+
+    Args:
+        stamps: of each frame in order of display, ticks; None where missing. At least one is known.
+        step: ticks between frames, by the nominal rate.
+    """
+    known = [(n, stamp) for n, stamp in enumerate(stamps) if stamp is not None]
+    (first, start), (last, end) = known[0], known[-1]
+    filled = [round(start - (first - n) * step) for n in range(first)]
+    for (left, begin), (right, stop) in pairwise(known):
+        filled += [begin + round(Fraction((stop - begin) * n, right - left)) for n in range(right - left)]
+    return filled + [round(end + (n - last) * step) for n in range(last, len(stamps))]
+
+
 def measured(ticks: Iterable[int], tick: Fraction, last_ticks: int | None, rates: Iterable[Fraction]) -> Timeline:
     """A timeline from a container's time stamps.
 
@@ -112,12 +130,12 @@ def measured(ticks: Iterable[int], tick: Fraction, last_ticks: int | None, rates
             stamps within one tick makes the timeline constant.
 
     Raises:
-        OptionError: the times do not increase.
+        MediaError: the times do not increase.
     """
     stamps = array("q", ticks)
     for n in range(1, len(stamps)):
         if stamps[n] <= stamps[n - 1]:
-            raise OptionError(
+            raise MediaError(
                 f"frame {n} is shown no later than the frame before, got {float(stamps[n] * tick):.3f} s for both; "
                 "remux the file, e.g. with mkvmerge, or give --rate to take a constant rate"
             )
@@ -134,10 +152,11 @@ def _agrees(stamps: Sequence[int], tick: Fraction, rate: Fraction) -> bool:
     """Whether all stamps lie within one tick of n / rate plus a constant."""
     step = 1 / (rate * tick)  # ticks a frame
     p, q = step.numerator, step.denominator
+    allowed = q if step >= _FINE_TICKS else q - 1  # rounding moves stamps by less than a tick, a skipped frame by more
     lowest = highest = stamps[0] * q
     for n, stamp in enumerate(stamps):
         error = stamp * q - n * p
         lowest, highest = min(lowest, error), max(highest, error)
-        if highest - lowest > q:
+        if highest - lowest > allowed:
             return False
     return True

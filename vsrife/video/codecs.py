@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import av
+import torch
 from av.codec.codec import UnknownCodecError
 
 from vsrife.errors import OptionError
@@ -30,7 +31,8 @@ class CodecSpec:
         preset_option: name of the encoder's option that `--preset` sets.
         options: always set.
         hdr10: how it takes HDR10 metadata; None: it has no place for it.
-        stores_aspect: whether its stream says how wide a pixel is.
+        even_sizes: width and height must be even if chroma is subsampled.
+        rejected_formats: pixel formats that it offers but does not open with.
         alpha_as_side_data: whether alpha is a second stream in the packets' side data.
         environment: variables that keep the library from writing to stderr, set while it starts.
     """
@@ -42,23 +44,26 @@ class CodecSpec:
     preset_option: str = "preset"
     options: Mapping[str, str] = field(default_factory=dict)
     hdr10: Hdr10Parameters | None = None
-    stores_aspect: bool = True
+    even_sizes: bool = False
+    rejected_formats: frozenset[str] = frozenset()
     alpha_as_side_data: bool = False
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
 CODECS = (
-    CodecSpec(name="x264", encoder="libx264", crf=18, preset="medium",
+    CodecSpec(name="x264", encoder="libx264", crf=18, preset="medium", even_sizes=True,
               hdr10=Hdr10Parameters("x264-params", "mastering-display", "cll", integer_text)),
-    CodecSpec(name="x265", encoder="libx265", crf=20, preset="medium", options={"x265-params": "log-level=error"},
+    CodecSpec(name="x265", encoder="libx265", crf=20, preset="medium", even_sizes=True,
+              options={"x265-params": "log-level=error"},
               hdr10=Hdr10Parameters("x265-params", "master-display", "max-cll", integer_text, "hdr10=1")),
-    CodecSpec(name="svt-av1", encoder="libsvtav1", crf=26, preset="6", stores_aspect=False,
+    CodecSpec(name="svt-av1", encoder="libsvtav1", crf=26, preset="6",
               environment={"SVT_LOG": "1"},
               hdr10=Hdr10Parameters("svtav1-params", "mastering-display", "content-light", decimal_text)),
     CodecSpec(name="vp9", encoder="libvpx-vp9", crf=24, preset="2", preset_option="cpu-used",
-              options={"b": "0", "row-mt": "1"}, stores_aspect=False, alpha_as_side_data=True),
+              options={"b": "0", "row-mt": "1"}, alpha_as_side_data=True,
+              rejected_formats=frozenset({"gbrap", "gbrap10le", "gbrap12le", "gbrap14le", "gbrap16le"})),
     CodecSpec(name="ffv1", encoder="ffv1", options={"level": "3", "slicecrc": "1", "g": "1"}),
-    CodecSpec(name="prores", encoder="prores_ks", options={"vendor": "apl0"}, stores_aspect=False),
+    CodecSpec(name="prores", encoder="prores_ks", options={"vendor": "apl0"}),
 )  # fmt: skip
 
 
@@ -117,6 +122,8 @@ def encoder_options(
         chosen = default if value is None else value
         if chosen is not None:
             options[option] = str(chosen)
+    if row.encoder == "libx264" and torch.backends.cpu.get_cpu_capability().startswith("AVX512"):
+        options["x264-params"] = "asm=avx2"  # its AVX-512 code for mbtree gives other bits at each run
     if hdr10 is not None and row.hdr10 is not None and (text := row.hdr10.format(hdr10)):
         options[row.hdr10.option] = ":".join(filter(None, (options.get(row.hdr10.option), text)))
     return options
@@ -145,7 +152,8 @@ def silenced(encoder: str) -> Iterator[None]:
 
 def formats_of(encoder: str) -> list[str]:
     """FFmpeg's names of the pixel formats that an encoder takes; empty if it does not say."""
-    return [fmt.name for fmt in av.Codec(encoder, "w").video_formats or []]
+    rejected = next((row.rejected_formats for row in CODECS if row.encoder == encoder), frozenset())
+    return [fmt.name for fmt in av.Codec(encoder, "w").video_formats or [] if fmt.name not in rejected]
 
 
 def preserves(encoder: str, source: PixelFormat) -> bool:

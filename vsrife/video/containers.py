@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import io
-import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 import av
+from av.container import OutputContainer
+from av.stream import Stream
 
 from vsrife.errors import OptionError
+from vsrife.video.demuxing import media_path
 
 QUICKTIME = ("mp4", "mov")
 MATROSKA = ("matroska", "webm")
@@ -23,13 +27,18 @@ class ContainerSpec:
     Attributes:
         suffixes: file suffixes that choose it, where FFmpeg would choose another.
         text_codec: encoder for text subtitles that the container cannot hold as they are; None: it holds no text.
-        attachments, chapters: whether it can hold these.
+        codecs: names of the codecs that it can hold, where its muxer accepts more; None: what the muxer accepts.
+        constant_rate: it stores no times, or only multiples of a frame.
+        attachments, covers, chapters: whether it can hold these; a cover may also be an attachment.
         options: of the muxer.
     """
 
     suffixes: frozenset[str] = frozenset()
     text_codec: str | None = None
+    codecs: frozenset[str] | None = None
+    constant_rate: bool = False
     attachments: bool = False
+    covers: bool = False
     chapters: bool = False
     options: Mapping[str, str] = field(default_factory=dict)
 
@@ -37,12 +46,75 @@ class ContainerSpec:
 _OTHER = ContainerSpec()
 CONTAINERS = {
     "mp4": ContainerSpec(
-        suffixes=frozenset({".mp4", ".m4v"}), text_codec="mov_text", chapters=True, options={"movflags": "+faststart"}
+        suffixes=frozenset({".mp4", ".m4v"}),
+        text_codec="mov_text",
+        covers=True,
+        chapters=True,
+        options={"movflags": "+faststart"},
     ),
-    "mov": ContainerSpec(text_codec="mov_text", chapters=True, options={"movflags": "+faststart"}),
+    "mov": ContainerSpec(text_codec="mov_text", covers=True, chapters=True, options={"movflags": "+faststart"}),
     "matroska": ContainerSpec(text_codec="srt", attachments=True, chapters=True),
-    "webm": ContainerSpec(text_codec="webvtt", chapters=True),
+    "webm": ContainerSpec(
+        text_codec="webvtt", chapters=True, codecs=frozenset({"vp8", "vp9", "av1", "vorbis", "opus", "webvtt"})
+    ),
+    "mpegts": ContainerSpec(
+        codecs=frozenset(
+            {
+                "mpeg1video",
+                "mpeg2video",
+                "mpeg4",
+                "h264",
+                "hevc",
+                "vvc",
+                "dirac",
+                "mp2",
+                "mp3",
+                "aac",
+                "aac_latm",
+                "ac3",
+                "eac3",
+                "dts",
+                "truehd",
+                "opus",
+                "s302m",
+                "dvb_subtitle",
+                "dvb_teletext",
+                "hdmv_pgs_subtitle",
+            }
+        )
+    ),  # its muxer writes others as private data, which no player reads
     "nut": ContainerSpec(chapters=True),
+    "flv": ContainerSpec(
+        codecs=frozenset(
+            {
+                "flv1",
+                "h264",
+                "vp6f",
+                "vp6a",
+                "aac",
+                "mp3",
+                "speex",
+                "nellymoser",
+            }
+        )
+    ),  # others are extensions that few players read
+    **dict.fromkeys(
+        ("mpeg", "vob", "dvd", "svcd"),
+        ContainerSpec(
+            codecs=frozenset(
+                {
+                    "mpeg1video",
+                    "mpeg2video",
+                    "mp2",
+                    "mp3",
+                    "ac3",
+                    "dts",
+                    "dvd_subtitle",
+                }
+            )
+        ),
+    ),
+    **dict.fromkeys(("avi", "h264", "hevc", "m4v", "mpeg1video", "mpeg2video"), ContainerSpec(constant_rate=True)),
 }
 
 
@@ -62,17 +134,51 @@ def container_of(output: Path) -> str:
     if special is not None:
         return special
     try:
-        with av.open(os.fspath(output), "w") as container:  # creates no file until something is written
+        with av.open(media_path(output), "w") as container:  # creates no file until something is written
             return container.format.name
     except ValueError as error:
         raise OptionError(f"no container has the suffix of {output.name!r}; use .mkv or .mp4") from error
 
 
+@cache
 def can_hold(container: str, encoder: str) -> bool:
-    """Whether a container can hold an encoder's output, as far as FFmpeg knows."""
+    """Whether a container can hold an encoder's output. For audio it is tried, since not every muxer tells."""
+    codec = av.Codec(encoder, "w")
+    allowed = container_spec(container).codecs
+    if allowed is not None and codec.canonical_name not in allowed:
+        return False
     with av.open(io.BytesIO(), "w", format=container) as target:
         try:
-            target.add_stream(encoder)
-        except ValueError:
+            stream = target.add_stream(encoder)
+            if isinstance(stream, av.AudioStream):
+                rates = codec.audio_rates or [48000]
+                stream.codec_context.sample_rate = 48000 if 48000 in rates else rates[0]
+                stream.codec_context.layout = "stereo"
+                target.start_encoding()
+        except (ValueError, av.FFmpegError):
             return False
+        finally:
+            _forget(target)
     return True
+
+
+def can_copy(container: str, stream: Stream) -> bool:
+    """Whether a container can hold the packets of a stream as they are; tried with its header."""
+    allowed = container_spec(container).codecs
+    if allowed is not None and stream.codec_context.codec.canonical_name not in allowed:
+        return False
+    with av.open(io.BytesIO(), "w", format=container) as target:
+        try:
+            target.add_stream_from_template(stream, opaque=True)
+            target.start_encoding()
+        except (ValueError, av.FFmpegError):
+            return False
+        finally:
+            _forget(target)
+    return True
+
+
+def _forget(target: OutputContainer) -> None:
+    """Close a container without packets, to which some muxers object."""
+    with suppress(av.FFmpegError):
+        target.close()

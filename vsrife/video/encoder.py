@@ -120,15 +120,15 @@ def encoder_error(settings: VideoSettings, error: Exception) -> MediaError:
 
 
 def to_picture(frames: Frames, settings: VideoSettings) -> av.VideoFrame:
-    """Copy the planes of a frame and its alpha to a frame of FFmpeg."""
+    """Copy the planes of a frame and its alpha to a frame of FFmpeg, without the padding of odd sizes."""
     colour = frames[0]
-    picture = av.VideoFrame(colour.width, colour.height, settings.planar)
+    picture = av.VideoFrame(settings.width, settings.height, settings.planar)
     order = _PLANE_ORDER.get(colour.format.color_family.name, tuple(range(colour.format.num_planes)))
     planes = [colour[number] for number in order] + [frame[0] for frame in frames[1:]]
     for target, plane in zip(picture.planes, planes, strict=True):
         samples = np.asarray(plane)
-        rows = np.frombuffer(target, samples.dtype).reshape(target.height, -1)  # padded on the right
-        rows[:, : samples.shape[1]] = samples
+        rows = np.frombuffer(target, samples.dtype).reshape(target.height, -1)  # with alignment on the right
+        rows[:, : target.width] = samples[: target.height, : target.width]
     color = settings.color
     picture.colorspace, picture.color_primaries, picture.color_trc = color.matrix, color.primaries, color.transfer
     picture.color_range, picture.chroma_location = color.range, color.chroma_location

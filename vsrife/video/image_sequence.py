@@ -64,8 +64,9 @@ def open_pictures(paths: Sequence[Path], rate: Fraction) -> Source:
     alpha = _clip(kind, 1, len(paths), rate, lambda n: read(n).pixels[..., -1:]) if kind.has_alpha else None
     props = {"_Matrix": 0 if colours == 3 else 1, "_Primaries": 1, "_Transfer": 13, "_Range": 1}
     return Source(
-        path=paths[0].parent, clip=clip.std.SetFrameProps(**props), timeline=constant(len(paths), rate),
-        origin=Fraction(0), track=-1, readable=len(paths), promised=len(paths), props=props,
+        path=paths[0].parent, clip=clip.std.SetFrameProps(**props), size=(kind.width, kind.height),
+        timeline=constant(len(paths), rate), origin=Fraction(0), track=-1, readable=len(paths), promised=len(paths),
+        props=props,
         sample_aspect=Fraction(1), chroma_location=0, display_matrix=None, alpha=alpha, keywords={}, has_streams=False,
     )  # fmt: skip
 
@@ -151,7 +152,7 @@ def _write_frames(job: VideoJob, rendered: RenderedClip, done: int, report: Repo
         if report.stop():
             break
         stats.add(done, frames)
-        write_picture(_numbered(job.output, done), Picture(_pixels(frames)))
+        write_picture(_numbered(job.output, done), Picture(_pixels(frames, rendered.size)))
         done += 1
         report.advance(done, times.frames, *stats.counts())
     return Outcome(output=job.output.parent, frames=done, total=times.frames, seconds=float(times[done] - times[0]),
@@ -183,6 +184,7 @@ def _stored_format(rendered: RenderedClip, pix_fmt: str | None) -> PixelFormat:
     return PixelFormat("GRAY" if source.family == "GRAY" else "RGB", bits, False, 0, 0, source.alpha)
 
 
-def _pixels(frames: Frames) -> Any:
+def _pixels(frames: Frames, size: tuple[int, int]) -> Any:
+    width, height = size
     planes = [np.asarray(frame[plane]) for frame in frames for plane in range(frame.format.num_planes)]
-    return np.stack(planes, axis=-1)
+    return np.stack(planes, axis=-1)[:height, :width]

@@ -7,13 +7,15 @@ from dataclasses import dataclass
 from glob import glob
 from pathlib import Path
 
+from PIL import Image
+
 from vsrife.errors import MediaError
 from vsrife.images.files import PICTURE_SUFFIXES
 from vsrife.images.numbering import find_sequence
 
 VIDEO_SUFFIXES = frozenset({
     ".mp4", ".mkv", ".mov", ".m4v", ".webm", ".avi", ".ts", ".m2ts", ".mts", ".mpg", ".mpeg", ".vob", ".wmv", ".flv",
-    ".3gp", ".ogv", ".y4m", ".mxf", ".gif", ".apng",
+    ".3gp", ".ogv", ".y4m", ".mxf", ".gif", ".apng", ".avif",
 })  # fmt: skip
 
 
@@ -50,8 +52,8 @@ def _find(name: str) -> list[Input]:
     elif "%" in path.name and not path.exists():
         return [Input(name, tuple(find_sequence(name)), True)]
     else:
-        pictures = path.suffix.lower() in PICTURE_SUFFIXES
-        return [Input(name, (path,), pictures)]
+        still = path.suffix.lower() in PICTURE_SUFFIXES and not _is_animated(path)
+        return [Input(name, (path,), still)]
     videos = sorted(each for each in candidates if each.suffix.lower() in VIDEO_SUFFIXES and each.is_file())
     if videos:
         return [Input(str(video), (video,), False) for video in videos]
@@ -59,3 +61,12 @@ def _find(name: str) -> list[Input]:
         return [Input(name, tuple(find_sequence(name)), True)]
     except MediaError as error:
         raise MediaError(f"no videos and no pictures found, got {name}; check the name") from error
+
+
+def _is_animated(path: Path) -> bool:
+    """Whether a WebP or PNG holds several frames; then it is read like a video."""
+    try:
+        with Image.open(path) as image:
+            return image.format != "MPO" and getattr(image, "n_frames", 1) > 1
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return False

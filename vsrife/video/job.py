@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, fields
 from fractions import Fraction
@@ -32,6 +32,7 @@ class VideoJob:
         source: opens the input; its argument is the folder for bestsource's index, or None.
         inputs: the files that the input consists of.
         output: a file.
+        reading: options of `source`, by their names on the command line.
         video: what to do with the frames.
         encode: how to store them.
         side_by_side: show the source at the left of the result.
@@ -44,6 +45,7 @@ class VideoJob:
     inputs: Sequence[Path]
     output: Path
     video: VideoOptions
+    reading: Mapping[str, object] = field(default_factory=dict)
     encode: EncodeOptions = field(default_factory=EncodeOptions)
     side_by_side: bool = False
     resume: bool = False
@@ -155,7 +157,7 @@ def identify(job: VideoJob) -> dict[str, str]:
     for options in (job.video, job.encode):
         for each in fields(options):
             values[f"--{each.name.replace('_', '-')}"] = getattr(options, each.name)
-    values |= {"--montage": job.side_by_side, "output": job.output.name}
+    values |= {**job.reading, "--montage": job.side_by_side, "output": job.output.name}
     values |= {f"--{name}": value for name, value in values.pop("--network").items()}  # type: ignore[attr-defined]
     files = {"input": job.inputs, "weights": files_of(find_weights(job.video.network.get("model")))}
     if job.video.retime is not None:

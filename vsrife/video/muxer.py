@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -21,8 +20,10 @@ from vsrife.timing.clock import Clock
 from vsrife.timing.timeline import exact
 from vsrife.video import codecs, encoder, resume
 from vsrife.video.containers import MATROSKA, can_hold, container_of, container_spec
+from vsrife.video.demuxing import media_path, open_media
 from vsrife.video.encoder import VideoSettings
 from vsrife.video.hdr import read_hdr10
+from vsrife.video.losses import expect, find_losses
 from vsrife.video.pixel_formats import PixelFormat, clip_format
 from vsrife.video.rendering import RenderedClip, fit
 from vsrife.video.resume import SegmentPacket
@@ -30,6 +31,7 @@ from vsrife.video.source import Source
 from vsrife.video.streams import Remuxer, Warn, copy_description
 
 _GLOBAL_HEADER = 0x40  # flag of a container format
+_APPLE = "com.apple.quicktime."  # tags of its cameras and phones
 _MAX_TICKS_PER_SECOND = 2**31 - 1  # of a track's time base
 _ROUND_TICKS_PER_SECOND = 1_000_000  # where exact times would need more
 
@@ -88,8 +90,13 @@ def plan_encoding(rendered: RenderedClip, output: Path, options: EncodeOptions, 
     """
     source, clip = rendered.source, rendered.clips[0]
     container = container_of(output)
+    if rendered.times.rate is None and container_spec(container).constant_rate:
+        raise OptionError(
+            f"{container} has one frame rate, got a source whose rate varies ({float(rendered.times.mean_rate):.3f} on "
+            "average); give --fps for a constant one, or a name in .mkv"
+        )
     row = _codec(options.codec, container)
-    pix_fmt = options.pix_fmt or _pixel_format(row.encoder, rendered, warn)
+    pix_fmt = options.pix_fmt or _pixel_format(row, rendered, warn)
     stored = codecs.check_format(row.encoder, pix_fmt)
     hdr10 = read_hdr10(source.props)
     for loss in _losses(rendered, row, stored, container):
@@ -97,7 +104,8 @@ def plan_encoding(rendered: RenderedClip, output: Path, options: EncodeOptions, 
     settings = VideoSettings(
         encoder=row.encoder,
         options=codecs.encoder_options(row, options.crf, options.preset, hdr10),
-        width=clip.width, height=clip.height, pix_fmt=pix_fmt, planar=stored.name, rate=rendered.times.mean_rate,
+        width=rendered.size[0], height=rendered.size[1], pix_fmt=pix_fmt, planar=stored.name,
+        rate=rendered.times.mean_rate,
         sample_aspect=source.sample_aspect,
         color=encoder.color_tags(clip, source.props, stored, source.chroma_location),
         global_header=bool(av.ContainerFormat(container, "w").flags & _GLOBAL_HEADER),
@@ -107,16 +115,12 @@ def plan_encoding(rendered: RenderedClip, output: Path, options: EncodeOptions, 
 
 def _losses(rendered: RenderedClip, row: codecs.CodecSpec, stored: PixelFormat, container: str) -> Iterator[str]:
     """What neither the encoder nor the container has a place for."""
-    aspect = rendered.source.sample_aspect
     if len(rendered.clips) > 1 and not stored.alpha:
         yield f"transparency left out, {stored.name} has none; --codec ffv1, prores or vp9 keep it"
     if stored.alpha and row.alpha_as_side_data and container not in MATROSKA:
         yield f"transparency left out, {container} holds none of {row.name}; .mkv and .webm do"
     if read_hdr10(rendered.source.props) is not None and row.hdr10 is None:
         yield f"HDR10 metadata left out, {row.name} has no place for it; --codec x265 and svt-av1 have"
-    if aspect != 1 and not row.stores_aspect and container in MATROSKA:
-        ratio = f"{aspect.numerator}:{aspect.denominator}"
-        yield f"pixel aspect ratio {ratio} left out, {row.name} in {container} has no place for it; in .mp4 it has"
 
 
 def _codec(name: str | None, container: str) -> codecs.CodecSpec:
@@ -132,16 +136,25 @@ def _codec(name: str | None, container: str) -> codecs.CodecSpec:
     return row
 
 
-def _pixel_format(encoder_name: str, rendered: RenderedClip, warn: Warn) -> str:
-    clip = rendered.clips[0]
-    source = clip_format(clip.format, alpha=len(rendered.clips) > 1)
-    if source.family != "RGB" or codecs.preserves(encoder_name, source):
-        return codecs.choose_format(encoder_name, source)
-    subsampling = int(not (clip.width % 2 or clip.height % 2))
-    usual = PixelFormat("YUV", min(source.bits, 10), False, subsampling, subsampling)
-    name = codecs.choose_format(encoder_name, usual)
-    warn(f"{source.name} becomes {name}, {encoder_name} holds no RGB; --codec ffv1 keeps it")
-    return name
+def _pixel_format(row: codecs.CodecSpec, rendered: RenderedClip, warn: Warn) -> str:
+    clip, (width, height) = rendered.clips[0], rendered.size
+    source, odd = clip_format(clip.format, alpha=len(rendered.clips) > 1), bool(width % 2 or height % 2)
+    if source.family == "RGB" and not codecs.preserves(row.encoder, source):
+        subsampling = int(not odd)
+        usual = PixelFormat("YUV", min(source.bits, 10), False, subsampling, subsampling, source.alpha)
+        if not codecs.preserves(row.encoder, usual):
+            usual = replace(usual, alpha=False)
+        name = codecs.choose_format(row.encoder, usual)
+        warn(f"{source.name} becomes {name}, {row.name} holds no RGB; --codec ffv1 keeps it")
+        return name
+    if odd and row.even_sizes and (source.subsampling_w or source.subsampling_h):
+        name = codecs.choose_format(row.encoder, replace(source, subsampling_w=0, subsampling_h=0))
+        warn(
+            f"{source.name} becomes {name} to keep {width}x{height}, {row.name} with less chroma needs an even size; "
+            "--codec vp9 or ffv1 keep both"
+        )
+        return name
+    return codecs.choose_format(row.encoder, source)
 
 
 def _clock(rendered: RenderedClip) -> Clock:
@@ -165,7 +178,7 @@ def check_streams(encoding: Encoding, path: Path, warn: Warn) -> None:
         MediaError: names what is rejected.
     """
     with _opened(encoding.rendered.source) as source:
-        target = _target(path, encoding)
+        target = _target(path, encoding, source)
         try:
             _open_streams(source, target, encoding, encoding.clock, Fraction(1), warn)
         except (av.error.FFmpegError, ValueError) as error:
@@ -184,27 +197,21 @@ def write_file(path: Path, encoding: Encoding, segments: Sequence[Path], frames:
         encoding: of the segments.
         segments: files of `resume`, in order.
         frames: in them; if fewer than all, the other streams end there too.
-        warn: takes a message about tags that the container did not store.
+        warn: takes a message about everything that the container did not store.
     """
     clock, times = encoding.clock, encoding.rendered.times
     if frames < times.frames:
         clock = replace(clock, last=clock.pivot + (times[frames] - clock.pivot) / clock.factor)
     ticks_per_second = encoding.ticks_per_second()
-    with _opened(encoding.rendered.source) as source, _target(path, encoding) as target:
+    with _opened(encoding.rendered.source) as source, _target(path, encoding, source) as target:
         tick = Fraction(1, ticks_per_second)
         video, others = _open_streams(source, target, encoding, clock, tick, lambda _: None)
+        expected = expect(target)
         for packet in _interleaved(_video_packets(video, encoding, segments, ticks_per_second), others):
             target.mux(packet)
-        wanted = dict(target.metadata)
-    if lost := _lost_tags(path, wanted):
-        warn(f"tags left out, {encoding.container} has no place for them: {', '.join(lost)}; .mkv has")
-
-
-def _lost_tags(path: Path, wanted: Mapping[str, str]) -> list[str]:
-    """Tags that were given to a muxer but are not in its file; muxers drop unknown ones silently."""
-    with av.open(os.fspath(path)) as container:
-        stored = {key.lower() for key in container.metadata}
-    return sorted(key for key in wanted if key.lower() not in stored)
+    matrix = encoding.rendered.source.display_matrix
+    for loss in find_losses(path, encoding.container, expected, encoding.settings, matrix):
+        warn(loss)
 
 
 @contextmanager
@@ -213,13 +220,15 @@ def _opened(source: Source) -> Iterator[InputContainer | None]:
     if not source.has_streams:
         yield None
         return
-    with av.open(os.fspath(source.path)) as container:
+    with open_media(source.path) as container:
         yield container
 
 
-def _target(path: Path, encoding: Encoding) -> OutputContainer:
+def _target(path: Path, encoding: Encoding, source: InputContainer | None) -> OutputContainer:
     options = dict(container_spec(encoding.container).options)
-    return av.open(os.fspath(path), "w", format=encoding.container, container_options=options)
+    if encoding.container == "mov" and source is not None and any(key.startswith(_APPLE) for key in source.metadata):
+        options["movflags"] += "+use_metadata_tags"  # the only way to keep these, but fewer players read the others
+    return av.open(media_path(path), "w", format=encoding.container, container_options=options)
 
 
 def _open_streams(

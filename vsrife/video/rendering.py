@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -15,6 +17,8 @@ from vsrife.video.encoder import Frames
 from vsrife.video.pixel_formats import PixelFormat, convert
 from vsrife.video.plan import OutputTimes, Plan, VideoOptions, apply, make_plan, prepare
 from vsrife.video.source import Source, media_errors
+
+_FRAMES_BETWEEN_TRIMS = 250
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -33,6 +37,12 @@ class RenderedClip:
     clips: Sequence[vs.VideoNode]
     times: OutputTimes
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the picture in the clips, which are padded where it is odd."""
+        clip, source = self.clips[0], self.source
+        return clip.width - source.clip.width + source.size[0], clip.height - source.clip.height + source.size[1]
+
     def frames(self, start: int, end: int) -> Iterator[Frames]:
         """Frames `start` up to and without `end` of all clips together, requested ahead.
 
@@ -41,7 +51,10 @@ class RenderedClip:
         """
         with media_errors(self.source.path, "cannot be interpolated"):
             parts = [clip[start:end].frames(close=False) for clip in self.clips]
-            yield from zip(*parts, strict=True)
+            for number, frames in enumerate(zip(*parts, strict=True), 1):
+                yield frames
+                if number % _FRAMES_BETWEEN_TRIMS == 0:
+                    _return_free_memory()
 
 
 def render(source: Source, options: VideoOptions, *, side_by_side: bool = False) -> RenderedClip:
@@ -94,6 +107,12 @@ def fit(rendered: RenderedClip, target: PixelFormat) -> RenderedClip:
             format=grey.vapoursynth_id, color=opaque, keep=True)  # fmt: skip
         fitted.append(convert(alpha, grey, {}))
     return replace(rendered, clips=fitted)
+
+
+def _return_free_memory() -> None:
+    """Give free memory back to the system: glibc keeps it in an arena of each thread, which grows for hours."""
+    if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):
+        trim(0)
 
 
 @dataclass(slots=True)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
+from pathlib import Path
 from typing import Any, Protocol
 
 import av
@@ -16,7 +17,8 @@ from av.subtitles.stream import SubtitleStream
 from vsrife.timing.clock import Clock
 from vsrife.timing.timeline import exact
 from vsrife.video.audio import EncodedAudio
-from vsrife.video.containers import QUICKTIME, ContainerSpec, container_spec
+from vsrife.video.containers import QUICKTIME, ContainerSpec, can_copy, container_spec
+from vsrife.video.demuxing import continuous_packets, open_media
 
 type Packets = list[av.Packet[Any]]
 type Warn = Callable[[str], None]
@@ -24,7 +26,9 @@ type Warn = Callable[[str], None]
 TEXT_SUBTITLES = frozenset({"subrip", "srt", "ass", "ssa", "mov_text", "webvtt", "text"})
 # Describe the source file: the muxer writes its own, or they would be wrong.
 _STALE_TAGS = frozenset({"major_brand", "minor_version", "compatible_brands", "encoder", "duration"})
+_FFMPEG = "Lavf"  # how it signs as "encoder" or "software"
 _STALE_STREAM_TAGS = frozenset({"bps", "duration", "number_of_frames", "number_of_bytes", "encoder"})
+_PREROLL_PACKETS = 3  # of AAC with the priming of 2112 samples that Apple's encoder writes
 _QUICKTIME_TAGS = frozenset({"handler_name", "vendor_id"})  # without meaning elsewhere
 # File name and type of a cover as an attachment, by its codec.
 _COVERS = {"png": ("cover.png", "image/png"), "mjpeg": ("cover.jpg", "image/jpeg")}
@@ -40,12 +44,50 @@ class Track(Protocol):
         """The last packets."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class CopiedStream:
-    """Packets with their data unchanged, at other times."""
+    """Packets with their data unchanged, at other times.
+
+    Attributes:
+        stream: of the result.
+        clock: from the source's time to the result's.
+        preroll: packets that an edit list hides but the decoder may need, until the first that is played.
+        end: of the last packet on the source's clock, for packets without a time.
+        dts: of the last packet in the result, whose muxer demands increasing ones.
+    """
 
     stream: Stream
     clock: Clock
+    preroll: Packets = field(default_factory=list)
+    end: Fraction = Fraction(0)
+    dts: Fraction | None = None
+
+    def convert(self, packet: av.Packet[Any]) -> Packets:
+        if packet.is_discard:
+            hidden_again = self.stream.container.format.name in QUICKTIME  # by an edit list of the result
+            self.preroll = [*self.preroll[-_PREROLL_PACKETS:], packet] if hidden_again else [packet]
+            return []
+        packets, self.preroll = [*self.preroll, packet], []
+        return [moved for each in packets for moved in self._moved(each)]
+
+    def _moved(self, packet: av.Packet[Any]) -> Packets:
+        tick = exact(packet.time_base)
+        pts = packet.dts if packet.pts is None else packet.pts
+        stamped = self.end if pts is None else pts * tick
+        begin, lasts = stamped, (packet.duration or 0) * tick
+        self.end = begin + lasts
+        if self.stream.type == "subtitle":
+            begin, lasts = self._clipped(begin, lasts)
+        if not self.clock.keeps(begin):
+            return []
+        dts = begin if packet.dts is None or begin != stamped else packet.dts * tick
+        if self.dts is not None and dts <= self.dts and self.stream.type != "subtitle":
+            return []  # where the clock of a file restarts, its streams may overlap by a packet
+        self.dts = dts
+        packet.pts, packet.dts = (round(self.clock(seconds) / tick) for seconds in (begin, dts))
+        packet.duration = round(lasts * self.clock.factor / tick)
+        packet.stream = self.stream
+        return [packet]
 
     def _clipped(self, begin: Fraction, lasts: Fraction) -> tuple[Fraction, Fraction]:
         """Start and duration of a subtitle within the part that is kept."""
@@ -53,22 +95,6 @@ class CopiedStream:
         if first is not None and begin < first < end:
             begin = first
         return begin, (end if last is None else max(min(end, last), begin)) - begin
-
-    def convert(self, packet: av.Packet[Any]) -> Packets:
-        tick = exact(packet.time_base)
-        pts = packet.dts if packet.pts is None else packet.pts
-        if pts is None:
-            return []
-        begin, lasts = pts * tick, (packet.duration or 0) * tick
-        if self.stream.type == "subtitle":
-            begin, lasts = self._clipped(begin, lasts)
-        if not self.clock.keeps(begin):
-            return []
-        dts = begin if packet.dts is None or begin != pts * tick else packet.dts * tick
-        packet.pts, packet.dts = (round(self.clock(seconds) / tick) for seconds in (begin, dts))
-        packet.duration = round(lasts * self.clock.factor / tick)
-        packet.stream = self.stream
-        return [packet]
 
     def flush(self) -> Packets:
         return []
@@ -145,7 +171,9 @@ class Remuxer:
     def add_tags(self) -> None:
         """Copy the container's tags and chapters."""
         tags = self.source.metadata
-        self.target.metadata.update({key: value for key, value in tags.items() if key.lower() not in _STALE_TAGS})
+        self.target.metadata.update(
+            {key: value for key, value in tags.items() if key.lower() not in _STALE_TAGS and value[:4] != _FFMPEG}
+        )
         chapters = [chapter for entry in self.source.chapters() if (chapter := self._moved(entry))]
         if chapters and self.clock.ramp:
             self.warn(f"{len(chapters)} chapters left out of the speed ramp")
@@ -159,8 +187,8 @@ class Remuxer:
         streams = [stream for stream in self.source.streams if stream.index in tracks and stream.type != "attachment"]
         if not streams:
             return
-        for packet in self.source.demux(streams):
-            if packet.size:  # the last ones are empty
+        for packet, _ in continuous_packets(self.source):
+            if packet.size and packet.stream.index in tracks:  # the last ones are empty
                 yield from tracks[packet.stream.index].convert(packet)
         for track in tracks.values():
             yield from track.flush()
@@ -183,6 +211,9 @@ class Remuxer:
         return {**chapter, **moved}
 
     def _add(self, stream: Stream) -> Track | None:
+        if stream.type != "attachment" and _codec_name(stream) is None and not self._is_remade(stream):
+            self.warn(f"{_named(stream)} left out, its codec is unknown")
+            return None
         add = {"audio": self._add_audio, "subtitle": self._add_subtitles, "attachment": self._add_attachment}
         if stream.disposition & Disposition.attached_pic:
             return self._add_cover(stream)
@@ -193,7 +224,7 @@ class Remuxer:
             return None
         if stream.type in add:
             return add[stream.type](stream)
-        self.warn(f"{_named(stream)} left out, only the first video track and sound, text and files are kept")
+        self.warn(f"{_named(stream)} left out, only one video track, audio, subtitles and attachments are kept")
         return None
 
     def _is_remade(self, stream: Stream) -> bool:
@@ -209,20 +240,19 @@ class Remuxer:
         if kind is not None and self._spec.attachments:
             self.target.add_attachment(*kind, self._cover(stream))
             return None
-        copy = self._add_copy(stream)
-        if copy is None:
+        if not self._spec.covers:
             self.warn(f"{_named(stream)} left out, {self.target.format.name} cannot hold the cover; .mkv and .mp4 can")
             return None
-        return Cover(copy.stream)
+        return Cover(self._add_copy(stream).stream)
 
     def _cover(self, stream: Stream) -> bytes:
         """The picture, read through a second handle because the header needs it before the first packet."""
-        with av.open(self.source.name) as again:
+        with open_media(Path(self.source.name)) as again:
             return bytes(next(again.demux(again.streams[stream.index])))
 
     def _add_audio(self, stream: Stream) -> Track | None:
         if self.clock.factor == 1:
-            return self._add_copy(stream) or self._add_encoded(stream)
+            return self._add_copy(stream) if self._can_copy(stream) else self._add_encoded(stream)
         if self.stretch_audio:
             return self._add_encoded(stream)
         self.warn(f"{_named(stream)} left out of slow motion; --stretch-audio slows it down as well")
@@ -241,9 +271,8 @@ class Remuxer:
         return encoded
 
     def _add_subtitles(self, stream: Stream) -> Track | None:
-        copy = self._add_copy(stream)
-        if copy is not None:
-            return copy
+        if self._can_copy(stream):
+            return self._add_copy(stream)
         codec, text = stream.codec_context.name, self._spec.text_codec
         if codec not in TEXT_SUBTITLES or text is None:
             self.warn(f"{_named(stream)} left out, {self.target.format.name} cannot hold it; .mkv can")
@@ -255,8 +284,8 @@ class Remuxer:
         written.time_base = stream.time_base
         written.codec_context.time_base = stream.time_base
         copy_description(written, stream)
-        if codec in ("ass", "ssa"):
-            self.warn(f"{_named(stream)} becomes plain {text}, {self.target.format.name} holds no styles; .mkv does")
+        lost = "holds no styles; .mkv does" if codec in ("ass", "ssa") else "cannot hold it as it is"
+        self.warn(f"{_named(stream)} becomes plain {text}, {self.target.format.name} {lost}")
         return ConvertedText(written, CopiedStream(written, self.clock))
 
     def _add_attachment(self, stream: Stream) -> Track | None:
@@ -265,12 +294,11 @@ class Remuxer:
             return None
         return CopiedStream(self.target.add_stream_from_template(stream), self.clock)
 
-    def _add_copy(self, stream: Stream) -> CopiedStream | None:
-        """None where the container cannot hold it."""
-        try:
-            copy = self.target.add_stream_from_template(stream, opaque=True)
-        except ValueError:
-            return None
+    def _can_copy(self, stream: Stream) -> bool:
+        return can_copy(self.target.format.name, stream)
+
+    def _add_copy(self, stream: Stream) -> CopiedStream:
+        copy = self.target.add_stream_from_template(stream, opaque=True)
         copy_description(copy, stream)
         return CopiedStream(copy, self.clock)
 
@@ -304,7 +332,14 @@ def _is_stale(tag: str) -> bool:
     return tag.partition("-")[0] in _STALE_STREAM_TAGS or tag.startswith("_statistics")
 
 
+def _codec_name(stream: Stream) -> str | None:
+    """FFmpeg's name of a stream's codec; None if it knows none."""
+    context = stream.codec_context  # of a stream without a decoder there is none
+    name = None if context is None else context.codec.canonical_name
+    return None if name in (None, "none") else name
+
+
 def _named(stream: Stream) -> str:
-    codec = stream.codec_context.codec.canonical_name if stream.codec_context is not None else stream.name
     language = f", {stream.language}" if stream.language else ""
-    return f"track {stream.index} ({stream.type}, {codec or 'of unknown kind'}{language})"
+    kind = "attachment" if stream.type == "attachment" else _codec_name(stream) or "of unknown codec"
+    return f"track {stream.index} ({stream.type}, {stream.name if kind == 'attachment' else kind}{language})"

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 from fractions import Fraction
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
+import vapoursynth as vs
+from numpy.typing import NDArray
 
 from vsrife.errors import OptionError
 from vsrife.video.job import Outcome, Reporter, VideoJob
@@ -49,7 +51,7 @@ def write_y4m(job: VideoJob, file: BinaryIO, report: Reporter) -> Outcome:
         file.write(b"FRAME\n")
         for frame in frames:
             for plane in range(frame.format.num_planes):
-                file.write(np.ascontiguousarray(frame[plane]).tobytes())
+                file.write(_cropped(frame, plane, rendered.size).tobytes())
         stats.add(done, frames)
         done += 1
         report.advance(done, total, *stats.counts())
@@ -60,15 +62,21 @@ def write_y4m(job: VideoJob, file: BinaryIO, report: Reporter) -> Outcome:
 
 def header(rendered: RenderedClip, stored: PixelFormat) -> bytes:
     """The first line of the stream."""
-    source, clip, rate = rendered.source, rendered.clips[0], rendered.times.rate or Fraction(0)
+    source, (width, height), rate = rendered.source, rendered.size, rendered.times.rate or Fraction(0)
     aspect = source.sample_aspect
     parts = [
-        "YUV4MPEG2", f"W{clip.width}", f"H{clip.height}", f"F{rate.numerator}:{rate.denominator}", "Ip",
+        "YUV4MPEG2", f"W{width}", f"H{height}", f"F{rate.numerator}:{rate.denominator}", "Ip",
         f"A{aspect.numerator}:{aspect.denominator}", f"C{_color_space(stored, source.chroma_location)}",
     ]  # fmt: skip
     if "_Range" in source.props:
         parts.append(f"XCOLORRANGE={_RANGES[int(source.props['_Range'])]}")
     return " ".join(parts).encode() + b"\n"
+
+
+def _cropped(frame: vs.VideoFrame, plane: int, size: tuple[int, int]) -> NDArray[Any]:
+    """A plane without the padding of odd sizes."""
+    across, down = (frame.format.subsampling_w, frame.format.subsampling_h) if plane else (0, 0)
+    return np.ascontiguousarray(np.asarray(frame[plane])[: -(-size[1] // (1 << down)), : -(-size[0] // (1 << across))])
 
 
 def _stored_format(rendered: RenderedClip, pix_fmt: str | None) -> PixelFormat:

@@ -1,0 +1,47 @@
+"""Pictures of odd width and height with halved chroma keep their last column and row."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.media_clips import Programs, video
+
+pytestmark = pytest.mark.usefixtures("mixed_frames", "empty_folder")
+BORDER = "if(eq(X,84)+eq(Y,46),200,50+N*10)"  # in the last column and row, else a grey that tells the frame
+
+
+@pytest.fixture
+def odd(programs: Programs) -> Path:
+    """Five frames of 85x47."""
+    filters = f"format=yuv444p,crop=85:47:0:0:exact=1,geq=lum='{BORDER}':cb=128:cr=128,format=yuv420p"
+    programs.make("-f", "lavfi", "-i", "color=gray:s=86x48:r=25:d=0.2", "-vf", filters, "-c:v", "ffv1", "odd.mkv")
+    return Path("odd.mkv")
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "pix_fmt"),
+    [("out.mkv", ["--codec", "ffv1"], "yuv420p"), ("out.webm", [], "yuv420p"), ("out.mp4", [], "yuv444p"),
+     ("out.y4m", ["--y4m", "out.y4m"], "yuv420p"), ("out.mkv", ["--codec", "ffv1", "--start", "2f"], "yuv420p")],
+)  # fmt: skip
+def test_size_stays(name: str, options: list[str], pix_fmt: str, odd: Path, programs: Programs) -> None:
+    out = [] if "--y4m" in options else [name]
+    codec = ["--codec", "vp9", "--preset", "8"] if name.endswith("webm") else []
+    assert video(odd, *out, *options, *codec, "--sc-threshold", "1") == 0
+    stream = programs.stream(Path(name))
+    assert (stream["width"], stream["height"], stream["pix_fmt"]) == (85, 47, pix_fmt)
+    programs.make("-i", name, "-pix_fmt", "yuv444p", "-f", "rawvideo", "raw")
+    frames = np.fromfile("raw", np.uint8).reshape(-1, 3, 47, 85)[:, 0].astype(int)
+    assert frames[:, :, -1] == pytest.approx(200, abs=12)
+    assert frames[:, -1] == pytest.approx(200, abs=12)
+    first = 70 if "--start" in options else 50
+    assert frames[1, 10, 10] == pytest.approx(first + 5, abs=3)
+
+
+def test_pictures_have_the_whole_size(odd: Path) -> None:
+    assert video(odd, "--png", "out") == 0
+    with Image.open("out/00000000.png") as picture:
+        assert picture.size == (85, 47)

@@ -1,0 +1,104 @@
+"""Frames, times and sync of the result against the source, for every container and start that FFmpeg can write."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+
+from tests.media_clips import Programs, video
+
+pytestmark = pytest.mark.usefixtures("mixed_frames")
+RATE, FRAMES = 25, 12
+PRIMING_S = 1024 / 44100  # silence that AAC begins with; MP4 hides it, Matroska does not
+WMA_S = 2 * 2048 / 44100  # its first packet gives no sound
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A file to make.
+
+    Attributes:
+        name: of the file; its suffix chooses the container.
+        codec: video codec with its options.
+        audio: audio codec; None: no audio.
+        start: seconds at which the file's clock starts.
+        later: seconds by which the audio starts after the picture.
+    """
+
+    name: str
+    codec: str
+    audio: str | None
+    start: str = "0"
+    later: str = "0"
+
+    def __str__(self) -> str:
+        return f"{self.name}-{self.codec.replace(' ', '')}-{self.audio}-{self.start}-{self.later}"
+
+
+X264, X264_B = "libx264 -preset ultrafast", "libx264 -preset ultrafast -bf 2"
+CASES = [
+    *(Case(f"in.{suffix}", X264_B, "aac", start) for suffix in ("mp4", "mov", "mkv", "ts", "m2ts", "flv")
+      for start in ("0", "1.466667", "5")),
+    *(Case(f"in.{suffix}", X264_B, "aac", "3600") for suffix in ("mp4", "mkv", "ts")),
+    *(Case(f"in.{suffix}", "mpeg2video -bf 2", "mp2", start) for suffix in ("mpg", "vob", "ts")
+      for start in ("0", "5")),
+    Case("in.webm", "libvpx-vp9 -cpu-used 8", "libopus"), Case("in.webm", "libvpx-vp9 -cpu-used 8", "libopus", "5"),
+    Case("in.avi", "mpeg4 -vtag XVID", "libmp3lame"), Case("in.avi", "mpeg4 -bf 2 -vtag XVID", "libmp3lame"),
+    Case("in.avi", X264_B, None), Case("in.ogv", "libtheora -q:v 10", "libvorbis"), Case("in.wmv", "wmv2", "wmav2"),
+    Case("in.h264", X264, None), Case("in.h264", X264_B, None), Case("in.m2v", "mpeg2video -bf 2", None),
+    Case("in.mkv", X264_B, "aac", "0", "0.3"), Case("in.mp4", X264_B, "aac", "0", "0.3"),
+    Case("in.ts", X264_B, "aac", "0", "0.3"), Case("in.mkv", X264_B, "aac", "0", "-0.3"),
+    Case("in.ts", X264_B, "aac", "0", "-0.3"), Case("in.mp4", X264, None, "1.466667"),
+]  # fmt: skip
+
+
+def make(case: Case, folder: Path, programs: Programs) -> Path:
+    """The file of a case, with a fade that makes every frame different."""
+    path, seconds = folder / case.name, str(FRAMES / RATE)
+    later = float(case.later)
+    arguments = ["-f", "lavfi", "-itsoffset", f"{max(-later, 0)}", "-i", f"testsrc2=s=64x48:r={RATE}:d={seconds}"]
+    if case.audio:
+        arguments += ["-f", "lavfi", "-itsoffset", f"{max(later, 0)}", "-i", f"sine=440:d={seconds}"]
+        arguments += ["-c:a", case.audio]
+    codec, *options = case.codec.split()
+    arguments += ["-c:v", codec, *options, "-pix_fmt", "yuv420p", "-output_ts_offset", case.start]
+    programs.make(*arguments, path)
+    return path
+
+
+def starts(programs: Programs, path: Path) -> tuple[list[Fraction], Fraction | None, int]:
+    """Times of the video packets and of the first audio, seconds after the first frame; and the number of frames."""
+    shown = programs.probe(path, "-show_entries", "packet=codec_type,pts_time,size,flags")
+    played = [packet for packet in shown["packets"] if "D" not in packet["flags"] and int(packet["size"])]
+    times: dict[str, list[Fraction]] = {"video": [], "audio": []}
+    for packet in played:
+        if "pts_time" in packet:
+            times[packet["codec_type"]].append(Fraction(packet["pts_time"]))
+    frames = sorted(times["video"])
+    begin = frames[0] if frames else Fraction(0)
+    count = sum(packet["codec_type"] == "video" for packet in played)
+    return [time - begin for time in frames], min((time - begin for time in times["audio"]), default=None), count
+
+
+@pytest.mark.parametrize("target", ["out.mkv", "out.mp4"])
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_times_and_sync(case: Case, target: str, tmp_path: Path, programs: Programs) -> None:
+    source, output = make(case, tmp_path, programs), tmp_path / target
+    assert video(source, output, "--preset", "ultrafast", "--sc-threshold", "1") == 0
+    before, audio_before, count = starts(programs, source)
+    after, audio_after, _ = starts(programs, output)
+    half, suffix = 0.5 / RATE, Path(case.name).suffix
+    assert len(after) == 2 * count
+    assert min(programs.times(output)) >= 0
+    if len(before) == count:  # else the container does not store all times
+        assert [float(time) for time in after[::2]] == pytest.approx([float(time) for time in before], abs=half)
+    else:
+        assert [float(time) for time in after] == pytest.approx([n / (2 * RATE) for n in range(2 * count)], abs=half)
+    if audio_before is not None:
+        assert audio_after is not None
+        hidden = suffix in (".mp4", ".mov") and target.endswith("mkv")
+        allowed = 1 / RATE if suffix in (".avi", ".mpg", ".vob") else WMA_S if suffix == ".wmv" else half
+        assert -allowed - (PRIMING_S if hidden else 0) <= audio_after - audio_before <= allowed
