@@ -172,6 +172,17 @@ def test_a_full_disk_is_one_message_and_no_file(room: float, source: Path, unint
 # --- the folder of a run ----------------------------------------------------------------------------------------------
 
 
+SHORT = ("--end", "80f")  # three segments and a bit
+
+
+@pytest.fixture(scope="module")
+def short(source: Path) -> Path:
+    """The result of a run that nothing disturbs."""
+    output = source.with_name("short.mkv")
+    assert run(source, output, *SHORT) == 0
+    return output
+
+
 @pytest.fixture
 def interrupted(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The output of a run whose encoder failed at the third segment."""
@@ -184,14 +195,14 @@ def interrupted(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
     with monkeypatch.context() as patched:
         patched.setattr(encoder, "encode", failing)
-        assert run(source, output) == 1
+        assert run(source, output, *SHORT) == 1
     assert len(segments(output)) == 2
     return output
 
 
 @pytest.mark.parametrize("damage", ["empty", "cut", "flipped"])
 def test_a_damaged_segment_is_made_anew(
-    damage: str, source: Path, uninterrupted: Path, interrupted: Path, programs: Programs,
+    damage: str, source: Path, short: Path, interrupted: Path, programs: Programs,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     path = segments(interrupted)[1]
@@ -199,9 +210,9 @@ def test_a_damaged_segment_is_made_anew(
     if damage == "flipped":
         data[len(data) // 2] ^= 1
     path.write_bytes({"empty": b"", "cut": bytes(data[:-7]), "flipped": bytes(data)}[damage])
-    assert run(source, interrupted, "--resume") == 0
+    assert run(source, interrupted, "--resume", *SHORT) == 0
     assert f"{path.name} in {path.parent} is damaged and is made anew" in capsys.readouterr().err
-    assert packets(programs, interrupted) == packets(programs, uninterrupted)
+    assert packets(programs, interrupted) == packets(programs, short)
 
 
 @pytest.mark.parametrize("state", ["", "no JSON", "[1, 2]", "\0\xff"])
@@ -236,7 +247,7 @@ def test_a_second_run_is_refused(source: Path, interrupted: Path, capsys: pytest
     capsys.readouterr()
     with file_lock(folder_of(interrupted) / "lock", "a first run"):
         for option in ("--overwrite", "--resume", "--quiet"):
-            assert run(source, interrupted, option) == 1
+            assert run(source, interrupted, option, *SHORT) == 1
             said = capsys.readouterr().err
             assert f"another run is making {interrupted}" in said
             assert said.count("\n") == 1

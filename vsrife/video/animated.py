@@ -25,8 +25,8 @@ def write_animated(job: VideoJob, report: Reporter) -> Outcome:
     rendered = render(job.source(None), job.video, side_by_side=job.side_by_side)
     alpha = len(rendered.clips) > 1
     rendered = fit(rendered, PixelFormat("RGB", 8, False, 0, 0, alpha))
-    times, clip = rendered.times, rendered.clips[0]
-    check_animation(job.output, PictureHeader(clip.width, clip.height, 3 + alpha, 8), times.frames)
+    times, (width, height) = rendered.times, rendered.size
+    check_animation(job.output, PictureHeader(width, height, 3 + alpha, 8), times.frames)
     stats = FrameStats(times.schedule)
 
     def pictures() -> Iterator[Picture]:
@@ -35,7 +35,7 @@ def write_animated(job: VideoJob, report: Reporter) -> Outcome:
                 raise KeyboardInterrupt
             stats.add(done, frames)
             planes = [np.asarray(frame[plane]) for frame in frames for plane in range(frame.format.num_planes)]
-            yield Picture(np.stack(planes, axis=-1))
+            yield Picture(np.stack(planes, axis=-1)[:height, :width])
             report.advance(done + 1, times.frames, *stats.counts())
 
     write_animation(job.output, pictures(), times.__getitem__)
