@@ -62,7 +62,7 @@ class Traffic(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.moved += moved
         self.launches += moved > 0
 
-    def launch(self, _kernel: Any, _grid: Any, _written: Any, *arguments: Any, **_constants: Any) -> None:
+    def launch(self, _kernel: Any, _written: Any, *arguments: Any, **_constants: Any) -> None:
         """In place of `backend.launch`."""
         self.add(sum({id(each): each.nbytes for each in self._tensors(arguments)}.values()))
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 import vsrife.filters.rife
 from vsrife.engine.formats import PictureFormat
 from vsrife.engine.sources import InputFrame
-from vsrife.engine.transfer import Download, ReadyDownload
+from vsrife.engine.transfer import Download
 from vsrife.networks import pyramid
 from vsrife.networks.fold import FoldedNet
 from vsrife.networks.tta import Averaging
@@ -241,7 +241,7 @@ class LinearEngine:
         mixed = [
             np.asarray(a * (1 - timestep) + b * timestep, dtype=a.dtype) for a, b in zip(before, after, strict=True)
         ]
-        return ReadyDownload(tuple(map(torch.from_numpy, mixed)))
+        return Download(tuple(map(torch.from_numpy, mixed)))
 
 
 @contextmanager

@@ -14,11 +14,14 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 
 from tests.media_clips import Programs
+
+if TYPE_CHECKING:
+    from tests.fake_cuda import Fake
 
 ROOT = Path(__file__).parents[1]
 TEST_DATA_VARIABLE = "VSRIFE_TEST_DATA"
@@ -92,6 +95,15 @@ def mixed_frames() -> Iterator[None]:
 
     with linear_engine():
         yield
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Fake]:
+    """Two fake CUDA devices that run plain PyTorch, in a process that has not used CUDA before."""
+    from tests.fake_cuda import fresh_cuda  # imports torch, which not every test needs
+
+    with fresh_cuda(monkeypatch, tmp_path) as fake:
+        yield fake
 
 
 @pytest.fixture

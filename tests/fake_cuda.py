@@ -27,20 +27,28 @@ What it cannot see: cuDNN, real concurrency, Triton's launcher, errors inside ke
 from __future__ import annotations
 
 import itertools
+import sys
 import threading
 import weakref
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from types import SimpleNamespace
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
+import pytest
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten, tree_map
+
+import vsrife.ops.cuda
+from vsrife.engine import cuda_graph, device_thread, loaded, transfer, verification
+from vsrife.ops import dispatch
 
 aten = torch.ops.aten
 Clock = dict[str, int]  # by the name of a stream: how much of it has happened before
@@ -374,8 +382,24 @@ class FakeMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return _dispatch(func, args, kwargs or {})
 
 
+def _map(function: Callable[[Any], Any], tree: Any) -> Any:
+    """`function` of every leaf of tuples, lists and dictionaries; a tenth of the time of PyTorch's."""
+    kind = type(tree)
+    if kind is dict:
+        return {key: _map(function, value) for key, value in tree.items()}
+    if kind is tuple or kind is list:
+        return kind([_map(function, value) for value in tree])
+    return function(tree)
+
+
+def _leaves(tree: Any) -> list[Any]:
+    found: list[Any] = []
+    _map(found.append, tree)
+    return found
+
+
 def _tensors(tree: Any) -> list[Tensor]:
-    return [leaf for leaf in tree_flatten(tree)[0] if isinstance(leaf, Tensor)]
+    return [leaf for leaf in _leaves(tree) if isinstance(leaf, Tensor)]
 
 
 def _unwrap(leaf: Any) -> Any:
@@ -384,12 +408,12 @@ def _unwrap(leaf: Any) -> Any:
 
 def _dispatch(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Run an operation: where it happens, whether that is in order, and its result."""
-    tensors, wanted = _tensors((args, kwargs)), kwargs.get("device")
+    leaves, wanted = _leaves((args, kwargs)), kwargs.get("device")
+    tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
     given = [tensor for tensor in tensors if isinstance(tensor, FakeTensor)]
-    leaves = tree_flatten((args, kwargs))[0]
     if not given and not any(isinstance(leaf, torch.device) and leaf.type == "cuda" for leaf in leaves):
         return _on_host(func, args, kwargs)
-    if torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd"):
+    if _is_composite(func):
         with FakeMode():  # type: ignore[no-untyped-call]
             result = func.decompose(*args, **kwargs)
             if result is not NotImplemented:
@@ -405,6 +429,13 @@ def _dispatch(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     _count_waits(func, args, kwargs, target)
     stream.advance()
     return _compute(func, args, kwargs, given, target, stream)
+
+
+@cache
+def _is_composite(func: Any) -> bool:
+    """Whether PyTorch makes it of other operations; sampling by a grid is one kernel on a real device."""
+    composite = torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd")
+    return composite and func is not aten.grid_sampler.default
 
 
 def _on_host(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -450,7 +481,7 @@ def _compute(
     capture = _fake.thread.capture
     if capture is not None and stream is not capture.stream:
         _fake.found("capture", f"{func} runs on {stream.name} during a capture on {capture.stream.name}")
-    own_args, own_kwargs = tree_map(_unwrap, (args, kwargs))
+    own_args, own_kwargs = _map(_unwrap, (args, kwargs))
     if own_kwargs.get("device") is not None:
         own_kwargs["device"] = torch.device("cpu")
     for name in ("pin_memory",) if func is aten.copy_.default else ("pin_memory", "non_blocking"):
@@ -485,7 +516,7 @@ def _compute(
             _fake.access(leaf, stream, writes=True)
         return made
 
-    return tree_map(wrap, result)
+    return _map(wrap, result)
 
 
 def _mutated(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor]:
@@ -512,35 +543,34 @@ def _step(
     return run, _tensors((args, kwargs)), writes
 
 
-def launch(kernel: Any, grid: tuple[int, ...], written: Sequence[Tensor], *arguments: Any, **constants: Any) -> None:
+def launch(real: Callable[..., None], kernel: Any, written: Tensor, *arguments: Any, **constants: Any) -> None:
     """Run a Triton kernel in the interpreter, as an operation of the current stream.
 
     Args:
+        real: `backend.launch`, in whose place this is called.
         kernel: made while `triton.knobs.runtime.interpret` was set.
-        grid: at most 65535 along the second and third axis.
-        written: the tensors that it writes.
-        arguments: the kernel's.
-        constants: likewise.
+        written: the tensor that it writes.
+        arguments: of the kernel.
+        constants: of the kernel.
     """
-    stream = _current_stream()
+    name, stream = kernel.fn.__name__, _current_stream()
     for tensor in _tensors(arguments):
         if tensor.device != stream.device:
-            _fake.found("device", f"{kernel.fn.__name__} on {stream.device} is given a tensor of {tensor.device}")
-    assert all(side <= 65535 for side in grid[1:])
+            _fake.found("device", f"{name} on {stream.device} is given a tensor of {tensor.device}")
     stream.advance()
-    _fake.launches[kernel.fn.__name__] += 1
-    reads, writes = ([_unwrap(tensor) for tensor in group] for group in (_tensors(arguments), written))
+    _fake.launches[name] += 1
+    own, target = _map(_unwrap, arguments), _unwrap(written)
+    reads = _tensors(own)
     for tensor in reads:
-        _fake.access(tensor, stream, writes=any(tensor is w for w in writes))
-    own = tree_map(_unwrap, arguments)
+        _fake.access(tensor, stream, writes=tensor is target)
 
     def run() -> None:
         with torch._C._DisableTorchDispatch():
-            kernel[grid](*own, **constants)
+            real(kernel, target, *own, **constants)
 
     run()
     if _fake.thread.capture is not None:
-        _fake.thread.capture.steps.append((run, reads, writes))
+        _fake.thread.capture.steps.append((run, reads, [target]))
 
 
 # --- installation -----------------------------------------------------------------------------------------------------
@@ -580,3 +610,45 @@ def fake_cuda(devices: int = 2, capability: tuple[int, int] = (8, 6)) -> Iterato
         FakeMode(),  # type: ignore[no-untyped-call]
     ):
         yield fake
+
+
+@contextmanager
+def fresh_cuda(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Iterator[Fake]:
+    """Two fake devices that run plain PyTorch, as in a process that has not used CUDA before.
+
+    Args:
+        monkeypatch: of the test; undoes the rest.
+        folder: for the verdicts on kernels.
+    """
+    monkeypatch.setenv(dispatch.CUDA_VARIABLE, "plain")
+    monkeypatch.setattr(device_thread, "_threads", {})
+    monkeypatch.setattr(dispatch, "_disabled", set())
+    monkeypatch.setattr(verification, "_verified", set())
+    monkeypatch.setattr(verification, "_verdicts_folder", lambda _device: folder / "verdicts")
+    monkeypatch.setattr(cuda_graph, "_recordings", weakref.WeakKeyDictionary())
+    monkeypatch.setattr(loaded, "_networks", OrderedDict())
+    caches = dispatch._cuda_kernels, transfer.transfer_for, cuda_graph._capture_stream
+    for cached in caches:
+        cached.cache_clear()
+    with fake_cuda() as fake:
+        yield fake
+    for cached in caches:
+        cached.cache_clear()
+
+
+@contextmanager
+def interpreted_kernels() -> Iterator[ModuleType]:
+    """Yield `vsrife.ops.cuda.backend`, imported anew so that Triton's interpreter runs its kernels on the CPU."""
+    triton = pytest.importorskip("triton", reason="PyTorch brings Triton along on Linux only")
+    names = [f"vsrife.ops.cuda.{name}" for name in ("kernels", "backend")]
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(triton.knobs.runtime, "interpret", True)
+        for name in names:
+            monkeypatch.delitem(sys.modules, name, raising=False)
+        backend = import_module(names[1])
+        assert type(backend.kernels.blend_kernel).__name__ == "InterpretedFunction"
+        yield backend
+        for name in names:
+            del sys.modules[name]
+    for name in names:
+        delattr(vsrife.ops.cuda, name.rpartition(".")[2])

@@ -36,3 +36,8 @@ class DeviceError(RifeError, RuntimeError):
 
 class MediaError(RifeError, OSError):
     """A media file cannot be read, encoded or written."""
+
+
+def first_line(error: BaseException) -> str:
+    """What a library's error says, for an error text of one line."""
+    return str(error).strip().partition("\n")[0][:200] or type(error).__name__

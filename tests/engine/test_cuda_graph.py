@@ -69,7 +69,7 @@ def test_a_failing_capture_restores_the_stream(error: Exception, fake: Fake, mon
             frames = run(Engine(network("4.25.lite", GPU), YUV420P8))
         assert len(warned) == 1
     check(frames)
-    assert id(thread_of(GPU).run(torch.cuda.current_stream)) == id(fake.defaults[0])
+    assert id(thread_of(GPU).submit(torch.cuda.current_stream).result()) == id(fake.defaults[0])
     assert not fake.findings
     assert (fake.captures, fake.replays) == (1, 0)
 

@@ -12,7 +12,7 @@ import torch
 
 from tests.engine.cuda_runs import GPU, GPU1, YUV420P8, expected, largest_difference, network, run
 from tests.fake_cuda import Fake
-from vsrife.engine.device_thread import run_on, thread_of
+from vsrife.engine.device_thread import run_on
 from vsrife.engine.engine import Engine
 from vsrife.engine.formats import PictureFormat
 from vsrife.engine.transfer import Planes, transfer_for
@@ -94,10 +94,9 @@ def test_streams_are_shared_by_the_filters_of_a_device() -> None:
 
 @pytest.mark.usefixtures("fake")
 def test_errors_reach_the_caller() -> None:
-    thread = thread_of(GPU)
     with pytest.raises(ZeroDivisionError):
-        thread.run(lambda: 1 / 0)
-    assert thread.run(lambda: thread.run(lambda: 7)) == 7
+        run_on(GPU, lambda: 1 / 0, lambda: None)
+    assert run_on(GPU, lambda: 7, lambda: None) == 7
 
 
 @pytest.mark.usefixtures("fake")

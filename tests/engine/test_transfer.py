@@ -34,7 +34,7 @@ def plain_frames(length: int, multi: int, fmt: str = "YUV420P8") -> list[list[ND
         return [planes_of(output, n) for n in range(output.num_frames)]
 
 
-class Later(transfer.DirectTransfer):
+class Later(transfer.Transfer):
     """Stands in for streams: what goes down is only read when somebody waits for it, and its source may be gone."""
 
     waiting = 0
@@ -44,10 +44,7 @@ class Later(transfer.DirectTransfer):
         return _Unread(tuple(planes))
 
 
-class _Unread:
-    def __init__(self, planes: Planes) -> None:
-        self._planes = planes
-
+class _Unread(Download):
     def planes(self) -> Planes:
         Later.waiting -= 1
         return tuple(plane.clone() for plane in self._planes)
@@ -85,7 +82,7 @@ def test_asynchronous_copies_on_a_device() -> None:
     source = pan(12, 256, 128)
     options: dict[str, Any] = {"multi": 3, "device": "cuda", "sc_threshold": 1.0}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(transfer, "transfer_for", transfer.DirectTransfer)
+        patch.setattr(transfer, "transfer_for", transfer.Transfer)
         plain = RIFE(source, **options)
         expected = [planes_of(plain, n) for n in range(plain.num_frames)]
     output = RIFE(source, **options)

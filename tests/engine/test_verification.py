@@ -54,7 +54,7 @@ def test_right_kernels_are_verified_once(fake: Fake, tmp_path: Path, monkeypatch
         kernels = Kernels()
         frames_with(kernels, monkeypatch)
         assert kernels.calls == calls
-    assert '"L15 float32 YUV8 11"' in (tmp_path / "verdicts.json").read_text()
+    assert float((tmp_path / "verdicts" / "L15 float32 YUV8 11").read_text()) >= verification.LEAST_DB[torch.float32]
     assert not fake.findings
 
 
@@ -66,7 +66,7 @@ def test_wrong_kernels_are_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPa
             frames_with(kernels, monkeypatch)
         assert len(warned) == 1
         assert kernels.calls == calls
-    assert (tmp_path / "verdicts.json").exists()
+    assert any((tmp_path / "verdicts").iterdir())
 
 
 @pytest.mark.usefixtures("fake")
@@ -74,7 +74,7 @@ def test_kernels_that_fail_give_way(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with pytest.warns(RuntimeWarning, match="uses plain PyTorch from here on, .* out of resources; report") as warned:
         frames_with(BrokenKernels(), monkeypatch)
     assert len(warned) == 1
-    assert not (tmp_path / "verdicts.json").exists()  # the cause may be cured
+    assert not (tmp_path / "verdicts").exists()  # the cause may be cured
 
 
 def test_not_a_number_is_no_match() -> None:
@@ -83,9 +83,9 @@ def test_not_a_number_is_no_match() -> None:
 
 
 def test_a_damaged_file_counts_as_missing(tmp_path: Path) -> None:
-    path = tmp_path / "verdicts.json"
-    path.write_text("[1")
-    assert verification._read(path) == {}
+    path = tmp_path / "L15 float32 YUV8 11"
+    path.write_text("")
+    assert verification._read(path) is None
 
 
 # --- what is told where kernels cannot run ----------------------------------------------------------------------------

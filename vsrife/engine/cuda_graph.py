@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from vsrife.engine.memory import device_lock, out_of_memory
+from vsrife.errors import first_line
 from vsrife.networks.fold import FoldedNet
 from vsrife.ops.cuda import KernelError
 
@@ -45,32 +46,29 @@ class Recording:
         self.graph = torch.cuda.CUDAGraph()
         device = inputs[0].device
         side, own = _capture_stream(device), torch.cuda.current_stream(device)
-        with device_lock:
-            side.wait_stream(own)
-            try:
-                correct = self._capture(function, side)
-            finally:
-                own.wait_stream(side)
-        if not correct:
-            raise RuntimeError("a replay gives another result than the calls that were recorded")
+        side.wait_stream(own)
+        try:
+            with device_lock, torch.cuda.stream(side):  # `torch.cuda.graph` would leave its stream current on failure
+                self._capture(function)
+        finally:
+            own.wait_stream(side)
 
-    def _capture(self, function: Callable[..., Tensors], side: torch.cuda.Stream) -> bool:
-        """Whether a replay equals an ordinary call. `torch.cuda.graph` would leave its stream current on failure."""
-        with torch.cuda.stream(side):
-            for _ in range(WARM_UPS):
-                expected = function(*self.inputs)
-            self.graph.capture_begin(capture_error_mode="thread_local")  # other devices' threads go on
-            try:
-                self.results = function(*self.inputs)
-            except BaseException:
-                with suppress(RuntimeError):  # the capture is invalid, and the first error is the one to report
-                    self.graph.capture_end()
-                raise
-            self.graph.capture_end()
-            for result in self.results:
-                result.zero_()
-            self.graph.replay()
-            return all(torch.equal(a, b) for a, b in zip(self.results, expected, strict=True))
+    def _capture(self, function: Callable[..., Tensors]) -> None:
+        for _ in range(WARM_UPS):
+            expected = function(*self.inputs)
+        self.graph.capture_begin(capture_error_mode="thread_local")  # other devices' threads go on
+        try:
+            self.results = function(*self.inputs)
+        except BaseException:
+            with suppress(RuntimeError):  # the capture is invalid, and the first error is the one to report
+                self.graph.capture_end()
+            raise
+        self.graph.capture_end()
+        for result in self.results:
+            result.zero_()
+        self.graph.replay()
+        if not all(torch.equal(a, b) for a, b in zip(self.results, expected, strict=True)):
+            raise RuntimeError("a replay gives another result than the calls that were recorded")
 
     def __call__(self, *inputs: Tensor) -> Tensors:
         """The results, valid until the next call."""
@@ -97,7 +95,17 @@ def call(net: FoldedNet, function: Callable[..., Tensors], inputs: Sequence[Tens
     key = tuple((tensor.shape, tensor.stride(), tensor.dtype) for tensor in inputs)
     if key not in recordings:
         recordings[key] = None  # no second attempt after running out of memory
-        recordings[key] = _recorded(function, inputs)
+        try:
+            recordings[key] = Recording(function, inputs)
+        except RuntimeError as error:
+            if isinstance(error, KernelError) or out_of_memory(error):
+                raise
+            warnings.warn(
+                f"{inputs[0].device} cannot record a CUDA graph and launches each kernel by itself, got "
+                f"{first_line(error)!r}; unset VSRIFE_CUDA, and report it",
+                RuntimeWarning,
+                stacklevel=2,
+            )
     recording = recordings[key]
     return function(*inputs) if recording is None else recording(*inputs)
 
@@ -106,19 +114,3 @@ def release(net: FoldedNet) -> None:
     """Free the recordings of a network; what was recorded is called from now on."""
     if net in _recordings:
         _recordings[net] = dict.fromkeys(_recordings[net])
-
-
-def _recorded(function: Callable[..., Tensors], inputs: Sequence[Tensor]) -> Recording | None:
-    """None, with a warning, where the capture fails."""
-    try:
-        return Recording(function, inputs)
-    except RuntimeError as error:
-        if isinstance(error, KernelError) or out_of_memory(error):
-            raise
-        warnings.warn(
-            f"{inputs[0].device} cannot record a CUDA graph and launches each kernel by itself, got "
-            f"{str(error).strip().partition('\n')[0]!r}; unset VSRIFE_CUDA, and report it",
-            RuntimeWarning,
-            stacklevel=2,
-        )
-        return None

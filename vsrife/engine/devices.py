@@ -10,7 +10,7 @@ from typing import get_args
 import torch
 
 from vsrife.engine.keywords import FLOW_SCALES, Precision
-from vsrife.errors import DeviceError, OptionError
+from vsrife.errors import DeviceError, OptionError, first_line
 from vsrife.ops.dispatch import cuda_mode
 
 _DTYPES: dict[str, torch.dtype] = {
@@ -34,7 +34,7 @@ def parse_device(device: str | torch.device | None) -> torch.device:
         held = torch.zeros(1, device=torch.device(device))
         held.cpu()  # a device that holds no data fails here
     except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
-        reason = str(error).partition("\n")[0]
+        reason = first_line(error)
         raise DeviceError(f"device cannot be used, got {str(device)!r} ({reason}); try device='cpu'") from error
     return held.device  # with its index: "cuda" and "cuda:0" are one
 
@@ -54,7 +54,7 @@ def _best_device() -> torch.device:
             return parse_device(name)
         except DeviceError as error:
             warnings.warn(
-                f"{name} is passed over, got {str(error.__cause__).partition(chr(10))[0]!r}; install a PyTorch build "
+                f"{name} is passed over, got {first_line(error.__cause__ or error)!r}; install a PyTorch build "
                 "that supports it, or name another device",
                 RuntimeWarning,
                 stacklevel=3,

@@ -23,7 +23,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,8 +33,12 @@ from torch import Tensor
 Planes = tuple[Tensor, ...]
 
 
-class Download(Protocol):
+@dataclass(frozen=True, slots=True)
+class Download:
     """Planes on their way to host memory."""
+
+    _planes: Planes
+    _end: torch.cuda.Event | None = None  # of the copy; None: it has finished
 
     def planes(self) -> Planes:
         """Block until the copy has finished and return the planes. Thread-safe.
@@ -42,68 +46,39 @@ class Download(Protocol):
         Raises:
             RuntimeError: the computation failed on the device.
         """
-        ...
+        if self._end is not None:
+            self._end.synchronize()
+        return self._planes
 
 
-class Transfer(Protocol):
-    """Copies to a device and back. Used by one thread at a time."""
+class Transfer:
+    """Copies to a device and back, synchronous. Used by one thread at a time."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
 
     def upload(self, plane: NDArray[Any] | Tensor) -> Tensor:
         """Copy to the device, for the work launched next; `plane` may change afterwards. Tensors already on the device
         are used as they are."""
-        ...
-
-    def download(self, planes: Sequence[Tensor]) -> Download:
-        """Copy the result of the work launched so far to host memory."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class ReadyDownload:
-    """Planes already in host memory."""
-
-    _planes: Planes
-
-    def planes(self) -> Planes:
-        return self._planes
-
-
-class DirectTransfer:
-    """Synchronous copies."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-
-    def upload(self, plane: NDArray[Any] | Tensor) -> Tensor:
         return (plane if isinstance(plane, Tensor) else torch.from_numpy(np.array(plane))).to(self.device)
 
     def download(self, planes: Sequence[Tensor]) -> Download:
-        return ReadyDownload(tuple(plane.cpu() for plane in planes))
+        """Copy the result of the work launched so far to host memory."""
+        return Download(tuple(plane.cpu() for plane in planes))
 
 
-@dataclass(frozen=True, slots=True)
-class AsyncDownload:
-    """Planes that the download stream is copying."""
-
-    _planes: Planes
-    _end: torch.cuda.Event
-
-    def planes(self) -> Planes:
-        self._end.synchronize()
-        return self._planes
-
-
-class StreamTransfer:
+class StreamTransfer(Transfer):
     """Copies on streams of their own, through pinned memory; the module's text says what keeps them in order."""
 
     def __init__(self, device: torch.device) -> None:
-        self.device = device
+        super().__init__(device)
         self.up, self.down = (torch.cuda.Stream(device) for _ in range(2))  # type: ignore[no-untyped-call]
 
     def upload(self, plane: NDArray[Any] | Tensor) -> Tensor:
         if isinstance(plane, Tensor):
             return plane.to(self.device)
-        pinned = torch.empty(plane.shape, dtype=_dtype_of(plane), pin_memory=True)
+        dtype = torch.from_numpy(np.empty(0, plane.dtype)).dtype
+        pinned = torch.empty(plane.shape, dtype=dtype, pin_memory=True)
         np.copyto(pinned.numpy(), plane)
         compute = torch.cuda.current_stream(self.device)
         with torch.cuda.stream(self.up):
@@ -121,14 +96,10 @@ class StreamTransfer:
                 target.copy_(plane, non_blocking=True)
                 plane.record_stream(self.down)
             end.record(self.down)
-        return AsyncDownload(pinned, end)
-
-
-def _dtype_of(array: NDArray[Any]) -> torch.dtype:
-    return torch.from_numpy(np.empty(0, array.dtype)).dtype
+        return Download(pinned, end)
 
 
 @cache  # streams come from a pool of 32: one pair for each device, not for each filter
 def transfer_for(device: torch.device) -> Transfer:
     """The transfer of a device, shared by its engines, which run on one thread."""
-    return StreamTransfer(device) if device.type == "cuda" else DirectTransfer(device)
+    return StreamTransfer(device) if device.type == "cuda" else Transfer(device)

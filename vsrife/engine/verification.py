@@ -1,15 +1,14 @@
 """The first real pair on a CUDA device, computed with the kernels and with plain PyTorch, and compared.
 
-The verdict is kept on disk, in one file for each GPU and set of versions, so that other processes need not repeat it.
+The verdict is kept on disk, in a file whose path names everything that it holds for, so that other processes need not
+repeat it.
 """
 
 from __future__ import annotations
 
-import json
-import logging
 import re
 from collections.abc import Callable, Sequence
-from functools import cache
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -22,8 +21,6 @@ from vsrife.engine.memory import give_back, out_of_memory
 from vsrife.engine.transfer import Planes
 from vsrife.files import atomic_write
 from vsrife.ops import dispatch
-
-logger = logging.getLogger(__name__)
 
 LEAST_DB = {torch.float32: 60.0}  # PSNR of the worst plane; kernels and plain PyTorch round differently
 LEAST_DB_HALF = 40.0
@@ -47,8 +44,8 @@ def verify(net: Network, fmt: PictureFormat, compute: Callable[[], Planes | None
     device, kind = net.device, _kind(net, fmt)
     if device.type != "cuda" or (device, kind) in _verified or not dispatch.uses_kernels(device):
         return
-    path = _verdicts_path(device)
-    decibels = _read(path).get(kind)
+    path = _verdicts_folder(device) / kind
+    decibels = _read(path)
     if decibels is None:
         try:
             with dispatch.plain_operations():
@@ -63,7 +60,7 @@ def verify(net: Network, fmt: PictureFormat, compute: Callable[[], Planes | None
         if expected is None or result is None:
             return
         decibels = psnr(result, expected, 1 if fmt.floating else fmt.peak)
-        _write(path, kind, decibels)
+        _write(path, decibels)
     _verified.add((device, kind))
     if not decibels >= LEAST_DB.get(net.dtype, LEAST_DB_HALF):
         dispatch.disable_kernels(device, f"{kind} came out wrong, {decibels:.1f} dB from plain PyTorch")
@@ -82,8 +79,7 @@ def psnr(result: Sequence[Tensor], expected: Sequence[Tensor], peak: float) -> f
     return float(-10 * torch.log10(worst.clamp_min(1e-20)))
 
 
-@cache
-def _verdicts_path(device: torch.device) -> Path:
+def _verdicts_folder(device: torch.device) -> Path:
     import platformdirs  # here, so that a network can be measured where only PyTorch is installed
     import triton  # likewise, and PyTorch brings it along on Linux only
 
@@ -94,24 +90,19 @@ def _verdicts_path(device: torch.device) -> Path:
         f"driver{getattr(torch._C, '_cuda_getDriverVersion', str)()}",
     )  # fmt: skip
     name = "-".join(re.sub(r"[^\w.+]+", "_", fact) for fact in facts)
-    return platformdirs.user_cache_path("vsrife", appauthor=False) / "cuda" / f"{name}.json"
+    return platformdirs.user_cache_path("vsrife", appauthor=False) / "cuda" / name
 
 
-def _read(path: Path) -> dict[str, float]:
-    """Decibels by kind; empty where the file is missing or damaged."""
+def _read(path: Path) -> float | None:
+    """Decibels; None where the file is missing or damaged."""
     try:
-        return {str(kind): float(decibels) for kind, decibels in json.loads(path.read_text(encoding="utf-8")).items()}
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        logger.debug("%s cannot be read, kernels are verified again: %s", path, error)
-        return {}
+        return float(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
 
 
-def _write(path: Path, kind: str, decibels: float) -> None:
-    try:
+def _write(path: Path, decibels: float) -> None:
+    with suppress(OSError):  # the next process compares again
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(path) as part:
-            part.write_text(json.dumps(_read(path) | {kind: decibels}, indent=1), encoding="utf-8")
-    except OSError as error:
-        logger.debug("verdicts are not kept: %s", error)
+            part.write_text(f"{decibels:.2f}", encoding="utf-8")

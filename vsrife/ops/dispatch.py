@@ -13,7 +13,7 @@ from functools import cache
 
 import torch
 
-from vsrife.errors import DeviceError
+from vsrife.errors import DeviceError, first_line
 from vsrife.ops.cpu.verification import verified
 from vsrife.ops.protocol import Ops
 from vsrife.ops.reference import reference
@@ -88,7 +88,7 @@ def kernels_problem(device: torch.device) -> str:
     except Exception as error:  # compilers fail in many ways
         if isinstance(error, subprocess.CalledProcessError | OSError) or "compiler" in str(error):
             return "Triton needs a C compiler and Python's headers; install gcc and python3-dev"
-        return f"Triton cannot start, got {_first_line(error)!r}; report this with the output of `vsrife doctor`"
+        return f"Triton cannot start, got {first_line(error)!r}; report this with the output of `vsrife doctor`"
     return ""
 
 
@@ -123,7 +123,3 @@ def plain_operations() -> Iterator[None]:
         yield
     finally:
         _plain.reset(token)
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().partition("\n")[0][:200] or type(error).__name__

@@ -57,8 +57,8 @@ def main(capability: int) -> None:
     used: dict[str, list[dict[str, Any]]] = {}
     triton.runtime.driver.set_active(AbsentDriver(capability))
 
-    def compile_only(kernel: Any, grid: tuple[int, ...], _written: object, *arguments: Any, **constants: Any) -> None:
-        compiled = kernel.warmup(*arguments, grid=grid, **constants, **backend.FUSION)
+    def compile_only(kernel: Any, _written: object, *arguments: Any, groups: int = 1, **constants: Any) -> None:
+        compiled = kernel.warmup(*arguments, grid=(1, 1, groups), **constants, P=backend.PIXELS, **backend.FUSION)
         used.setdefault(kernel.__name__, []).append({
             "shared": compiled.metadata.shared,
             "stack": stack_bytes(compiled.asm["cubin"]),

@@ -5,19 +5,17 @@ bfloat16 is not tried in the interpreter, which takes such numbers for integers.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
-from importlib import import_module
 from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
 
-import vsrife.ops.cuda
+from tests.fake_cuda import interpreted_kernels
 from vsrife.ops.cases import CASES, FLOWS, Case, arguments_of, excess
 
-triton = pytest.importorskip("triton", reason="PyTorch brings Triton along on Linux only")
+pytest.importorskip("triton", reason="PyTorch brings Triton along on Linux only")
 SIZES = [(1, 1), (1, 29), (11, 23)]
 HALF = [case for case in CASES if case.half]
 CPU = torch.device("cpu")
@@ -28,17 +26,8 @@ def interpreted() -> Iterator[ModuleType]:
     """The kernels as the interpreter runs them."""
     if torch.cuda.is_available():
         pytest.skip("the kernels are compiled in this process; the cases marked needs_cuda run them")
-    before, triton.knobs.runtime.interpret = triton.knobs.runtime.interpret, True
-    modules = [f"vsrife.ops.cuda.{name}" for name in ("kernels", "backend")]
-    for name in modules:
-        sys.modules.pop(name, None)
-    backend = import_module(modules[1])
-    assert type(backend.kernels.blend_kernel).__name__ == "InterpretedFunction"
-    yield backend
-    triton.knobs.runtime.interpret = before
-    for name in modules:
-        del sys.modules[name]
-    del vsrife.ops.cuda.kernels, vsrife.ops.cuda.backend
+    with interpreted_kernels() as backend:
+        yield backend
 
 
 @pytest.fixture

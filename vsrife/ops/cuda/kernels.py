@@ -2,6 +2,9 @@
 
 Coordinates, sums and values from small maps are float32; planes and maps keep their own types. No kernel multiplies
 matrices: convolutions are cuDNN's. Triton compiles a kernel at its first launch and keeps it on disk.
+
+An image is an argument of five values: its memory, and its strides for n, c, y and x. Each program computes P pixels of
+one image; y and x are (P,), channels c are (1, C).
 """
 
 from __future__ import annotations
@@ -14,139 +17,141 @@ from vsrife.ops.protocol import LEAKY_SLOPE
 # Sizes that do not change how memory is accessed. Triton would specialise kernels for multiples of 16 among them and
 # for 1, which gives the same accesses but one more kernel for each picture, block and batch.
 SIZES = (
-    "height", "width", "out_height", "out_width", "stack_height", "stack_width", "extra_height", "extra_width",
-    "picture_height", "picture_width", "sides", "times_n",
-)  # fmt: skip
+    "height",
+    "width",
+    "out_height",
+    "out_width",
+    "image_height",
+    "image_width",
+    "extra_height",
+    "extra_width",
+    "sides",
+)
 SLOPE = tl.constexpr(LEAKY_SLOPE)
+
+
+# --- pixels -----------------------------------------------------------------------------------------------------------
+
+
+@triton.jit
+def _pixels(height, width, P: tl.constexpr):
+    """Index n of the image; rows, columns of the program's pixels and whether they exist."""
+    pixel = tl.program_id(0) * P + tl.arange(0, P)
+    return tl.program_id(1).to(tl.int64), pixel // width, pixel % width, pixel < height * width
+
+
+@triton.jit
+def _at(image, n, y, x):
+    """Addresses of pixels in the first channel, (P,)."""
+    return image[0] + n * image[1] + (y.to(tl.int64) * image[3] + x * image[4])
+
+
+@triton.jit
+def _all_at(image, n, y, x, c):
+    """Addresses of pixels and channels, (P, C)."""
+    return image[0] + n * image[1] + (y.to(tl.int64) * image[3] + x * image[4])[:, None] + c * image[2]
 
 
 # --- reading between samples ------------------------------------------------------------------------------------------
 
 
 @triton.jit
-def _inside(position, size):
-    """Clamp to 0..size - 1; not a number becomes 0, since addresses follow from it."""
+def _between(image, n, top, low, left, right, down, along, c, use):
+    """Values between four samples, (P, C) float32."""
+    p = tl.load(_all_at(image, n, top, left, c), mask=use, other=0).to(tl.float32)
+    q = tl.load(_all_at(image, n, top, right, c), mask=use, other=0).to(tl.float32)
+    r = tl.load(_all_at(image, n, low, left, c), mask=use, other=0).to(tl.float32)
+    s = tl.load(_all_at(image, n, low, right, c), mask=use, other=0).to(tl.float32)
+    above, below = p + (q - p) * along[:, None], r + (s - r) * along[:, None]
+    return above + (below - above) * down[:, None]
+
+
+@triton.jit
+def _clamped(position, size):
+    """Within 0..size - 1; not a number becomes 0, since addresses follow from it."""
     return tl.minimum(tl.where(position > 0, position, 0.0), (size - 1) * 1.0)
 
 
 @triton.jit
-def _bilinear(image, x, y, width, height, sy, sx, channel, use):
-    """Values at (x, y) of every pixel and channel, float32; `channel` holds offsets (1, C), `use` masks (P, C)."""
-    x, y = _inside(x, width), _inside(y, height)
-    left, top = x.to(tl.int32), y.to(tl.int32)
-    weight_x, weight_y = (x - left.to(tl.float32))[:, None], (y - top.to(tl.float32))[:, None]
-    right, low = tl.minimum(left + 1, width - 1), tl.minimum(top + 1, height - 1)
-    upper, lower = top.to(tl.int64) * sy, low.to(tl.int64) * sy
-    a = tl.load(image + (upper + left * sx)[:, None] + channel, mask=use, other=0).to(tl.float32)
-    b = tl.load(image + (upper + right * sx)[:, None] + channel, mask=use, other=0).to(tl.float32)
-    c = tl.load(image + (lower + left * sx)[:, None] + channel, mask=use, other=0).to(tl.float32)
-    d = tl.load(image + (lower + right * sx)[:, None] + channel, mask=use, other=0).to(tl.float32)
-    above = a + (b - a) * weight_x
-    below = c + (d - c) * weight_x
-    return above + (below - above) * weight_y
+def _bilinear(image, n, y, x, height, width, c, use):
+    """Values at float32 positions, (P, C) float32."""
+    y, x = _clamped(y, height), _clamped(x, width)
+    top, left = y.to(tl.int32), x.to(tl.int32)
+    low, right = tl.minimum(top + 1, height - 1), tl.minimum(left + 1, width - 1)
+    return _between(image, n, top, low, left, right, y - top.to(tl.float32), x - left.to(tl.float32), c, use)
 
 
 @triton.jit
-def _grid_sample(image, upper, lower, first, second, down, along, use):
-    """Values between four samples at these offsets, float32."""
-    p = tl.load(image + upper + first, mask=use, other=0).to(tl.float32)
-    q = tl.load(image + upper + second, mask=use, other=0).to(tl.float32)
-    r = tl.load(image + lower + first, mask=use, other=0).to(tl.float32)
-    s = tl.load(image + lower + second, mask=use, other=0).to(tl.float32)
-    before, after = p + (r - p) * down, q + (s - q) * down
-    return before + (after - before) * along
-
-
-@triton.jit(do_not_specialize=SIZES)
-def planes_to_rgb_kernel(
-    first, first_y, first_x, second, second_y, second_x, third, third_y, third_x, weight, bias,
-    top, low, weight_y, left, right, weight_x, out, oc, oy, ox, height, width, out_height, out_width,
-    PLANES: tl.constexpr, SUBSAMPLED: tl.constexpr, CLAMPS: tl.constexpr, P: tl.constexpr,
-):  # fmt: skip
-    pixel = tl.program_id(0) * P + tl.arange(0, P)
-    y, x, k = pixel // out_width, pixel % out_width, tl.arange(0, 4)[None, :]
-    use = (y < height) & (x < width)
-    known = k < 3
-    row = y.to(tl.int64)
-    sample = tl.load(first + row * first_y + x * first_x, mask=use, other=0).to(tl.float32)
-    value = tl.load(bias + k, mask=known, other=0)
-    value += sample[:, None] * tl.load(weight + k * PLANES, mask=known, other=0)
-    if PLANES == 3:
-        if SUBSAMPLED:
-            upper, lower = tl.load(top + y, mask=use, other=0), tl.load(low + y, mask=use, other=0)
-            before, after = tl.load(left + x, mask=use, other=0), tl.load(right + x, mask=use, other=0)
-            down, along = tl.load(weight_y + y, mask=use, other=0), tl.load(weight_x + x, mask=use, other=0)
-            u = _grid_sample(
-                second, upper * second_y, lower * second_y, before * second_x, after * second_x, down, along, use
-            )  # fmt: skip
-            v = _grid_sample(
-                third, upper * third_y, lower * third_y, before * third_x, after * third_x, down, along, use
-            )  # fmt: skip
-        else:
-            u = tl.load(second + row * second_y + x * second_x, mask=use, other=0).to(tl.float32)
-            v = tl.load(third + row * third_y + x * third_x, mask=use, other=0).to(tl.float32)
-        value += u[:, None] * tl.load(weight + k * PLANES + 1, mask=known, other=0)
-        value += v[:, None] * tl.load(weight + k * PLANES + 2, mask=known, other=0)
-    if CLAMPS:
-        value = tl.minimum(tl.maximum(value, 0.0), 1.0)
-    inside = (pixel < out_height * out_width)[:, None] & known
-    tl.store(out + (row * oy + x * ox)[:, None] + k * oc, tl.where(use[:, None], value, 0.0), mask=inside)
-
-
-@triton.jit(do_not_specialize=SIZES)
-def sample_kernel(
-    image, in_, ic, iy, ix, total, tn, tc, ty, tx, out, on, oc, oy, ox,
-    top, low, weight_y, left, right, weight_x, height, width, channels,
-    ADDS: tl.constexpr, C: tl.constexpr, P: tl.constexpr,
-):  # fmt: skip
-    pixel = tl.program_id(0) * P + tl.arange(0, P)
-    n = tl.program_id(1).to(tl.int64)
-    y, x, c = pixel // width, pixel % width, tl.arange(0, C)[None, :]
-    inside = pixel < height * width
-    use = inside[:, None] & (c < channels)
-    upper = tl.load(top + y, mask=inside, other=0) * iy
-    lower = tl.load(low + y, mask=inside, other=0) * iy
-    first = tl.load(left + x, mask=inside, other=0) * ix
-    second = tl.load(right + x, mask=inside, other=0) * ix
-    down = tl.load(weight_y + y, mask=inside, other=0)[:, None]
-    along = tl.load(weight_x + x, mask=inside, other=0)[:, None]
-    source = image + n * in_ + c * ic
-    value = _grid_sample(
-        source, upper[:, None], lower[:, None], first[:, None], second[:, None], down, along, use
-    )  # fmt: skip
-    if ADDS:
-        place = total + n * tn + c * tc + (y.to(tl.int64) * ty + x * tx)[:, None]
-        value += tl.load(place, mask=use, other=0).to(tl.float32)
-    tl.store(out + n * on + c * oc + (y.to(tl.int64) * oy + x * ox)[:, None], value, mask=use)
+def _on_grid(image, n, rows, columns, y, x, inside, c, use):
+    """Values at positions of an `Axis` of rows and one of columns, (P, C) float32."""
+    top, low = tl.load(rows[0] + y, mask=inside, other=0), tl.load(rows[1] + y, mask=inside, other=0)
+    left, right = tl.load(columns[0] + x, mask=inside, other=0), tl.load(columns[1] + x, mask=inside, other=0)
+    down, along = tl.load(rows[2] + y, mask=inside, other=0), tl.load(columns[2] + x, mask=inside, other=0)
+    return _between(image, n, top, low, left, right, down, along, c, use)
 
 
 @triton.jit
-def _summed(maps, strides, sides, n, y, x, channel, use, MAPS: tl.constexpr):
-    """The sum of small maps at rows y and columns x of the picture, (P, C) float32; tuples as `_spread` has them."""
+def _summed(maps, sides, n, y, x, c, use, MAPS: tl.constexpr):
+    """The sum of small maps at pixels of the picture, (P, C) float32; `sides`: height, width, steps of each."""
     value = tl.full(use.shape, 0.0, tl.float32)
     for i in tl.static_range(MAPS):
-        at_y = (y.to(tl.float32) + 0.5) * sides[4 * i + 2] - 0.5
-        at_x = (x.to(tl.float32) + 0.5) * sides[4 * i + 3] - 0.5
-        value += _bilinear(
-            maps[i] + n * strides[4 * i], at_x, at_y, sides[4 * i + 1], sides[4 * i],
-            strides[4 * i + 2], strides[4 * i + 3], channel * strides[4 * i + 1], use,
-        )  # fmt: skip
+        height, width, step_y, step_x = sides[i]
+        at_y, at_x = (y.to(tl.float32) + 0.5) * step_y - 0.5, (x.to(tl.float32) + 0.5) * step_x - 0.5
+        value += _bilinear(maps[i], n, at_y, at_x, height, width, c, use)
     return value
 
 
 @triton.jit(do_not_specialize=SIZES)
+def planes_to_rgb_kernel(
+    first, second, third, weight, bias, rows, columns, out, height, width, out_height, out_width,
+    PLANES: tl.constexpr, SUBSAMPLED: tl.constexpr, CLAMPS: tl.constexpr, P: tl.constexpr,
+):  # fmt: skip
+    n, y, x, inside = _pixels(out_height, out_width, P)
+    c, k = tl.arange(0, 1)[None, :], tl.arange(0, 4)[None, :]
+    use, known = inside & (y < height) & (x < width), k < 3
+    sample = tl.load(_all_at(first, n, y, x, c), mask=use[:, None], other=0).to(tl.float32)
+    value = tl.load(bias + k, mask=known, other=0) + sample * tl.load(weight + k * PLANES, mask=known, other=0)
+    if PLANES == 3:
+        if SUBSAMPLED:
+            u = _on_grid(second, n, rows, columns, y, x, use, c, use[:, None])
+            v = _on_grid(third, n, rows, columns, y, x, use, c, use[:, None])
+        else:
+            u = tl.load(_all_at(second, n, y, x, c), mask=use[:, None], other=0).to(tl.float32)
+            v = tl.load(_all_at(third, n, y, x, c), mask=use[:, None], other=0).to(tl.float32)
+        value += u * tl.load(weight + k * PLANES + 1, mask=known, other=0)
+        value += v * tl.load(weight + k * PLANES + 2, mask=known, other=0)
+    if CLAMPS:
+        value = tl.minimum(tl.maximum(value, 0.0), 1.0)
+    value = tl.where(use[:, None], value, 0.0)
+    tl.store(_all_at(out, n, y, x, k), value, mask=inside[:, None] & known)
+
+
+@triton.jit(do_not_specialize=SIZES)
+def sample_kernel(
+    image, summand, out, rows, columns, height, width, channels,
+    ADDS: tl.constexpr, C: tl.constexpr, P: tl.constexpr,
+):  # fmt: skip
+    n, y, x, inside = _pixels(height, width, P)
+    c = tl.arange(0, C)[None, :]
+    use = inside[:, None] & (c < channels)
+    value = _on_grid(image, n, rows, columns, y, x, inside, c, use)
+    if ADDS:
+        value += tl.load(_all_at(summand, n, y, x, c), mask=use, other=0).to(tl.float32)
+    tl.store(_all_at(out, n, y, x, c), value, mask=use)
+
+
+@triton.jit(do_not_specialize=SIZES)
 def upsample_kernel(
-    total, tn, tc, ty, tx, maps, strides, sides, out, on, oc, oy, ox, height, width, channels,
+    maps, sides, summand, out, height, width, channels,
     ADDS: tl.constexpr, MAPS: tl.constexpr, C: tl.constexpr, P: tl.constexpr,
 ):  # fmt: skip
-    pixel = tl.program_id(0) * P + tl.arange(0, P)
-    n = tl.program_id(1).to(tl.int64)
-    y, x, c = pixel // width, pixel % width, tl.arange(0, C)[None, :]
-    use = (pixel < height * width)[:, None] & (c < channels)
-    value = _summed(maps, strides, sides, n, y, x, c, use, MAPS)
+    n, y, x, inside = _pixels(height, width, P)
+    c = tl.arange(0, C)[None, :]
+    use = inside[:, None] & (c < channels)
+    value = _summed(maps, sides, n, y, x, c, use, MAPS)
     if ADDS:
-        value += tl.load(total + n * tn + c * tc + (y.to(tl.int64) * ty + x * tx)[:, None], mask=use, other=0)
-    tl.store(out + n * on + c * oc + (y.to(tl.int64) * oy + x * ox)[:, None], value, mask=use)
+        value += tl.load(_all_at(summand, n, y, x, c), mask=use, other=0)
+    tl.store(_all_at(out, n, y, x, c), value, mask=use)
 
 
 # --- warping ----------------------------------------------------------------------------------------------------------
@@ -154,109 +159,84 @@ def upsample_kernel(
 
 @triton.jit(do_not_specialize=SIZES)
 def warp_stacks_kernel(
-    stack0, an, ac, ay, ax, stack1, bn, bc, by, bx, maps, strides, sides, rows, columns,
-    extra, en, ec, ey, ex, times, times_n, tc, ty, tx, out, on, oc, oy, ox,
-    height, width, stack_height, stack_width, extra_height, extra_width, step_y, step_x,
+    stack0, stack1, maps, sides, rows, columns, extra, times, out,
+    height, width, image_height, image_width, extra_height, extra_width, step_y, step_x,
     channels, extras, moments, filled,
     TAPS: tl.constexpr, MAPS: tl.constexpr, C: tl.constexpr, E: tl.constexpr, R: tl.constexpr, P: tl.constexpr,
 ):  # fmt: skip
-    pixel = tl.program_id(0) * P + tl.arange(0, P)
-    n = tl.program_id(1).to(tl.int64)
-    inside = pixel < height * width
-    y, x = pixel // width, pixel % width
-    place = out + n * on + (y.to(tl.int64) * oy + x * ox)[:, None]
-    c = tl.arange(0, C)[None, :]
-    use = inside[:, None] & (c < channels)
-    k = tl.arange(0, 4)[None, :]
+    n, y, x, inside = _pixels(height, width, P)
+    c, k, e, r = (
+        tl.arange(0, C)[None, :],
+        tl.arange(0, 4)[None, :],
+        tl.arange(0, E)[None, :],
+        tl.arange(0, R)[None, :],
+    )
+    use, use_extra = inside[:, None] & (c < channels), inside[:, None] & (e < extras)
     from0, from1 = tl.full((P, C), 0.0, tl.float32), tl.full((P, C), 0.0, tl.float32)
     mean = tl.full((P, 4), 0.0, tl.float32)
     for tap in range(TAPS * TAPS):
-        tap_y, tap_x = y * TAPS + tap // TAPS, x * TAPS + tap % TAPS
-        row, column = tl.load(rows + tap_y, mask=inside, other=0), tl.load(columns + tap_x, mask=inside, other=0)
-        flow = _summed(maps, strides, sides, n, row, column, k, inside[:, None] & (k < 4), MAPS)
+        row = tl.load(rows + y * TAPS + tap // TAPS, mask=inside, other=0)
+        column = tl.load(columns + x * TAPS + tap % TAPS, mask=inside, other=0)
+        flow = _summed(maps, sides, n, row, column, k, inside[:, None] & (k < 4), MAPS)
         along, down = tl.split(tl.reshape(flow, (P, 2, 2)))
         x0, x1 = tl.split(along)
         y0, y1 = tl.split(down)
-        from0 += _bilinear(
-            stack0 + n * an, column + x0, row + y0, stack_width, stack_height, ay, ax, c * ac, use
-        )  # fmt: skip
-        from1 += _bilinear(
-            stack1 + n * bn, column + x1, row + y1, stack_width, stack_height, by, bx, c * bc, use
-        )  # fmt: skip
+        from0 += _bilinear(stack0, n, row + y0, column + x0, image_height, image_width, c, use)
+        from1 += _bilinear(stack1, n, row + y1, column + x1, image_height, image_width, c, use)
         mean += flow
     tap_weight = 1.0 / (TAPS * TAPS)
-    tl.store(place + c * oc, from0 * tap_weight, mask=use)
-    tl.store(place + (channels + c) * oc, from1 * tap_weight, mask=use)
-    e = tl.arange(0, E)[None, :]
-    wanted = inside[:, None] & (e < extras)
     at_y, at_x = (y.to(tl.float32) + 0.5) * step_y - 0.5, (x.to(tl.float32) + 0.5) * step_x - 0.5
-    further = _bilinear(extra + n * en, at_x, at_y, extra_width, extra_height, ey, ex, e * ec, wanted)
-    tl.store(place + (2 * channels + e) * oc, further, mask=wanted)
-    tl.store(place + (2 * channels + extras + k) * oc, mean * tap_weight, mask=inside[:, None])
-    # The times, and zeros in what is left over.
-    r = tl.arange(0, R)[None, :]
-    moment = times + n * times_n + (y.to(tl.int64) * ty + x * tx)[:, None] + r * tc
-    time = tl.load(moment, mask=inside[:, None] & (r < moments), other=0)
-    behind = 2 * channels + extras + 4
-    tl.store(place + (behind + r) * oc, time, mask=inside[:, None] & (behind + r < filled))
+    further = _bilinear(extra, n, at_y, at_x, extra_height, extra_width, e, use_extra)
+    time = tl.load(_all_at(times, n, y, x, r), mask=inside[:, None] & (r < moments), other=0)
+    behind = 2 * channels + extras
+    tl.store(_all_at(out, n, y, x, c), from0 * tap_weight, mask=use)
+    tl.store(_all_at(out, n, y, x, channels + c), from1 * tap_weight, mask=use)
+    tl.store(_all_at(out, n, y, x, 2 * channels + e), further, mask=use_extra)
+    tl.store(_all_at(out, n, y, x, behind + k), mean * tap_weight, mask=inside[:, None])
+    # The times, and zeros in the channels left over.
+    tl.store(_all_at(out, n, y, x, behind + 4 + r), time, mask=inside[:, None] & (behind + 4 + r < filled))
 
 
 @triton.jit
-def _mix(a, an, ac, ay, ax, b, bn, bc, by, bx, n, flow, fc, weight0, x, y, width, height, c, use, inside):
-    """Both pictures moved and mixed, (P, C) float32; the largest component of the flow, (P,)."""
-    x0, y0 = tl.load(flow, mask=inside, other=0), tl.load(flow + fc, mask=inside, other=0)
-    x1, y1 = tl.load(flow + 2 * fc, mask=inside, other=0), tl.load(flow + 3 * fc, mask=inside, other=0)
-    at_x, at_y = x.to(tl.float32), y.to(tl.float32)
-    earlier = _bilinear(a + n * an, at_x + x0, at_y + y0, width, height, ay, ax, c * ac, use)
-    later = _bilinear(b + n * bn, at_x + x1, at_y + y1, width, height, by, bx, c * bc, use)
+def _mix(a, b, flow, weight0, n, y, x, height, width, c, use, inside):
+    """Both images warped and mixed, (P, C) float32; and the largest component of the flow, (P,)."""
+    place = _at(flow, n, y, x)
+    x0, y0 = tl.load(place, mask=inside, other=0), tl.load(place + flow[2], mask=inside, other=0)
+    x1, y1 = tl.load(place + 2 * flow[2], mask=inside, other=0), tl.load(place + 3 * flow[2], mask=inside, other=0)
+    at_y, at_x = y.to(tl.float32), x.to(tl.float32)
+    earlier = _bilinear(a, n, at_y + y0, at_x + x0, height, width, c, use)
+    later = _bilinear(b, n, at_y + y1, at_x + x1, height, width, c, use)
     reach = tl.maximum(tl.maximum(tl.abs(x0), tl.abs(y0)), tl.maximum(tl.abs(x1), tl.abs(y1)))
     return later + (earlier - later) * weight0[:, None], reach
 
 
 @triton.jit(do_not_specialize=SIZES)
 def blend_kernel(
-    a, an, ac, ay, ax, b, bn, bc, by, bx, flow, fn, fc, fy, fx, weight0, sn, sc, sy, sx, out, on, oc, oy, ox,
-    height, width, picture_height, picture_width, channels,
-    C: tl.constexpr, P: tl.constexpr,
-):  # fmt: skip
-    pixel = tl.program_id(0) * P + tl.arange(0, P)
-    n = tl.program_id(1).to(tl.int64)
-    inside = pixel < height * width
-    y, x, c = pixel // width, pixel % width, tl.arange(0, C)[None, :]
+    a, b, flow, weight0, out, height, width, image_height, image_width, channels, C: tl.constexpr, P: tl.constexpr
+):
+    n, y, x, inside = _pixels(height, width, P)
+    c = tl.arange(0, C)[None, :]
     use = inside[:, None] & (c < channels)
-    row = y.to(tl.int64)
-    weight = tl.load(weight0 + n * sn + row * sy + x * sx, mask=inside, other=0)
-    value, _ = _mix(
-        a, an, ac, ay, ax, b, bn, bc, by, bx, n, flow + n * fn + row * fy + x * fx, fc, weight, x, y,
-        picture_width, picture_height, c, use, inside,
-    )  # fmt: skip
-    tl.store(out + n * on + c * oc + (row * oy + x * ox)[:, None], value, mask=use)
+    weight = tl.load(_at(weight0, n, y, x), mask=inside, other=0)
+    value, _ = _mix(a, b, flow, weight, n, y, x, image_height, image_width, c, use, inside)
+    tl.store(_all_at(out, n, y, x, c), value, mask=use)
 
 
 @triton.jit(do_not_specialize=SIZES)
 def blend_plane_kernel(
-    a, ay, ax, b, by, bx, flow, fn, fc, fy, fx, mask, mn, mc, my, mx, radius, cy, cx, out, on, oc, oy, ox,
-    height, width, peak,
-    ROUNDS: tl.constexpr, P: tl.constexpr,
+    a, b, flow, mask, radius, out, height, width, peak, ROUNDS: tl.constexpr, P: tl.constexpr
 ):  # fmt: skip
-    pixel = tl.program_id(0) * P + tl.arange(0, P)
-    n = tl.program_id(1).to(tl.int64)
-    inside = pixel < height * width
-    y, x, c = pixel // width, pixel % width, tl.arange(0, 1)[None, :]
-    row = y.to(tl.int64)
-    logit = tl.load(mask + n * mn + row * my + x * mx, mask=inside, other=0)
-    value, reach = _mix(
-        a, 0, 0, ay, ax, b, 0, 0, by, bx, n, flow + n * fn + row * fy + x * fx, fc, 1.0 / (1.0 + tl.exp(-logit)), x, y,
-        width, height, c, inside[:, None], inside,
-    )  # fmt: skip
+    n, y, x, inside = _pixels(height, width, P)
+    weight = 1.0 / (1.0 + tl.exp(-tl.load(_at(mask, n, y, x), mask=inside, other=0)))
+    c = tl.arange(0, 1)[None, :]
+    value, reach = _mix(a, b, flow, weight, n, y, x, height, width, c, inside[:, None], inside)
     value = tl.reshape(value, (P,))
     if ROUNDS:
         # Half to even, as everywhere: adding and taking away 1.5 * 2^23 leaves no digits behind the point.
         value = tl.minimum(tl.maximum((value + 12582912.0) - 12582912.0, 0.0), peak)
-    quiet = tl.load(radius + row * cy + x * cx, mask=inside, other=0).to(tl.float32)
-    same = tl.load(a + row * ay + x * ax, mask=inside, other=0)
-    kind = out.dtype.element_ty
-    tl.store(out + n * on + row * oy + x * ox, tl.where(reach <= quiet, same, value.to(kind)), mask=inside)
+    quiet = tl.load(_at(radius, n, y, x), mask=inside, other=0).to(tl.float32)
+    same = tl.load(_at(a, n, y, x), mask=inside, other=0)
+    tl.store(_at(out, n, y, x), tl.where(reach <= quiet, same, value.to(out[0].dtype.element_ty)), mask=inside)
 
 
 # --- static radius ----------------------------------------------------------------------------------------------------
@@ -268,32 +248,28 @@ def _larger(a, b):
 
 
 @triton.jit(do_not_specialize=SIZES)
-def row_distance_kernel(
-    a, ay, ax, b, by, bx, out, height, width, RADIUS: tl.constexpr, P: tl.constexpr
-):  # fmt: skip
+def row_distance_kernel(a, b, out, height, width, RADIUS: tl.constexpr, P: tl.constexpr):
     """The distance to the nearest difference in the row, at most RADIUS + 1; stops when all pixels have found one."""
-    pixel = tl.program_id(0) * P + tl.arange(0, P)
-    inside = pixel < height * width
-    y, x = pixel // width, pixel % width
-    row_a, row_b = a + y.to(tl.int64) * ay, b + y.to(tl.int64) * by
-    differs = tl.load(row_a + x * ax, mask=inside, other=0) != tl.load(row_b + x * bx, mask=inside, other=0)
+    n, y, x, inside = _pixels(height, width, P)
+    at_a, at_b = _at(a, n, y, x), _at(b, n, y, x)
+    differs = tl.load(at_a, mask=inside, other=0) != tl.load(at_b, mask=inside, other=0)
     nearest = tl.where(inside & (differs == 0), RADIUS + 1, 0)
     d = 1
     while (d <= RADIUS) & (tl.reduce(nearest, 0, _larger) > d):
         left, right = inside & (x >= d), inside & (x + d < width)
-        before = tl.load(row_a + (x - d) * ax, mask=left, other=0) != tl.load(row_b + (x - d) * bx, mask=left, other=0)
-        after = tl.load(row_a + (x + d) * ax, mask=right, other=0) != tl.load(row_b + (x + d) * bx, mask=right, other=0)
+        step_a, step_b = d * a[4], d * b[4]
+        before = tl.load(at_a - step_a, mask=left, other=0) != tl.load(at_b - step_b, mask=left, other=0)
+        after = tl.load(at_a + step_a, mask=right, other=0) != tl.load(at_b + step_b, mask=right, other=0)
         nearest = tl.where((nearest > d) & (before | after), d, nearest)
         d += 1
-    tl.store(out + pixel, nearest.to(tl.int8), mask=inside)
+    tl.store(out + y * width + x, nearest.to(tl.int8), mask=inside)
 
 
 @triton.jit(do_not_specialize=SIZES)
 def static_radius_kernel(distances, out, height, width, RADIUS: tl.constexpr, P: tl.constexpr):
     """From the distances in the rows: the largest radius below the distance along both axes."""
     pixel = tl.program_id(0) * P + tl.arange(0, P)
-    inside = pixel < height * width
-    y = pixel // width
+    inside, y = pixel < height * width, pixel // width
     nearest = tl.load(distances + pixel, mask=inside, other=0).to(tl.int32)
     d = 1
     while (d <= RADIUS) & (tl.reduce(nearest, 0, _larger) > d):  # rows at distance d bring nothing nearer than d
@@ -312,27 +288,22 @@ def static_radius_kernel(distances, out, height, width, RADIUS: tl.constexpr, P:
 
 @triton.jit(do_not_specialize=SIZES)
 def finish_kernel(
-    y, yn, yc, yy, yx, x, xn, xc, xy, xx, bias, slopes, height, width, channels,
+    out, x_in, bias, slopes, height, width, channels,
     BIASED: tl.constexpr, RESIDUAL: tl.constexpr, PRELU: tl.constexpr, LEAKY: tl.constexpr,
     C: tl.constexpr, P: tl.constexpr,
 ):  # fmt: skip
     """What follows a convolution, in place: bias, residual, activation."""
-    pixel = tl.program_id(0) * P + tl.arange(0, P)
-    n = tl.program_id(1).to(tl.int64)
-    row, column = (pixel // width).to(tl.int64), pixel % width
-    c = tl.program_id(2) * C + tl.arange(0, C)
-    use = (pixel < height * width)[:, None] & (c < channels)[None, :]
-    place = y + n * yn + (row * yy + column * yx)[:, None] + (c * yc)[None, :]
+    n, y, x, inside = _pixels(height, width, P)
+    c = tl.program_id(2) * C + tl.arange(0, C)[None, :]
+    use = inside[:, None] & (c < channels)
+    place = _all_at(out, n, y, x, c)
     value = tl.load(place, mask=use, other=0).to(tl.float32)
     if BIASED:
-        value += tl.load(bias + c, mask=c < channels, other=0).to(tl.float32)[None, :]
+        value += tl.load(bias + c, mask=c < channels, other=0).to(tl.float32)
     if RESIDUAL:
-        same = x + n * xn + (row * xy + column * xx)[:, None] + (c * xc)[None, :]
-        value += tl.load(same, mask=use, other=0).to(tl.float32)
+        value += tl.load(_all_at(x_in, n, y, x, c), mask=use, other=0).to(tl.float32)
     if PRELU:
-        value = tl.where(
-            value > 0, value, value * tl.load(slopes + c, mask=c < channels, other=0).to(tl.float32)[None, :]
-        )
+        value = tl.where(value > 0, value, value * tl.load(slopes + c, mask=c < channels, other=0).to(tl.float32))
     if LEAKY:
         value = tl.where(value > 0, value, value * SLOPE)
     tl.store(place, value, mask=use)
@@ -340,17 +311,14 @@ def finish_kernel(
 
 @triton.jit(do_not_specialize=SIZES)
 def interleave_kernel(
-    places, pn, pc, py, px, bias, out, on, oc, oy, ox, height, width, channels,
-    SIDE: tl.constexpr, C: tl.constexpr, P: tl.constexpr,
+    places, bias, out, height, width, channels, SIDE: tl.constexpr, C: tl.constexpr, P: tl.constexpr
 ):  # fmt: skip
     """The four parities of a transposed convolution, each with its shuffle, side by side."""
-    pixel = tl.program_id(0) * P + tl.arange(0, P)
-    n = tl.program_id(1).to(tl.int64)
-    y, x, c = pixel // width, pixel % width, tl.arange(0, C)[None, :]
-    use = (pixel < height * width)[:, None] & (c < channels)
+    n, y, x, inside = _pixels(height, width, P)
+    c = tl.arange(0, C)[None, :]
+    use = inside[:, None] & (c < channels)
     p, r, q, s = y // SIDE % 2, y % SIDE, x // SIDE % 2, x % SIDE
-    index = ((((p * SIDE + r) * 2 + q) * SIDE + s) * channels)[:, None] + c
-    row, column = (y // (2 * SIDE) + p).to(tl.int64), x // (2 * SIDE) + q
-    value = tl.load(places + n * pn + (row * py + column * px)[:, None] + index * pc, mask=use, other=0).to(tl.float32)
-    value += tl.load(bias + index, mask=use, other=0).to(tl.float32)
-    tl.store(out + n * on + c * oc + (y.to(tl.int64) * oy + x * ox)[:, None], value, mask=use)
+    channel = ((((p * SIDE + r) * 2 + q) * SIDE + s) * channels)[:, None] + c
+    value = tl.load(_all_at(places, n, y // (2 * SIDE) + p, x // (2 * SIDE) + q, channel), mask=use, other=0)
+    value = value.to(tl.float32) + tl.load(bias + channel, mask=use, other=0).to(tl.float32)
+    tl.store(_all_at(out, n, y, x, c), value, mask=use)
