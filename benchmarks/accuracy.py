@@ -1,8 +1,8 @@
-"""Whether what is to be measured is right on a device: every op, then the engine against the authors' networks.
+"""Check that what is to be timed is correct on a device: every op, then the engine against the authors' networks.
 
     python benchmarks/accuracy.py [--device cuda] [--precision fp16] [--quick] [--output FILE]
 
-Needs PyTorch, NumPy and a checkout. The exit status is 1 where something is wrong.
+Needs PyTorch, NumPy and a checkout. The exit status is 1 if a check fails.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ RGB = Colorimetry(matrix=0, full_range=True, chroma_location=0)
 
 
 def wrong_ops(ops: Ops, dtype: torch.dtype, device: torch.device) -> list[str]:
-    """Names of ops that fail a case on this device, with the case."""
+    """Ops that fail a case on this device, with the case."""
     found = (cases.failing(ops, name, dtype, device) for name in sorted({case.op for case in cases.CASES}))
     return [f"{case.op}: {case} exceeds its limit by {over:.2g}" for group in found for case, over in group]
 
@@ -45,7 +45,7 @@ def wrong_ops(ops: Ops, dtype: torch.dtype, device: torch.device) -> list[str]:
 def golden_errors(
     device: torch.device, dtype: torch.dtype, versions: Sequence[str]
 ) -> Iterable[tuple[str, float, float]]:
-    """Every stored case of some versions: its name, the largest error, PSNR in dB."""
+    """Yield for every stored case of some versions its name, the largest error, and PSNR in dB."""
     stored_cases = json.loads((GOLDEN / "cases.json").read_text(encoding="ascii"))
     with np.load(GOLDEN / "outputs.npz") as stored:
         for case in sorted(stored_cases, key=lambda case: (case["version"], case.get("boost", 1.0))):
@@ -72,7 +72,7 @@ def psnr(error: Tensor) -> float:
 
 
 def row(kind: torch.dtype, device: torch.device, versions: Sequence[str]) -> Row:
-    """One precision: whether the engine is right."""
+    """Check the engine in one precision."""
     errors = list(golden_errors(device, kind, versions))
     largest, least = max(e for _, e, _ in errors), min(p for *_, p in errors)
     right = largest <= LARGEST_ERROR if kind == torch.float32 else least >= LEAST_PSNR_DB
@@ -81,7 +81,7 @@ def row(kind: torch.dtype, device: torch.device, versions: Sequence[str]) -> Row
 
 
 def accuracy(report: Report, device: torch.device, dtype: torch.dtype, versions: Sequence[str]) -> bool:
-    """Report what is right and what is not; whether all is."""
+    """Report the checks, and return whether all pass."""
     kinds = list(dict.fromkeys((torch.float32, dtype)))
     head = ("precision", "cases", "largest error", "least PSNR, dB", "right")
     rows = report.table(head, [partial(row, kind, device, versions) for kind in kinds])

@@ -1,12 +1,12 @@
-"""Every speed of one device as a set of markdown tables, with the targets behind: one command, in bounded time.
+"""All benchmarks of one device as markdown tables, with the targets, in bounded time.
 
     python benchmarks/all.py --output FILE                       # on the best device present, ten minutes
     python benchmarks/all.py --device cpu --sizes 1280x720 --minutes 6 --output FILE
 
 A checkout with PyTorch and NumPy is enough; VapourSynth is needed for the filter, safetensors for the bundled model.
-Each part is a command of its own in this folder and runs as a process of its own: what fails is told with its
-traceback and the others go on, what has come stands in the file at once, and what does not fit the time is left out
-and told. Accuracy comes first: where results are wrong nothing is timed.
+Each part is a command in this folder and runs in its own process. A part that fails is reported with its traceback and
+the others go on; results are written to the file at once; parts that do not fit the time are named. Accuracy comes
+first: if results are wrong, nothing is timed.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ WRONG, FAILED, STOPPED = 1, 2, 3  # what may become of a part
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One command of this folder."""
+    """A benchmark command in this folder."""
 
     name: str
     title: str
@@ -48,7 +48,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A promise."""
+    """A figure to reach."""
 
     what: str
     value: float
@@ -97,7 +97,7 @@ TARGET_HEAD = ("what", "seen", "target", "met", "floor")
 
 @dataclass(slots=True)
 class Run:
-    """All parts on one device."""
+    """A run of all parts on one device."""
 
     report: Report
     options: Sequence[str]
@@ -112,9 +112,9 @@ class Run:
         return self.folder / "figures.jsonl"
 
     def part(self, part: Part) -> int:
-        """Run one; its exit status, `FAILED`, or `STOPPED`."""
+        """Run a part and return its exit status, `FAILED` or `STOPPED`."""
         if self.left_s < LEAST_S:
-            self.report.add(f"## {part.title}", "Left out: the time is over.")
+            self.report.add(f"## {part.title}", "Skipped: out of time.")
             return STOPPED
         output, seconds = self.folder / f"{part.name}.md", part.share * self.left_s
         command = [
@@ -125,13 +125,13 @@ class Run:
         status, errors = self.process(command, seconds + min(GRACE_S, max(self.left_s - seconds, 0)))
         self.report.add(output.read_text(encoding="utf-8").strip() if output.exists() else f"## {part.title}")
         if status == STOPPED:
-            self.report.add("Stopped: the time for this part is over; the rest is left out.")
+            self.report.add("Stopped: this part is out of time; the rest is skipped.")
         elif status == FAILED:
             self.report.add(f"It failed:\n\n```\n{errors.strip()[-3000:]}\n```")
         return status
 
     def process(self, command: Sequence[str], seconds: float) -> tuple[int, str]:
-        """Exit status and what went wrong. What the command has started ends with it."""
+        """Run a command and return its exit status and stderr; its child processes end with it."""
         errors = self.folder / "errors.txt"
         with errors.open("w", encoding="utf-8") as file:
             process = subprocess.Popen(
@@ -149,7 +149,7 @@ class Run:
         return (FAILED, text) if "Traceback" in text or status not in (0, WRONG) else (status, "")
 
     def seen(self) -> dict[str, tuple[float, float | None]]:
-        """What has a target: its figure and its floor."""
+        """Measured figures with their floors, by target."""
         if not self.figures.exists():
             return {}
         lines = map(json.loads, self.figures.read_text(encoding="utf-8").splitlines())
@@ -157,7 +157,7 @@ class Run:
 
 
 def against(targets: Iterable[Target], seen: Mapping[str, tuple[float, float | None]]) -> Iterable[Sequence[str]]:
-    """Rows of the last table."""
+    """Rows of the table of targets."""
     for target in targets:
         name = shown = target.what
         if name not in seen and STAND_INS.get(name) in seen:
@@ -172,7 +172,7 @@ def against(targets: Iterable[Target], seen: Mapping[str, tuple[float, float | N
 
 
 def options_of(given: argparse.Namespace, device: torch.device) -> list[str]:
-    """The options that go to every part."""
+    """Options passed to every part."""
     options = ["--device", str(device), "--repeats", str(given.repeats)]
     for name in ("precision", "sizes", "models"):
         value = getattr(given, name)
@@ -182,7 +182,7 @@ def options_of(given: argparse.Namespace, device: torch.device) -> list[str]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    options = parser("every speed of one device, with the targets")
+    options = parser("all benchmarks of one device, with the targets")
     given = options.parse_args(argv)
     if given.precision == "int8":
         options.error(

@@ -1,4 +1,4 @@
-"""Score the motion that a model sees against motion that is known exactly: the mean end-point error in pixels.
+"""Score a model's flow against exactly known motion: the mean end-point error in pixels.
 
     python benchmarks/endpoint_error.py
     python benchmarks/endpoint_error.py --model 4.26 --scale 2
@@ -40,13 +40,13 @@ MOTIONS: Mapping[str, Motion] = {
 
 
 def places() -> Vectors:
-    """The place of every pixel."""
+    """Coordinates of every pixel."""
     y, x = np.mgrid[:HEIGHT, :WIDTH].astype(np.float64)
     return np.stack((x, y), axis=-1)
 
 
 def back(motion: Motion) -> Vectors:
-    """Where in the first picture the pixels of the second come from."""
+    """Inverse of a motion: where in the first picture each pixel of the second comes from."""
     target = places()
     found = target
     for _ in range(20):
@@ -55,7 +55,7 @@ def back(motion: Motion) -> Vectors:
 
 
 def make_pair(motion: Motion) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """A photograph before and after a motion."""
+    """A photograph before and after a motion, (H, W, 3)."""
     return _photo_at(places()), _photo_at(back(motion))
 
 
@@ -67,13 +67,13 @@ def _photo_at(p: Vectors) -> NDArray[np.uint8]:
 
 
 def endpoint_error_px(flow: NDArray[np.floating], truth: Vectors) -> float:
-    """Mean distance between the ends of the vectors, without the border, where things leave the picture."""
+    """Mean end-point error without the border, where content leaves the picture."""
     distance = np.hypot(*np.moveaxis(flow - truth, -1, 0))
     return float(distance[MARGIN:-MARGIN, MARGIN:-MARGIN].mean())
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Score motion against motion that is known.")
+    parser = argparse.ArgumentParser(description="Score a model's flow against exactly known motion.")
     parser.add_argument("--model", help="a published version such as 4.26, or a weights file")
     parser.add_argument("--scale", type=float, default=1.0)
     parser.add_argument("--device")

@@ -78,7 +78,7 @@ new.std.ModifyFrame([new], stamp)[:count].set_output()
 
 @dataclass(frozen=True, slots=True)
 class Benchmark:
-    """The table's rows on one device; `count` frames of each clip, or 0 for what takes `SECONDS`."""
+    """Rows of the table on one device; `count` frames of each clip, or 0 for as many as take `SECONDS`."""
 
     report: Report
     device: torch.device
@@ -92,7 +92,7 @@ class Benchmark:
         return str(size), name, *map(number, (null["rate"], raw["rate"], *figures))
 
     def run(self, size: Size, name: str, target: str) -> dict[str, float]:
-        """One run of vspipe.
+        """Run vspipe once.
 
         Raises:
             RuntimeError: it failed.
@@ -112,7 +112,7 @@ class Benchmark:
 
 
 def vspipe(*options: str) -> None:
-    """Run the vspipe of this environment and throw away what it writes.
+    """Run the vspipe of this environment and discard its output.
 
     Raises:
         RuntimeError: it failed.
@@ -133,7 +133,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         import vapoursynth  # noqa: F401
     except ImportError:
-        report.add("Not measured: VapourSynth is not installed. The engine with transfers stands in for it above.")
+        report.add("Not measured: VapourSynth is not installed. See the engine with transfers above.")
         return 0
     rows = Benchmark(report, given.device, given.precision, 12 if given.quick else 0)
     formats = FORMATS[:1] if given.quick else FORMATS

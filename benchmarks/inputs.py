@@ -1,4 +1,4 @@
-"""Weights and pictures to measure with. Needs PyTorch and NumPy alone, but for the bundled weights."""
+"""Weights and frames to measure with. Needs PyTorch and NumPy only, except for the bundled weights."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Weights = tuple[Layout, Mapping[str, Tensor]]
 
 @lru_cache(maxsize=1)
 def golden() -> ModuleType:
-    """The rule that makes weights and frames; a module without imports from the tests."""
+    """The module that generates synthetic weights and frames for the golden tests."""
     spec = importlib.util.spec_from_file_location("make_inputs", GOLDEN / "make_inputs.py")
     assert spec is not None
     assert spec.loader is not None
@@ -41,16 +41,16 @@ def golden() -> ModuleType:
 
 @lru_cache(maxsize=2)
 def made_weights(version: str, boost: float = 1.0) -> dict[str, Tensor]:
-    """Those of a published version by the rule of the golden tests: as fast as the real ones."""
+    """Synthetic weights of a published version, as in the golden tests; as fast as real ones."""
     made: Mapping[str, np.ndarray] = golden().weights(version, MODELS[version].layout.tensor_shapes(), boost)
     return {name: torch.from_numpy(array) for name, array in made.items()}
 
 
 def weights_of(model: str) -> Weights:
-    """Of a published version, or of `BUNDLED`."""
-    if model != BUNDLED:
+    """Synthetic weights of a published version, or those of `BUNDLED` or another installed model."""
+    if model in MODELS:
         return MODELS[model].layout, made_weights(model)
-    weights = read_ifnet(find_weights(None))
+    weights = read_ifnet(find_weights(None if model == BUNDLED else model))
     return weights.layout, weights.tensors
 
 
@@ -60,7 +60,7 @@ def folded(model: str, device: torch.device, dtype: torch.dtype) -> FoldedNet:
 
 
 def published(model: str, device: torch.device, dtype: torch.dtype) -> IFNet:
-    """The network as its authors run it, with the same weights; in float32 where ours is in eight bits."""
+    """The published network with the same weights; in float32 for int8."""
     layout, tensors = weights_of(model)
     net = IFNet(layout).eval()
     net.load_state_dict(dict(tensors))
@@ -68,7 +68,7 @@ def published(model: str, device: torch.device, dtype: torch.dtype) -> IFNet:
 
 
 def pictures(size: Size, device: torch.device, count: int) -> list[InputFrame]:
-    """YUV420P8 frames of a pattern that moves by a few pixels; planes lie on the device."""
+    """YUV420P8 frames of a pattern that moves by a few pixels, with planes on the device."""
     generator = torch.Generator().manual_seed(0)
     coarse = torch.rand((1, 3, size.height // 16 + 9, size.width // 16 + 9), generator=generator)
     large = F.interpolate(coarse, scale_factor=16, mode="bicubic", align_corners=False).clamp(0, 1) * 219 + 16

@@ -1,9 +1,9 @@
-"""What `precision="int8"` brings on a CPU, and what it costs in quality.
+"""Speed and quality of `precision="int8"` on a CPU.
 
     python benchmarks/int8.py [--models base lite fast] [--clips FILE ...] [--size 640x360] [--timed 1280x720]
 
-PSNR is that of RGB frames against float32, for a pair of the sample and one of each clip. Times are CPU seconds of one
-thread, in turns, on the inputs that the layers have in a pair of the first model.
+PSNR compares RGB frames with float32, for a pair of the sample and of each clip. Times are CPU time of one thread,
+taken in turns, on the layers' inputs in a pair of the first model.
 """
 
 from __future__ import annotations
@@ -75,8 +75,8 @@ def quality_row(model: str, pairs: Sequence[Pair]) -> Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Listening:
-    """The ops of a network, keeping what bodies read."""
+class RecordingOps:
+    """Records the inputs of the blocks' bodies."""
 
     ops: Ops
     inputs: dict[Conv, Tensor] = field(default_factory=dict)
@@ -90,7 +90,7 @@ class Listening:
 
 
 def cpu_ms(ways: Sequence[Callable[[], object]], rounds: int) -> list[float]:
-    """Median CPU time of each way, in turns, after one that does not count."""
+    """Median CPU milliseconds of each way, in turns, after an untimed call."""
     times: list[list[float]] = [[] for _ in ways]
     for turn in range(rounds + 1):
         for way, seen in zip(ways, times, strict=True):
@@ -102,7 +102,7 @@ def cpu_ms(ways: Sequence[Callable[[], object]], rounds: int) -> list[float]:
 
 
 def speed_row(nets: Nets, x: Tensor, index: int, rounds: int) -> Row:
-    """The body of one block."""
+    """Time the body of one block."""
     ways = [partial(net.ops.convolve_chain, x, net.blocks[index].body) for net in nets]
     float_ms, int_ms = cpu_ms(ways, rounds)
     shape = f"{x.shape[-1]}x{x.shape[-2]}"
@@ -110,12 +110,12 @@ def speed_row(nets: Nets, x: Tensor, index: int, rounds: int) -> Row:
 
 
 def new_frame(engine: Engine, left: InputFrame, right: InputFrame) -> None:
-    """What a running clip does for each frame: one prepared, one made."""
+    """Prepare one source frame and compute one new frame, as in a running clip."""
     engine.interpolate(left, replace(right, key=object()), 0.5, out="device")
 
 
 def frame_row(model: str, size: Size, rounds: int) -> Row:
-    """The whole engine."""
+    """Time the whole engine."""
     frames = pictures(size, CPU, 2)
     ways = [partial(new_frame, Engine(net, format_of(size)), *frames) for net in nets_of(model)]
     float_ms, int_ms = cpu_ms(ways, rounds)
@@ -128,12 +128,12 @@ def measure(report: Report, given: argparse.Namespace) -> None:
     report.add("PSNR against float32, dB:")
     report.table(("model", *(p.stem for p in paths)), [partial(quality_row, model, pairs) for model in given.models])
     nets = nets_of(given.models[0])
-    listening = Listening(nets[0].ops)
-    new_frame(Engine(with_ops(nets[0], listening), format_of(given.timed)), *pictures(given.timed, CPU, 2))
+    recording = RecordingOps(nets[0].ops)
+    new_frame(Engine(with_ops(nets[0], recording), format_of(given.timed)), *pictures(given.timed, CPU, 2))
     report.add(
         f"CPU time of the eight layers of a block's body in a pair of {given.timed}, {given.models[0]}, one thread:"
     )
-    inputs = [listening.inputs[block.body[0]] for block in nets[0].blocks]
+    inputs = [recording.inputs[block.body[0]] for block in nets[0].blocks]
     report.table(SPEED_HEAD, [partial(speed_row, nets, x, i, given.rounds) for i, x in enumerate(inputs)])
     report.add(f"CPU time of a new frame of {given.timed} YUV420P8 in the engine, one thread:")
     rows = [partial(frame_row, model, given.timed, given.rounds) for model in given.models]
@@ -141,7 +141,7 @@ def measure(report: Report, given: argparse.Namespace) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description="what int8 brings on a CPU")
+    parser = argparse.ArgumentParser(description="speed and quality of int8 on a CPU")
     parser.add_argument("--models", nargs="+", default=["base", "lite", "fast"])
     parser.add_argument("--clips", nargs="*", type=Path, default=[])
     parser.add_argument("--size", type=Size.parse, default=Size(640, 360), help="of the pairs that are compared")

@@ -1,4 +1,4 @@
-"""What the benchmarks share: what they run on, how they time, how they write."""
+"""Shared by the benchmarks: command-line options, timing, and reports in markdown."""
 
 from __future__ import annotations
 
@@ -55,13 +55,13 @@ MODELS = ["4.6", "4.25", "default"]
 
 
 def wait(device: torch.device) -> None:
-    """Until the device has done what it was given."""
+    """Block until the device is idle."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def milliseconds(ways: Sequence[Callable[[], object]], device: torch.device, repeats: int) -> list[float]:
-    """Median time of a call of each way, after one that does not count.
+    """Median milliseconds of a call of each way, after an untimed one.
 
     The ways take turns, so that what else the machine does meets all alike. On a GPU the times are those of its own
     clock between two events, and short calls are repeated within a measurement. Slow ways get fewer repeats, so that
@@ -76,7 +76,7 @@ def milliseconds(ways: Sequence[Callable[[], object]], device: torch.device, rep
 
 
 def _once(way: Callable[[], object], device: torch.device) -> float:
-    """Seconds of the second call."""
+    """Seconds of a second call; the first one compiles."""
     way()
     wait(device)
     start = time.perf_counter()
@@ -101,7 +101,7 @@ def _time(way: Callable[[], object], device: torch.device, count: int) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """What the device reaches in this run.
+    """Measured peak rates of the device.
 
     Attributes:
         bandwidth: bytes/s that a copy of a large tensor reads and writes.
@@ -122,7 +122,7 @@ class Rates:
         return cls(2e3 * source.nbytes / copying, 2e3 * side**3 / multiplying)
 
     def floor_ms(self, operations: float, moved: float) -> float:
-        """The larger of the times that arithmetic and memory need at least."""
+        """Lower bound on the time, ms: the larger of arithmetic and memory."""
         return 1e3 * max(operations / self.arithmetic, moved / self.bandwidth)
 
     def __str__(self) -> str:
@@ -133,7 +133,7 @@ class Rates:
 
 
 def facts(device: torch.device, dtype: torch.dtype | None = None) -> str:
-    """What was measured on what, as a paragraph."""
+    """Device, CPU and library versions, as a paragraph."""
     parts = [f"{_cpu()}, {torch.get_num_threads()} threads"]
     if device.type == "cuda":
         parts.insert(0, f"{torch.cuda.get_device_name(device)}, driver {_driver()}, CUDA {torch.version.cuda}")
@@ -142,7 +142,7 @@ def facts(device: torch.device, dtype: torch.dtype | None = None) -> str:
 
 
 def _cpu() -> str:
-    """Its name and which units for small numbers it has."""
+    """Name of the CPU, and its instructions for bf16 and int8."""
     name, flags = platform.processor() or platform.machine(), set[str]()
     if Path("/proc/cpuinfo").exists():
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
@@ -178,7 +178,7 @@ def _driver() -> str:
 
 
 def parser(description: str) -> argparse.ArgumentParser:
-    """The options that all benchmarks have."""
+    """A parser with the options that all benchmarks share."""
     made = argparse.ArgumentParser(description=description)
     made.add_argument("--device", help="default: the best present")
     made.add_argument("--precision", choices=get_args(Precision), help="default: the best for the device")
@@ -188,15 +188,15 @@ def parser(description: str) -> argparse.ArgumentParser:
         help="published versions, with made weights, or `default`, the bundled model; default: 4.6 4.25 default",
     )  # fmt: skip
     made.add_argument("--repeats", type=int, default=15)
-    made.add_argument("--minutes", type=float, default=10, help="no row begins after this time")
-    made.add_argument("--quick", action="store_true", help="tiny pictures and few repeats: only whether it works")
+    made.add_argument("--minutes", type=float, default=10, help="start no row after this time")
+    made.add_argument("--quick", action="store_true", help="tiny frames and few repeats, to check that it works")
     made.add_argument("--output", type=Path, help="also write the tables here")
-    made.add_argument("--figures", type=Path, help="append what has a target here, a line of JSON each")
+    made.add_argument("--figures", type=Path, help="append figures that have a target here, one JSON object per line")
     return made
 
 
 def arguments(description: str, argv: Sequence[str] | None) -> argparse.Namespace:
-    """The options, checked; `device` and `dtype` are PyTorch's."""
+    """Parse the shared options; `device` and `dtype` become PyTorch's."""
     given = parser(description).parse_args(argv)
     given.device = parse_device(given.device)
     given.dtype = parse_precision(given.precision, given.device)
@@ -208,12 +208,12 @@ def arguments(description: str, argv: Sequence[str] | None) -> argparse.Namespac
 
 
 def number(value: float) -> str:
-    """Three digits that count."""
+    """Format with three significant digits."""
     return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def line(cells: Iterable[object]) -> str:
-    """A line of a markdown table."""
+    """A row of a markdown table."""
     return f"| {' | '.join(str(cell) for cell in cells)} |"
 
 
@@ -222,21 +222,21 @@ def heading(cells: Sequence[str]) -> str:
 
 
 class Report:
-    """Prints what it is told, keeps it for a file as it comes, and goes on when a part fails."""
+    """Prints markdown and writes it to a file at once; a row that fails does not stop the others."""
 
     def __init__(self, output: Path | None, minutes: float = 10, figures: Path | None = None) -> None:
         self.output, self.figures, self.text = output, figures, ""
         self.until = time.monotonic() + 60 * minutes
 
     def add(self, *parts: str) -> None:
-        """Paragraphs."""
+        """Add paragraphs."""
         for part in parts:
             self._write(f"{part}\n\n")
 
     def table(self, head: Sequence[str], rows: Iterable[Callable[[], Row]]) -> list[Row]:
-        """A table whose rows are measured one after the other; those that came.
+        """Add a table whose rows are measured one after the other, and return the rows that succeeded.
 
-        A row that fails is told below with its traceback. When the time is over, the rest is left out and told.
+        A row that fails is reported below with its traceback. Once out of time, the remaining rows are counted.
         """
         self._write(heading(head) + "\n")
         done, lost, left = list[Row](), list[str](), 0
@@ -251,11 +251,11 @@ class Report:
             else:
                 self._write(line(done[-1]) + "\n")
         self._write("\n")
-        self.add(*lost, *([f"{left} rows were left out: the time is over."] if left else []))
+        self.add(*lost, *([f"Rows skipped for lack of time: {left}."] if left else []))
         return done
 
     def seen(self, what: str, value: float, floor: float | None = None) -> None:
-        """Remember a figure that has a target."""
+        """Record a figure that has a target, and its floor."""
         if self.figures is not None:
             with self.figures.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"what": what, "value": value, "floor": floor}) + "\n")
@@ -270,7 +270,7 @@ class Report:
 def begin(
     given: argparse.Namespace, title: str, device: torch.device, dtype: torch.dtype | None, *notes: str
 ) -> Report:
-    """A report with its heading. What it ran on is not repeated where `all.py` tells it."""
+    """Start a report with its heading, and with the machine unless `all.py` names it."""
     report = Report(given.output, given.minutes, given.figures)
     about = notes if given.figures else (facts(device, dtype), *notes)
     text = "; ".join(about)
@@ -280,7 +280,7 @@ def begin(
 
 @dataclass(frozen=True, slots=True)
 class Benchmark:
-    """What the rows of a table are measured with."""
+    """Settings that the rows of a table share."""
 
     report: Report
     device: torch.device
@@ -290,7 +290,7 @@ class Benchmark:
 
     @classmethod
     def of(cls, given: argparse.Namespace, title: str, **more: Any) -> Self:
-        """From the options, with a report that has begun; `more` are a subclass's own fields."""
+        """From the options, with a started report; `more` are fields of a subclass."""
         rates = Rates.of(given.device, given.dtype)
         report = begin(given, title, given.device, given.dtype, str(rates))
         return cls(report, given.device, given.dtype, rates, given.repeats, **more)

@@ -34,7 +34,7 @@ COMPILED_HEAD = ("model", "size", "ms per pair", "published, ms", "ratio", "torc
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What one pair takes, one new frame encoded.
+    """Work of one pair with one newly encoded frame.
 
     Attributes:
         operations: multiplications and additions.
@@ -48,7 +48,7 @@ class Work:
 
 
 def work(layout: Layout, size: Size, itemsize: int) -> Work:
-    """From the channel counts of a layout."""
+    """Count operations and bytes from the channels of a layout."""
     width, height = layout.padded(size.width, size.height, 1.0)
     area = width * height
     macs, values = 0.0, 0.0
@@ -76,7 +76,7 @@ def work(layout: Layout, size: Size, itemsize: int) -> Work:
 
 
 def ways(model: str, size: Size, device: torch.device, dtype: torch.dtype) -> list[Callable[[], Tensor]]:
-    """A pair by our forward, and by the published one in the same precision with the same weights."""
+    """One pair by our forward and by the published one, same precision and weights."""
     net, naive = folded(model, device, dtype), published(model, device, dtype)
     width, height = net.layout.padded(size.width, size.height, 1.0)
     frames = [f.clamp(0, 1) for f in torch.rand((2, 1, 3, height // 8, width // 8), device=device)]
@@ -99,7 +99,7 @@ def ways(model: str, size: Size, device: torch.device, dtype: torch.dtype) -> li
 
 @dataclass(frozen=True, slots=True)
 class Rows(Benchmark):
-    """The tables' rows on one device."""
+    """Rows of the tables on one device."""
 
     backend: str  # of torch.compile
 

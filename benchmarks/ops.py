@@ -37,7 +37,7 @@ HEAD = ("op", "size", "ms", "plain PyTorch, ms", "ratio", "MB", "GB/s", "share o
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """An op with arguments of the size that a picture needs."""
+    """An op with arguments of the size that a frame needs."""
 
     op: str
     note: str
@@ -92,7 +92,7 @@ def loads(size: Size, dtype: torch.dtype, device: torch.device) -> Iterable[Load
 
 
 def nbytes(value: Any) -> int:
-    """Of all tensors in an argument or a result."""
+    """Bytes of all tensors in an argument or a result."""
     if isinstance(value, Tensor):
         return value.nbytes
     if isinstance(value, list | tuple):
@@ -103,7 +103,7 @@ def nbytes(value: Any) -> int:
 
 
 class Rows(Benchmark):
-    """The table's rows on one device."""
+    """Rows of the table on one device."""
 
     def row(self, load: Load, size: Size) -> Row:
         fast: Callable[..., Tensor] = getattr(choose(self.device, self.dtype), load.op)

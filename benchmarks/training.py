@@ -1,4 +1,4 @@
-"""How fast training is on this machine, and how much of it is waiting for data, as a markdown table.
+"""Training speed on this machine, and the share of time spent waiting for data, as a markdown table.
 
     python benchmarks/training.py --clips CLIPS [--spec 4.25] [--device cpu] [--precision fp32] [--steps 20]
 
@@ -35,7 +35,7 @@ WARMUP_STEPS = 3
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What was measured for one crop size."""
+    """Figures of one crop size."""
 
     crop_px: int
     batch: int
@@ -54,7 +54,7 @@ def synchronise(device: torch.device) -> None:
 
 
 def measure(trainer: Trainer, steps: int) -> Row:
-    """Train some steps after a few that do not count."""
+    """Train some steps after a few untimed ones."""
     device, mix = trainer.ranks.device, trainer.plan.mix
     waiting = data = 0.0
     began = time.perf_counter()
