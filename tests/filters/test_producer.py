@@ -228,12 +228,12 @@ FAILING = """
 
     real = Engine.interpolate
 
-    def start(self, left, right, *rest):
-        if left.key == 2:
+    def interpolate(self, frame0, frame1, *rest, **keywords):
+        if frame0.key == 2:
             raise RuntimeError("the device fell off")
-        return real(self, left, right, *rest)
+        return real(self, frame0, frame1, *rest, **keywords)
 
-    Engine.start = start
+    Engine.interpolate = interpolate
     RIFE(pan(6), sc_threshold=1.0).set_output()
 """
 
