@@ -4,17 +4,21 @@
 
 Each seek makes a new VapourSynth environment and runs the script anew in it, with mpv's variables; modules stay. The
 clip is YUV, without a rate and without an end. Frames before a sliding window and after the end of the file fail; the
-first frame that fails ends playback.
+first frame that fails ends playback. The last frame has a negative duration, durations are read as 32-bit integers, a
+frame without a positive one has no time, and Python's root logger leads to a log that nobody reads.
 """
 
 from __future__ import annotations
 
 import argparse
+import ctypes
 import gc
 import json
+import logging
 import runpy
 import threading
 import time
+import warnings
 from typing import Any
 from unittest import mock
 
@@ -23,7 +27,7 @@ import vapoursynth as vs
 
 LENGTH = (2**31 - 1) // 16
 PATIENCE_S = 60.0
-IMAGE = 0x7F00_0000_0000  # mpv keeps a pointer in a prop
+IMAGE = 0x7F00_0000_0000  # mpv keeps a pointer in a prop, as bytes
 
 
 class Environments(vs.EnvironmentPolicy):  # type: ignore[misc, unused-ignore]
@@ -81,9 +85,13 @@ class Bridge:
             bar = (np.arange(samples.shape[1]) + 2 * number) // 8 % 2
             samples[:] = ((90 + 40 * bar) * (samples.itemsize * 2 - 1)).astype(samples.dtype)[None]
         # Not _Matrix: mpv writes the matrix as _ColorSpace.
-        frame.props.update({"_DurationNum": 41708, "_DurationDen": 1_000_000, "_SARNum": 1, "_SARDen": 1, "_Range": 0})
-        frame.props.update({"_ColorSpace": 1, "_ChromaLocation": 0, "_PictType": "P", "_FieldBased": 0})
-        frame.props["_MP_IMAGE"] = IMAGE + number
+        micros = 41708 if n < self.options.frames - 1 else -1_000_000
+        frame.props.update({"_DurationNum": micros, "_DurationDen": 1_000_000, "_SARNum": 1, "_SARDen": 1})
+        frame.props.update({"_ColorSpace": 1, "_ChromaLocation": 0, "_PictType": "P"})
+        frame.props["_FieldBased"] = self.options.field_based
+        with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
+            frame.props["_ColorRange"] = 1  # mpv uses the older name
+        frame.props["_MP_IMAGE"] = (IMAGE + number).to_bytes(8, "little")
         return frame
 
 
@@ -101,6 +109,14 @@ def load(script: str, bridge: Bridge, options: argparse.Namespace) -> Any:
     return vs.get_output(0).clip
 
 
+def read(frame: vs.VideoFrame) -> dict[str, int]:
+    """What mpv takes from a frame."""
+    keys = ("_DurationNum", "_DurationDen")
+    result = {key: ctypes.c_int32(frame.props[key]).value for key in keys if key in frame.props}
+    image = frame.props.get("_MP_IMAGE")
+    return result | ({"_MP_IMAGE": int.from_bytes(image, "little")} if isinstance(image, bytes) else {})
+
+
 def play(clip: Any, options: argparse.Namespace) -> tuple[list[dict[str, int]], str]:
     """Keep requests in flight and show frames in order, until one fails."""
     arrived: dict[int, dict[str, int] | Exception] = {}
@@ -110,8 +126,7 @@ def play(clip: Any, options: argparse.Namespace) -> tuple[list[dict[str, int]], 
 
     def arrival(n: int) -> Any:
         def arrive(frame: vs.VideoFrame | None, error: Exception | None) -> None:
-            keys = ("_DurationNum", "_DurationDen", "_MP_IMAGE")
-            result = error or {key: frame.props[key] for key in keys if frame is not None and key in frame.props}
+            result = error or (read(frame) if frame is not None else {})
             if frame is not None:
                 frame.close()
             with changed:
@@ -172,9 +187,11 @@ def main() -> None:
     parser.add_argument("--display-fps", type=float, default=60.0)
     parser.add_argument("--user-data", default="")
     parser.add_argument("--format", type=lambda name: int(getattr(vs, name)), default=int(vs.YUV420P8))
+    parser.add_argument("--field-based", type=int, default=0)
     parser.add_argument("--size", type=int, nargs=2, default=(64, 64))
     options = parser.parse_args()
 
+    logging.getLogger().addHandler(logging.NullHandler())  # VapourSynth's bridge
     environments = Environments()
     vs.register_policy(environments)
     from vsrife.checkpoints.loading import load_model  # after the policy: as in a player, where the script imports it

@@ -33,17 +33,17 @@ class Score:
         return self.right / max(1, self.right + self.missed)
 
 
-def found_cuts(clip: vs.VideoNode, *, neighbours: bool) -> set[int]:
+def found_cuts(clip: vs.VideoNode, *, reach: int) -> set[int]:
     """The first frames of new scenes."""
-    cuts = cut_clip(clip, THRESHOLD, neighbours=neighbours)
+    cuts = cut_clip(clip, THRESHOLD, reach=reach)
     return {n + 1 for n, frame in enumerate(cuts.frames()) if frame.props[NEXT]}
 
 
-def score(repo: Path, footage: Path, *, neighbours: bool) -> Score:
+def score(repo: Path, footage: Path, *, reach: int) -> Score:
     total = Score()
     for name, label in LABELS.items():
         path = repo / name if name.startswith("examples/") else footage / name
-        found = found_cuts(vs.core.bs.VideoSource(path, cachemode=0), neighbours=neighbours) - set(label["mixed"])
+        found = found_cuts(vs.core.bs.VideoSource(path, cachemode=0), reach=reach) - set(label["mixed"])
         cuts = set(label["cuts"])
         total.right += len(found & cuts)
         total.wrong += len(found - cuts)
@@ -58,8 +58,8 @@ def test_cuts_of_labelled_footage(shared_data: Path, capsys: pytest.CaptureFixtu
     frame.
     """
     repo = Path(__file__).parents[2]
-    whole = score(repo, shared_data, neighbours=True)
-    pairs = score(repo, shared_data, neighbours=False)
+    whole = score(repo, shared_data, reach=1)
+    pairs = score(repo, shared_data, reach=0)
     with capsys.disabled():
         for name, result in (("with neighbours", whole), ("pair alone", pairs)):
             print(f"\nown measure, {name}: precision {result.precision:.2f}, recall {result.recall:.2f} ({result})")
@@ -102,7 +102,7 @@ def test_measure_does_not_depend_on_format_or_range(sample: Path, fmt: int, full
     clip = vs.core.bs.VideoSource(sample, cachemode=0)[30:42]
     matrix = {} if vs.core.get_video_format(fmt).color_family == vs.RGB else {"matrix_s": "709"}
     converted = clip.resize.Bilinear(format=fmt, range_s="full" if full else "limited", **matrix)
-    assert found_cuts(converted, neighbours=True) == {6}
+    assert found_cuts(converted, reach=1) == {6}
 
 
 @pytest.mark.parametrize(
@@ -112,4 +112,4 @@ def test_measure_does_not_depend_on_format_or_range(sample: Path, fmt: int, full
 )
 def test_odd_colour_tags_do_not_break_the_measure(sample: Path, fmt: int, props: dict[str, int]) -> None:
     clip = vs.core.bs.VideoSource(sample, cachemode=0)[30:42].resize.Bilinear(format=fmt)
-    assert found_cuts(clip.std.SetFrameProps(**props), neighbours=True) == {6}
+    assert found_cuts(clip.std.SetFrameProps(**props), reach=1) == {6}

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Literal, TypedDict, Unpack, get_args
+from typing import Literal, TypedDict, Unpack, cast, get_args
 
 import torch
 import vapoursynth as vs
@@ -15,6 +15,7 @@ from vsrife.engine.formats import PictureFormat
 from vsrife.engine.keywords import NetworkKeywords
 from vsrife.engine.loaded import NetworkOptions
 from vsrife.errors import ClipError, OptionError
+from vsrife.filters.duplicates import Duplicates, Repair
 from vsrife.filters.frames import picture_format
 from vsrife.timing.parsing import (
     Ratio,
@@ -22,6 +23,7 @@ from vsrife.timing.parsing import (
     Timestamps,
     TimesUnit,
     parse_fps,
+    parse_frames,
     parse_multi,
     parse_threshold,
     parse_timestamps,
@@ -31,6 +33,7 @@ from vsrife.timing.schedule import Schedule, by_factor, by_timestamps
 
 DEFAULT_MULTI = Fraction(2)
 Realtime = bool | Literal["overlay"]
+MAX_REPEATS = 60  # source frames that a decision may have to look at, before and after
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +45,7 @@ class Options:
         carried: formats of the clips that are moved along with it.
         schedule: position of every output frame; None: the clip is returned as it is.
         fps: rate of the output; None where the source's is unknown.
+        repair: what to do about repeated and damaged source frames; None: nothing.
         threshold: of the filter's own scene change measure; None: frame props only.
         cuts: whether interpolation stops at cuts at all.
         networks: what to load on each of the devices that share the frames.
@@ -52,6 +56,7 @@ class Options:
     carried: tuple[PictureFormat, ...]
     schedule: Schedule | None
     fps: Fraction | None
+    repair: Repair | None
     threshold: float | None
     cuts: bool
     networks: tuple[NetworkOptions, ...]
@@ -69,6 +74,10 @@ def check_options(
     times_in: str = "seconds",
     carry: Sequence[vs.VideoNode] = (),
     realtime: Realtime = False,
+    duplicates: str = "keep",
+    max_repeats: int = 3,
+    duplicate_prop: str | None = None,
+    replace: str | Sequence[int] | None = None,
     **network: Unpack[NetworkKeywords],
 ) -> Options:
     """Check everything about a call that can be known before its first frame.
@@ -88,11 +97,15 @@ def check_options(
         schedule, output_fps = _schedule(clip, multi, fps, timestamps)
     else:
         schedule, output_fps = _ramp(clip, multi, fps, timestamps, times, times_in)
+    repair = _repair(clip, duplicates, max_repeats, duplicate_prop, replace, timestamps)
+    if repair is not None and schedule is None:
+        schedule, output_fps = by_factor(clip.num_frames, Fraction(1)), Fraction(clip.fps) if clip.fps else None
     return Options(
         picture=picture,
         carried=carried,
         schedule=schedule,
         fps=output_fps,
+        repair=repair,
         threshold=None if threshold == 1 else threshold,
         cuts=threshold != 1,
         networks=networks,
@@ -165,6 +178,29 @@ def _by_factor(clip: vs.VideoNode, factor: Fraction) -> tuple[Schedule | None, F
     if factor == 1:
         return None, None
     return by_factor(clip.num_frames, factor), Fraction(clip.fps) * factor if clip.fps else None
+
+
+def _repair(
+    clip: vs.VideoNode,
+    mode: str,
+    max_repeats: int,
+    prop: str | None,
+    replace: str | Sequence[int] | None,
+    timestamps: Timestamps | None,
+) -> Repair | None:
+    if mode not in get_args(Duplicates):
+        raise OptionError(f"duplicates must be 'keep', 'fill' or 'even', got {mode!r}; 'fill' replaces repeated frames")
+    if isinstance(max_repeats, bool) or not isinstance(max_repeats, int) or not 1 <= max_repeats <= MAX_REPEATS:
+        raise OptionError(f"max_repeats must be 1 to {MAX_REPEATS}, got {max_repeats!r}; 3 is usual")
+    if prop is not None and not isinstance(prop, str):
+        raise OptionError(f"duplicate_prop must be the name of a frame prop, got {prop!r}; leave it out for none")
+    if mode == "keep" and replace is None:
+        return None
+    replaced = None if replace is None else parse_frames("replace", replace, clip.num_frames)
+    times = None if timestamps is None else tuple(parse_timestamps(timestamps))
+    if times is not None and len(times) == clip.num_frames:
+        times = (*times, times[-1])
+    return Repair(cast(Duplicates, mode), max_repeats, prop, replaced, times)
 
 
 class OldKeywords(TypedDict, total=False):

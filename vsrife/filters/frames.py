@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from fractions import Fraction
 from typing import Any, Literal
 
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from vsrife.engine.formats import Colorimetry, PictureFormat
 from vsrife.engine.sources import InputFrame
-from vsrife.errors import ClipError
+from vsrife.errors import ClipError, RifeError
 
 PREV, NEXT = "_SceneChangePrev", "_SceneChangeNext"
 DURATION = ("_DurationNum", "_DurationDen")
@@ -90,6 +91,12 @@ def shifted(clip: vs.VideoNode, by: int) -> vs.VideoNode:
     return clip.std.DuplicateFrames([last] * by)[by:] if by else clip
 
 
+def props_only(clip: vs.VideoNode) -> vs.VideoNode:
+    """The clip's frame props on one grey pixel."""
+    blank = clip.std.BlankClip(width=1, height=1, format=vs.GRAY8, keep=True)
+    return blank.std.CopyFrameProps(clip)
+
+
 # --- props ------------------------------------------------------------------------------------------------------------
 
 
@@ -150,3 +157,12 @@ def set_marks(frame: vs.VideoFrame, marks: Mapping[str, bool | None]) -> None:
             frame.props[key] = int(value)
         elif key in frame.props:
             del frame.props[key]
+
+
+@contextmanager
+def named_errors(where: str) -> Iterator[None]:
+    """Turn a `RifeError` into a `vs.Error` that begins with the call and the frame."""
+    try:
+        yield
+    except RifeError as error:
+        raise vs.Error(f"{where}: {error}") from None

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
+from typing import Any, NamedTuple
 
 import vapoursynth as vs
 
@@ -18,12 +18,14 @@ from vsrife.engine.sources import InputFrame
 from vsrife.engine.transfer import Download
 from vsrife.errors import RifeError
 from vsrife.filters.arguments import Options
+from vsrife.filters.duplicates import read_plan
 from vsrife.filters.frames import (
     ABSOLUTE_TIME,
     NEXT,
     PREV,
     absolute_time,
     duration,
+    named_errors,
     picture_of,
     set_duration,
     set_marks,
@@ -41,6 +43,14 @@ LOOKAHEAD = 1  # output frames computed before they are requested, when access i
 PREPARED_FRAMES = LOOKAHEAD + 2  # source frames kept on each device
 _UNKNOWN_DURATION = Fraction(1, 48)  # of an output frame, for real-time playback
 SEQUENTIAL_STEP = 4  # requests that advance by at most this many output frames count as sequential access
+
+
+class _Anchors(NamedTuple):
+    """The source frames that an output frame is made from; t = 0: `left` itself."""
+
+    left: int
+    right: int
+    t: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,10 +93,13 @@ class Producer:
         options: Options,
         engines: Sequence[Engine],
         playback: Playback | None = None,
+        *,
+        planned: bool = False,
     ) -> None:
         self.name = name
         self.schedule = schedule
         self.options = options
+        self.planned = planned  # by a clip that knows of duplicates; else by the schedule and the cuts
         self._playback = playback
         self._last: int | None = None
         self._warned_interlaced = False
@@ -100,7 +113,7 @@ class Producer:
 
     def push(self, n: int, f: list[vs.VideoFrame]) -> vs.VideoFrame:
         """Submit the pair of output frame n, without blocking. The gate's callback."""
-        lefts, rights, (cut,) = self._split(f)
+        lefts, rights, (decided,) = self._split(f)
         left = lefts[0]
         if left.props.get("_FieldBased") and not self._warned_interlaced:
             self._warned_interlaced = True
@@ -108,8 +121,9 @@ class Producer:
                 "%s: source frame %d is interlaced, motion between its fields will show as combs; deinterlace first",
                 self.name, self.schedule[n].left,
             )  # fmt: skip
-        if not self._repeats(n, cut) and (quality := self._quality(n)) is not None:
-            self._pipeline(n).push(n, self._request(n, lefts, rights, quality))
+        anchors = self._anchors(n, decided)
+        if anchors.t and (quality := self._quality(n)) is not None:
+            self._pipeline(n).push(n, _Request(*anchors, lefts, rights, quality))
         return left
 
     def collect(self, n: int, f: list[vs.VideoFrame], gate: vs.VideoNode) -> vs.VideoFrame:
@@ -118,24 +132,50 @@ class Producer:
         Raises:
             vs.Error: it cannot be computed, or a prop of its source frames is of a wrong type.
         """
-        lefts, rights, (cut, *neighbours) = self._split(f)
+        lefts, rights, (decided, *neighbours) = self._split(f)
         self._look_ahead(n, gate)
         timeout = self._timeout(n, lefts[0])
-        results = None if self._repeats(n, cut) else self._interpolated(n, lefts, rights, timeout)
+        anchors = self._anchors(n, decided)
+        results = self._interpolated(n, anchors, lefts, rights, timeout) if anchors.t else None
         shown = None if results is None else self._quality(n)
         if results is None:
-            position = self.schedule[n]
-            results = [frame.copy() for frame in (rights if position.near > position.left else lefts)]
+            results = [frame.copy() for frame in (rights if self._nearer_right(n, anchors) else lefts)]
         result, *carried = results
-        with named_errors(self.name, n):
-            self._set_times(n, result, lefts[0], rights[0])
         for i, frame in enumerate(carried):
             result.props[carried_prop(i)] = frame
-        before, after = (decision(frame) for frame in neighbours) if neighbours else (None, None)
-        set_marks(result, self._marks(n, {-1: before, 0: decision(cut), 1: after}))
+        if not self.planned:
+            self._set_props(n, result, lefts[0], rights[0], decided, *neighbours)
         if self._playback is not None:
             result.props[QUALITY] = -1 if shown is None else shown
         return result
+
+    def _nearer_right(self, n: int, anchors: _Anchors) -> bool:
+        """Whether the right frames show what an output frame that is not interpolated shows."""
+        if self.planned:
+            return anchors.t >= 0.5
+        position = self.schedule[n]
+        return position.near > position.left
+
+    def props_of_new(self, n: int, f: list[vs.VideoFrame]) -> vs.VideoFrame:
+        """Times and scene change props alone of an output frame that is not a source frame, on its left frame."""
+        left, right, *cuts = f
+        result = left.copy()
+        self._set_props(n, result, left, right, *cuts)
+        return result
+
+    def _set_props(
+        self,
+        n: int,
+        result: vs.VideoFrame,
+        left: vs.VideoFrame,
+        right: vs.VideoFrame,
+        cut: vs.VideoFrame,
+        *neighbours: vs.VideoFrame,
+    ) -> None:
+        with named_errors(f"{self.name}: output frame {n} failed"):
+            self._set_times(n, result, left, right)
+        before, after = (decision(frame) for frame in neighbours) if neighbours else (None, None)
+        set_marks(result, self._marks(n, {-1: before, 0: decision(cut), 1: after}))
 
     def original_marks(self, n: int, decisions: Sequence[bool | None]) -> dict[str, bool | None]:
         """Scene change props of an output frame that is a source frame."""
@@ -158,19 +198,18 @@ class Producer:
 
         return {PREV: cut_at(self.schedule.boundary(n)), NEXT: cut_at(self.schedule.boundary(n + 1))}
 
-    def _repeats(self, n: int, cut: vs.VideoFrame) -> bool:
-        """Whether output frame n is a source frame, by its time or because of a cut."""
-        return self.schedule[n].t == 0 or (self.options.cuts and decision(cut) is True)
+    def _anchors(self, n: int, decided: vs.VideoFrame) -> _Anchors:
+        """What output frame n shows, by its time and a cut, or by a plan."""
+        if self.planned:
+            return _Anchors(*read_plan(decided))
+        position = self.schedule[n]
+        if position.t == 0 or (self.options.cuts and decision(decided) is True):
+            return _Anchors(position.near, position.near, 0.0)
+        return _Anchors(position.left, position.left + 1, float(position.t))
 
     def _split(self, f: list[vs.VideoFrame]) -> tuple[list[vs.VideoFrame], list[vs.VideoFrame], list[vs.VideoFrame]]:
         """The left and the right frames of all clips, and the decision frames."""
         return f[: self._count], f[self._count : 2 * self._count], f[2 * self._count :]
-
-    def _request(
-        self, n: int, lefts: Sequence[vs.VideoFrame], rights: Sequence[vs.VideoFrame], quality: int
-    ) -> _Request:
-        position = self.schedule[n]
-        return _Request(position.left, position.left + 1, float(position.t), lefts, rights, quality)
 
     def _quality(self, n: int) -> int | None:
         """Which network computes output frame n; None: too slow, show a source frame."""
@@ -180,7 +219,7 @@ class Producer:
         """Seconds to wait for output frame n, which the player asks for now; None: as long as it takes."""
         if self._playback is None:
             return None
-        with named_errors(self.name, n):
+        with named_errors(f"{self.name}: output frame {n} failed"):
             seconds = duration(left) or _UNKNOWN_DURATION
         if not self.schedule.repeats and self.schedule.step is not None:
             seconds *= self.schedule.step
@@ -199,39 +238,49 @@ class Producer:
         """The new frames to submit when frame n is requested: the next one, and those of the next `_pairs` pairs."""
         last = self.schedule[n].left + self._pairs - 1
         for ahead in range(MAX_WAITING):
-            following = self.schedule.next_computed(n)
+            following = self._next(n)
             if following is None or (ahead >= LOOKAHEAD and self.schedule[following].left > last):
                 return
             yield following
             n = following
 
+    def _next(self, n: int) -> int | None:
+        """The first output frame after n that may be a new one."""
+        if self.planned:
+            return n + 1 if n + 1 < self.schedule.num_frames else None
+        return self.schedule.next_computed(n)
+
     def _interpolated(
-        self, n: int, lefts: Sequence[vs.VideoFrame], rights: Sequence[vs.VideoFrame], timeout: float | None
+        self,
+        n: int,
+        anchors: _Anchors,
+        lefts: Sequence[vs.VideoFrame],
+        rights: Sequence[vs.VideoFrame],
+        timeout: float | None,
     ) -> list[vs.VideoFrame] | None:
         """New frame n of each clip; None: a real-time playback would be late."""
         quality, download = self._quality(n), None
         if quality is not None:
-            with self._located_errors(n), suppress(TimeoutError):
-                download = self._pipeline(n).take(n, self._request(n, lefts, rights, quality), timeout)
+            with self._located_errors(n, anchors), suppress(TimeoutError):
+                download = self._pipeline(n).take(n, _Request(*anchors, lefts, rights, quality), timeout)
         results = [frame.copy() for frame in lefts]
         if download is not None and not isinstance(download, _Still):
-            with self._located_errors(n):
+            with self._located_errors(n, anchors):
                 write_planes(results, download.planes())
         if self._playback is not None:
             self._playback.pace.deliver(n, download is not None)
         return None if download is None else results
 
     @contextmanager
-    def _located_errors(self, n: int) -> Iterator[None]:
+    def _located_errors(self, n: int, anchors: _Anchors) -> Iterator[None]:
         """Name the output frame and its source frames in an error."""
-        position = self.schedule[n]
         try:
             yield
         except Exception as error:
             reason = str(error) or type(error).__name__
             raise vs.Error(
-                f"{self.name}: output frame {n} failed, between source frames {position.left} and "
-                f"{position.left + 1}: {reason}"
+                f"{self.name}: output frame {n} failed, between source frames {anchors.left} and {anchors.right}: "
+                f"{reason}"
             ) from (None if isinstance(error, RifeError) else error)  # an unforeseen error keeps its traceback
 
     def _set_times(self, n: int, result: vs.VideoFrame, left: vs.VideoFrame, right: vs.VideoFrame) -> None:
@@ -248,15 +297,6 @@ class Producer:
         set_duration(result, (own * share + (own if following is None else following) * rest) / scaled)
         if start is not None:
             result.props[ABSOLUTE_TIME] = start + float(own / scaled * self.schedule.phase(n))
-
-
-@contextmanager
-def named_errors(name: str, n: int) -> Iterator[None]:
-    """Turn a `RifeError` into a `vs.Error` that names the call and the output frame."""
-    try:
-        yield
-    except RifeError as error:
-        raise vs.Error(f"{name}: output frame {n} failed: {error}") from None
 
 
 def _pipeline(engine: Engine, playback: Playback | None) -> Pipeline[_Request, Download | _Still]:

@@ -17,7 +17,17 @@ from vsrife.engine.engine import Engine
 from vsrife.engine.loaded import NetworkOptions, network
 from vsrife.errors import RifeError
 from vsrife.filters.arguments import OldKeywords, Options, Realtime, check_options, translated
-from vsrife.filters.frames import ABSOLUTE_TIME, DURATION, NEXT, shifted
+from vsrife.filters.duplicates import (
+    Duplicates,
+    Repair,
+    anchored,
+    frozen,
+    link_windows,
+    planned,
+    undamaged,
+    unless_new,
+)
+from vsrife.filters.frames import ABSOLUTE_TIME, DURATION, NEXT, PREV, props_only, shifted
 from vsrife.filters.nodes import interleave, select, short_durations, with_marks
 from vsrife.filters.producer import PREPARED_FRAMES, Producer, carried_prop
 from vsrife.filters.realtime import Playback, ladder
@@ -36,6 +46,10 @@ class RifeKeywords(OldKeywords, total=False):
     times: Times | None
     times_in: TimesUnit
     realtime: Realtime
+    duplicates: Duplicates
+    max_repeats: int
+    duplicate_prop: str | None
+    replace: str | Sequence[int] | None
     model: str | Path | None
     ensemble: bool
     tta: bool
@@ -76,6 +90,10 @@ def RIFE(
     times_in: TimesUnit = "seconds",
     carry: Sequence[vs.VideoNode] | None = None,
     realtime: Realtime = False,
+    duplicates: Duplicates = "keep",
+    max_repeats: int = 3,
+    duplicate_prop: str | None = None,
+    replace: str | Sequence[int] | None = None,
     model: str | Path | None = None,
     ensemble: bool = False,
     tta: bool = False,
@@ -107,6 +125,17 @@ def RIFE(
             and number of new frames until the machine keeps up. Frames then depend on the machine's speed, and new
             ones carry the prop `RifeQuality`: 0 for the best network, -1 for a source frame. "overlay" writes
             statistics into the picture. Default False: every frame is interpolated, and the same in every run.
+        duplicates: "keep" (default) shows frames that repeat the one before as they are. "fill" replaces them by motion
+            between the distinct frames around them: A A B B becomes A, halfway, B, halfway. "even" besides spreads the
+            distinct frames of a regular rhythm evenly in time: the four of A B C C D over five frames. The props
+            `_Duplicate` and `VDecimateDrop` decide where they are set; otherwise a frame repeats the one before if no
+            block of 8x8 pixels changes by more than coding noise. Never across a cut. Also with `multi` = 1.
+        max_repeats: repeats in a row that `duplicates` replaces, at least 1; a longer run is a pause and stays.
+            Default 3. The filter looks 2 * `max_repeats` + 3 source frames ahead, with "even" `max_repeats` + 14.
+        duplicate_prop: name of a further frame prop that marks a repeated frame with 1 and others with 0.
+        replace: numbers of damaged source frames, as a sequence or as in "120,455-456", to be made from their
+            neighbours; they are never read. With `replace`, also an empty one, up to four frames in a row with the
+            prop `_Damaged` are replaced as well.
         model: a published version such as "4.26", or the path of a weights file or of a model's folder, of any
             generation, also of rife-ncnn-vulkan. None, the default: the bundled weights.
         ensemble: average both time directions, for models that support it (up to 4.20, and 4.24); twice the time.
@@ -138,7 +167,8 @@ def RIFE(
         raise vs.Error(f"RIFE: {error}") from error
     clips = build(
         "RIFE", [clip, *(carry or [])], multi, sc_threshold, fps=fps, timestamps=timestamps, times=times,
-        times_in=times_in, realtime=realtime, scale=scale, model=model, ensemble=ensemble, tta=tta,
+        times_in=times_in, realtime=realtime, duplicates=duplicates, max_repeats=max_repeats,
+        duplicate_prop=duplicate_prop, replace=replace, scale=scale, model=model, ensemble=ensemble, tta=tta,
         tta_temporal=tta_temporal, device=device, precision=precision,
     )  # fmt: skip
     return clips[0] if carry is None else clips
@@ -167,6 +197,8 @@ def build(name: str, clips: list[vs.VideoNode], *args: Any, **kwargs: Any) -> li
             find_weights(options.networks[0].model)  # a wrong name is an error even when nothing is interpolated
             return clips
         engines = [_engine(options, each) for each in options.networks]
+        if options.repair is not None:
+            return _repaired_nodes(name, clips, options, options.schedule, engines, options.repair)
         return _nodes(name, clips, options, options.schedule, engines)
     except RifeError as error:
         raise vs.Error(f"{name}: {error}") from error
@@ -193,7 +225,7 @@ def _nodes(
     clip, *carried = (clip[: schedule.source_frames] for clip in clips)
     # In a player's clip nothing may depend on a later frame without need: the first frame that fails ends playback.
     endless = clip.num_frames >= ENDLESS_FRAMES
-    cuts = cut_clip(clip, options.threshold, neighbours=not endless)
+    cuts = cut_clip(clip, options.threshold, reach=0 if endless else 1)
 
     at_output_rate = functools.partial(select, schedule=schedule)
     lefts = [at_output_rate(each) for each in (clip, *carried)]
@@ -226,16 +258,70 @@ def _nodes(
     return [output, *(_carried(i, extra, bundle, output, schedule) for i, extra in enumerate(lefts[1:]))]
 
 
+def _repaired_nodes(
+    name: str,
+    clips: Sequence[vs.VideoNode],
+    options: Options,
+    schedule: Schedule,
+    engines: Sequence[Engine],
+    repair: Repair,
+) -> list[vs.VideoNode]:
+    """Connect the nodes where repeated or damaged frames give way to new ones.
+
+    A plan says which source frames an output frame lies between; they are chosen frame by frame. Times and scene change
+    props are made apart, on one pixel, as if nothing were repaired.
+    """
+    readable = [frozen(clip[: schedule.source_frames], repair.replaced or ()) for clip in clips]
+    endless = readable[0].num_frames >= ENDLESS_FRAMES
+    marks = props_only(readable[0])
+    restored = readable if repair.replaced is None else [undamaged(clip, marks) for clip in readable]
+    cuts = cut_clip(restored[0], options.threshold, reach=0 if endless else repair.max_repeats + 1)
+    at_output_rate = functools.partial(select, schedule=schedule)
+    windows = link_windows(marks, restored[0], cuts if options.cuts else marks.std.RemoveFrameProps(NEXT), repair)
+    plan = planned(at_output_rate(windows), schedule, repair)
+    pairs = [anchored(clip, plan, schedule, at_output_rate) for clip in restored]
+    lefts, rights = [left for left, _ in pairs], [right for _, right in pairs]
+    playback = _playback(options, engines[0]) if options.realtime else None
+    producer = Producer(name, schedule, options, engines, playback, planned=True)
+    gate = lefts[0].std.ModifyFrame([*lefts, *rights, plan], producer.push)
+    collect = functools.partial(producer.collect, gate=gate)  # the gate's callback must not refer to the gate
+    bundle = lefts[0].std.ModifyFrame([gate, *lefts[1:], *rights, plan], collect)
+
+    props = props_only(restored[0])
+    left, right = at_output_rate(props), at_output_rate(shifted(props, 1))
+    around = [at_output_rate(shifted(cuts, by)) for by in ((0, -1) if endless else (0, -1, 1))]
+    step = None if schedule.repeats else schedule.step
+    originals = with_marks(left, [around[1], around[0]], producer.original_marks, step)
+    news = left.std.ModifyFrame([left, right, *(around[:1] if endless else around)], producer.props_of_new)
+    times = interleave(originals, news, schedule, options.fps)
+    if endless:
+        times = short_durations(times, schedule)
+    rate = {"length": times.num_frames, "fpsnum": times.fps_num, "fpsden": times.fps_den or 1}
+    carried_props = [carried_prop(i) for i in range(len(clips) - 1)]
+    outputs = []
+    for kept, prop in zip(lefts, (None, *carried_props), strict=True):
+        new = kept.std.ModifyFrame([kept, bundle], functools.partial(_take, prop=prop)) if prop else bundle
+        chosen = unless_new(kept.std.BlankClip(**rate, keep=True), kept, new, plan)
+        if carried_props:
+            chosen = chosen.std.RemoveFrameProps(carried_props)
+        outputs.append(chosen.std.CopyFrameProps(times, props=[PREV, NEXT, *DURATION, ABSOLUTE_TIME]))
+    if playback is not None and options.realtime == "overlay":
+        outputs[0] = _with_overlay(outputs[0], playback)
+    return outputs
+
+
 def _carried(
     i: int, left: vs.VideoNode, bundle: vs.VideoNode, output: vs.VideoNode, schedule: Schedule
 ) -> vs.VideoNode:
     """The output of carried clip i, with the times of the clip's own output."""
 
-    def take(n: int, f: list[vs.VideoFrame]) -> vs.VideoFrame:  # noqa: ARG001
-        frame = f[1].props[carried_prop(i)]
-        assert isinstance(frame, vs.VideoFrame)
-        return frame
-
-    new = left.std.ModifyFrame([left, bundle], take)
+    new = left.std.ModifyFrame([left, bundle], functools.partial(_take, prop=carried_prop(i)))
     merged = interleave(left, new, schedule, Fraction(output.fps) or None)
     return merged.std.CopyFrameProps(output, props=[*DURATION, ABSOLUTE_TIME])
+
+
+def _take(n: int, f: list[vs.VideoFrame], prop: str) -> vs.VideoFrame:  # noqa: ARG001
+    """The frame that the second clip's frame carries."""
+    frame = f[1].props[prop]
+    assert isinstance(frame, vs.VideoFrame)
+    return frame

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,7 @@ import vapoursynth as vs
 import vsutil
 from numpy.typing import NDArray
 
-from vsrife.errors import ClipError
-from vsrife.filters.frames import NEXT, PREV, integer, set_marks, shifted
+from vsrife.filters.frames import NEXT, PREV, integer, named_errors, props_only, set_marks, shifted
 
 MEASURE_WIDTH_PX = 160
 # At a cut, at least this share of the threshold remains after the best gain and offset between the pictures is removed.
@@ -24,6 +24,7 @@ RESIDUAL_SHARE = 0.3
 # A cut stands out from the pairs before and after it. Where one of those differs by more than this share of the pair's
 # own difference, it is fast motion (or a flash), and a frozen frame would look like stutter.
 NEIGHBOUR_SHARE = 0.7
+REPEAT_SHARE = 0.1  # a pair that differs by less of it repeats a frame
 
 Luma = NDArray[np.float32]
 
@@ -75,7 +76,7 @@ def decision(frame: vs.VideoFrame) -> bool | None:
     return None if value is None else bool(value)
 
 
-def cut_clip(clip: vs.VideoNode, threshold: float | None, *, neighbours: bool = True) -> vs.VideoNode:
+def cut_clip(clip: vs.VideoNode, threshold: float | None, *, reach: int = 1) -> vs.VideoNode:
     """A tiny clip that carries the decisions as frame props.
 
     A source frame that cannot be read makes no decision fail: without a neighbour of the pair the pair alone decides,
@@ -84,8 +85,8 @@ def cut_clip(clip: vs.VideoNode, threshold: float | None, *, neighbours: bool = 
     Args:
         clip: the source.
         threshold: of the filter's own measure, 0..1; None: props only.
-        neighbours: whether the measure may look at the frames before and after a pair. Without them it takes fast
-            motion for a cut more often, but depends on nothing but the pair.
+        reach: frames before and after a pair that the measure looks at; more than 1 for sources that repeat frames.
+            With 0 it takes fast motion for a cut more often, but depends on nothing but the pair.
 
     Returns:
         A clip as long as `clip`. Frame n has `_SceneChangeNext` = 1 or 0 for a cut between n and n + 1; without
@@ -94,22 +95,21 @@ def cut_clip(clip: vs.VideoNode, threshold: float | None, *, neighbours: bool = 
     small = props_only(clip) if threshold is None else _small_luma(clip)
     pair = [small, shifted(small, 1)]
     alone = _decisions(pair, threshold)
-    if not neighbours:
+    if not reach:
         return alone
-    around = [shifted(small, -1), shifted(small, 2)] if threshold is not None else []
+    steps = range(1, reach + 1)
+    around = [shifted(small, by) for far in steps for by in (-far, 1 + far)] if threshold is not None else []
     return _guarded(_decisions([*pair, *around], threshold) if around else alone, alone, small)
 
 
 def _decisions(clips: Sequence[vs.VideoNode], threshold: float | None) -> vs.VideoNode:
-    """Cuts between frames of the first two clips; those of the other two lie before and after."""
+    """Cuts between frames of the first two clips; those of further pairs of clips lie before and after, outwards."""
     last = clips[0].num_frames - 1
 
     def decide(n: int, f: list[vs.VideoFrame]) -> vs.VideoFrame:
         left, right = f[:2]
-        try:
+        with named_errors(f"RIFE: source frame {n} or {n + 1}"):
             cut = marked(left.props, right.props)
-        except ClipError as error:
-            raise vs.Error(f"RIFE: source frame {n} or {n + 1}: {error}") from None
         if cut is None and threshold is not None:
             pictures = [np.asarray(frame[0]) for frame in f]
             cut = measure(*pictures[:2]).is_cut(threshold) and not _motion_continues(*pictures)
@@ -149,18 +149,21 @@ def _guarded(decisions: vs.VideoNode, alone: vs.VideoNode, small: vs.VideoNode) 
 
 
 def _motion_continues(left: Luma, right: Luma, *around: Luma) -> bool:
-    """Whether the pairs before and after differ nearly as much as the pair itself. Clip ends repeat a frame."""
-    if not around:
-        return False
-    before, after = around
-    limit = NEIGHBOUR_SHARE * np.abs(left - right).mean()
-    return bool(max(np.abs(before - left).mean(), np.abs(right - after).mean()) > limit)
+    """Whether the pairs before or after differ nearly as much as the pair itself; of repeated frames, the next that
+    differ. Clip ends repeat a frame."""
+    own = _difference(left, right)
+    return any(
+        _next_difference(chain, own) > NEIGHBOUR_SHARE * own for chain in ((left, *around[::2]), (right, *around[1::2]))
+    )
 
 
-def props_only(clip: vs.VideoNode) -> vs.VideoNode:
-    """The clip's frame props on one grey pixel."""
-    blank = clip.std.BlankClip(width=1, height=1, format=vs.GRAY8, keep=True)
-    return blank.std.CopyFrameProps(clip)
+def _next_difference(chain: Sequence[Luma], own: float) -> float:
+    differences = [_difference(a, b) for a, b in pairwise(chain)]
+    return next((each for each in differences if each > REPEAT_SHARE * own), 0.0)
+
+
+def _difference(a: Luma, b: Luma) -> float:
+    return float(np.abs(a - b).mean())
 
 
 def _small_luma(clip: vs.VideoNode) -> vs.VideoNode:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from itertools import pairwise
@@ -154,6 +155,41 @@ def _curve(points: Sequence[tuple[Fraction, Fraction]], fps: Fraction) -> Iterat
             )
     check_length("times and fps", math.ceil((points[-1][0] - points[0][0]) * fps))
     return along_curve(points, fps)
+
+
+def parse_frames(name: str, frames: str | Sequence[int], source_frames: int) -> tuple[int, ...]:
+    """Frame numbers from a sequence or a list of numbers and ranges such as "120,455-456", in order.
+
+    Raises:
+        OptionError: no such numbers, not frames of the source, or all of them.
+    """
+    if isinstance(frames, str):
+        numbers: set[int] = set()
+        for part in filter(None, map(str.strip, frames.split(","))):
+            match = re.fullmatch(r"(\d{1,10})(?:-(\d{1,10}))?", part)
+            if match is None:
+                raise OptionError(
+                    f"{name} must list frames and ranges such as 120,455-456, got {frames!r}; check {part!r}"
+                )
+            first, last = int(match[1]), int(match[2] or match[1])
+            if last < first:
+                raise OptionError(f"{name} must have ranges that increase, got {part!r}; write {last}-{first}")
+            _check_frame(name, last, source_frames)
+            numbers.update(range(first, last + 1))
+    elif isinstance(frames, Iterable):
+        numbers = set(frames)
+    else:
+        raise OptionError(f"{name} must be frame numbers, got {frames!r}; give a list such as [120, 455]")
+    for n in numbers:
+        _check_frame(name, n, source_frames)
+    if len(numbers) >= source_frames:
+        raise OptionError(f"{name} must leave a frame, got all {source_frames} of the clip; list fewer")
+    return tuple(sorted(numbers))
+
+
+def _check_frame(name: str, n: int, source_frames: int) -> None:
+    if isinstance(n, bool) or not isinstance(n, int) or not 0 <= n < source_frames:
+        raise OptionError(f"{name} must be frames from 0 to {source_frames - 1}, got {n!r}; count from 0")
 
 
 def parse_threshold(threshold: float | None) -> float | None:

@@ -1,0 +1,268 @@
+"""Finds source frames that repeat the one before, and says what to show in their place.
+
+Frame props decide where an earlier filter has set them; without props, the filter compares blocks of luma.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any, Literal
+
+import vapoursynth as vs
+import vsutil
+
+from vsrife.filters.frames import integer, named_errors, props_only, shifted
+from vsrife.filters.scenechange import decision
+from vsrife.timing.duplicates import EVEN_REACH, Anchors, Link, Window, even, fill, fill_reach
+from vsrife.timing.schedule import Schedule
+
+Duplicates = Literal["keep", "fill", "even"]
+
+# Props of frames that repeat the one before: 1, or 0 for one that does not. VDecimate (dryrun=1) sets the second.
+DUPLICATE_PROPS = ("_Duplicate", "VDecimateDrop")
+DAMAGED = "_Damaged"
+MAX_DAMAGED = 4  # frames in a row that the prop marks; listed ones may be any number
+BLOCK_PX = 8
+# A frame repeats the one before if no block changes by more than coding noise. The change of a block is the mean
+# absolute one of its luma, in steps of 8 bits. The noise may be a share of the largest change around, where something
+# moves, because coarse coding is noisy there; but never above the second bound: a moving mouth is no noise.
+NOISE_SHARE = 0.12
+MIN_NOISE, MAX_NOISE = 2.0, 12.0
+
+_LINK, _LINKS, _LEFT, _RIGHT, _T = (f"_vsrife_{name}" for name in ("link", "links", "left", "right", "t"))
+
+
+@dataclass(frozen=True, slots=True)
+class Repair:
+    """What to do about repeated and damaged source frames.
+
+    Attributes:
+        mode: what becomes of repeated frames.
+        max_repeats: repeats in a row at most; a longer run is a pause and stays.
+        prop: further prop that marks a repeated frame.
+        replaced: numbers of the damaged frames, increasing; None: the prop `_Damaged` means nothing either.
+        times: seconds of the source frames, where they are given.
+    """
+
+    mode: Duplicates
+    max_repeats: int
+    prop: str | None
+    replaced: Sequence[int] | None
+    times: Sequence[Fraction] | None
+
+    @property
+    def reach(self) -> int:
+        """Source frames that the decision about one looks at, before and after it."""
+        longest = max((last - first + 1 for first, last in runs(self.replaced or ())), default=0)
+        reach = fill_reach(self.max_repeats, 0 if self.replaced is None else max(longest, MAX_DAMAGED))
+        return max(reach, EVEN_REACH) if self.mode == "even" else reach
+
+    def anchors(self, schedule: Schedule, n: int, links: Sequence[int]) -> Anchors:
+        """What output frame n shows, given the links around its source frame."""
+        position = schedule[n]
+        window = Window(position.left, [Link(link) for link in links])
+        return (even if self.mode == "even" else fill)(position, window, self.max_repeats, self.times)
+
+
+def runs(frames: Sequence[int]) -> list[tuple[int, int]]:
+    """First and last of each run of consecutive numbers."""
+    result: list[tuple[int, int]] = []
+    for n in frames:
+        if result and n == result[-1][1] + 1:
+            result[-1] = (result[-1][0], n)
+        else:
+            result.append((n, n))
+    return result
+
+
+def frozen(clip: vs.VideoNode, replaced: Sequence[int]) -> vs.VideoNode:
+    """The clip with the last good frame in place of listed ones, which are never requested."""
+    spans = runs(replaced)
+    if not spans:
+        return clip
+    good = [first - 1 if first else last + 1 for first, last in spans]
+    return clip.std.FreezeFrames([first for first, _ in spans], [last for _, last in spans], good)
+
+
+def undamaged(clip: vs.VideoNode, marks: vs.VideoNode) -> vs.VideoNode:
+    """The clip with the last good frame in place of those that the prop `_Damaged` of `marks` marks."""
+    result = clip
+    for _ in range(MAX_DAMAGED):
+        result = _unless_damaged(clip, shifted(result, -1), marks)
+    return result
+
+
+def _unless_damaged(clip: vs.VideoNode, instead: vs.VideoNode, marks: vs.VideoNode) -> vs.VideoNode:
+    def choose(n: int, f: vs.VideoFrame) -> vs.VideoNode:  # noqa: ARG001
+        return instead if f.props.get(DAMAGED) else clip
+
+    return clip.std.FrameEval(choose, prop_src=marks, clip_src=[clip, instead])
+
+
+def link_windows(props: vs.VideoNode, restored: vs.VideoNode, cuts: vs.VideoNode, repair: Repair) -> vs.VideoNode:
+    """A tiny clip of which frame n carries the links around source frame n.
+
+    A frame that cannot be read makes no other one's links fail: nothing is known there.
+
+    Args:
+        props: of the source, without listed frames.
+        restored: the source without damage, which is compared.
+        cuts: cut clip of `restored`.
+        repair: what counts as a repeat, and how far to look.
+    """
+    measured = repair.mode != "keep"
+    listed = frozenset(repair.replaced or ())
+    first_good = _first_good(listed)
+    marks = (*DUPLICATE_PROPS, repair.prop) if repair.prop else DUPLICATE_PROPS
+
+    def find_link(n: int, f: list[vs.VideoFrame]) -> Link:
+        here, cut, *changes = f
+        if n == 0:
+            return Link.END
+        if n in listed or (repair.replaced is not None and here.props.get(DAMAGED)):
+            return Link.REPLACED
+        if n == first_good:
+            return Link.MOTION
+        if decision(cut):
+            return Link.CUT
+        if not measured:
+            return Link.MOTION
+        repeats = _marked(here.props, marks)
+        if repeats is None:
+            repeats = is_repeat(*(_change(frame) for frame in changes))
+        return Link.REPEAT if repeats else Link.MOTION
+
+    def link(n: int, f: list[vs.VideoFrame]) -> vs.VideoFrame:
+        result = f[0].copy()
+        with named_errors(f"RIFE: source frame {n}"):
+            result.props[_LINK] = int(find_link(n, f))
+        return result
+
+    inputs = [props, shifted(cuts, -1)]
+    if measured:
+        changes = _guarded(_changes(restored))
+        far = repair.max_repeats + 1  # as far as the next motion
+        inputs += [changes, *(shifted(changes, by) for by in range(-far, far + 1) if by)]
+    links = _guarded(props.std.ModifyFrame(inputs, link))
+
+    def window(n: int, f: list[vs.VideoFrame]) -> vs.VideoFrame:  # noqa: ARG001
+        result = f[0].copy()
+        result.props[_LINKS] = [int(frame.props.get(_LINK, Link.END)) for frame in f]
+        return result
+
+    reach = repair.reach
+    # Beyond the end a shifted clip repeats its last frame.
+    ended = links.std.BlankClip(length=reach, keep=True).std.SetFrameProps(**{_LINK: int(Link.END)})
+    longer = ended + links + ended
+    around = [longer[reach + by : reach + by + links.num_frames] for by in range(1 - reach, reach + 1)]
+    return links.std.ModifyFrame(around, window)
+
+
+def is_repeat(change: float | None, *around: float | None) -> bool:
+    """Whether a change from the frame before is coding noise, given the changes of the frames around."""
+    if change is None:
+        return False
+    largest = max((each for each in around if each is not None), default=0.0)
+    return change <= min(MAX_NOISE, max(MIN_NOISE, NOISE_SHARE * largest))
+
+
+def _first_good(replaced: Collection[int]) -> int | None:
+    """The first frame after replaced ones that the clip begins with; it is their stand-in, not their repeat."""
+    n = 0
+    while n in replaced:
+        n += 1
+    return n or None
+
+
+def _marked(props: Mapping[str, Any], marks: Sequence[str]) -> bool | None:
+    values = [value for key in marks if (value := integer(props, key)) is not None]
+    return any(values) if values else None
+
+
+def _guarded(clip: vs.VideoNode) -> vs.VideoNode:
+    """Tiny frames, empty ones in place of those that depend on an unreadable source frame."""
+
+    def read(n: int, f: vs.VideoFrame) -> vs.VideoFrame:
+        try:
+            return clip.get_frame(n)
+        except vs.Error as error:
+            if "RIFE: source frame" in str(error):
+                raise
+            return f
+
+    blank = clip.std.BlankClip(keep=True)
+    return blank.std.ModifyFrame([blank], read)
+
+
+def _changes(clip: vs.VideoNode) -> vs.VideoNode:
+    """A tiny clip of which frame n carries the largest change of a block from the frame before, as a prop."""
+    clip = clip.std.SetFieldBased(0).std.RemoveFrameProps(["_Matrix", "_Primaries", "_Transfer", "_ChromaLocation"])
+    if clip.format.color_family == vs.RGB:
+        luma = clip.resize.Point(format=vs.GRAYS, matrix_s="709")
+    else:
+        luma = vsutil.get_y(clip).resize.Point(format=vs.GRAYS)
+    size = (max(1, clip.width // BLOCK_PX), max(1, clip.height // BLOCK_PX))
+    change = vs.core.std.Expr([luma, shifted(luma, -1)], "x y - abs").resize.Bilinear(*size)
+    return props_only(change.std.PlaneStats())
+
+
+def _change(frame: vs.VideoFrame) -> float | None:
+    """The largest change of a block, in steps of 8 bits; None where it is unknown."""
+    value = frame.props.get("PlaneStatsMax")
+    return 255 * value if isinstance(value, float) else None
+
+
+def planned(windows: vs.VideoNode, schedule: Schedule, repair: Repair) -> vs.VideoNode:
+    """At output rate: what each output frame shows, as props.
+
+    Args:
+        windows: link windows at output rate.
+        schedule: of the output.
+        repair: what to do about repeats.
+    """
+
+    def plan(n: int, f: vs.VideoFrame) -> vs.VideoFrame:
+        links = f.props[_LINKS]
+        anchors = repair.anchors(schedule, n, links if isinstance(links, list) else [links])
+        result = f.copy()
+        result.props[_LEFT], result.props[_RIGHT], result.props[_T] = anchors.left, anchors.right, float(anchors.t)
+        return result
+
+    return windows.std.ModifyFrame([windows], plan)
+
+
+def read_plan(frame: vs.VideoFrame) -> tuple[int, int, float]:
+    """Left and right source frame and the share of the way between them."""
+    return frame.props[_LEFT], frame.props[_RIGHT], frame.props[_T]
+
+
+def anchored(
+    clip: vs.VideoNode, plan: vs.VideoNode, schedule: Schedule, at_output_rate: Callable[[vs.VideoNode], vs.VideoNode]
+) -> tuple[vs.VideoNode, vs.VideoNode]:
+    """The clip at output rate, twice: the left and the right frame of what the plan says."""
+    nodes: dict[int, vs.VideoNode] = {}
+
+    def choose(n: int, f: vs.VideoFrame, side: int) -> vs.VideoNode:
+        left, right, _ = read_plan(f)
+        by = (right if side else left) - schedule[n].left
+        if by not in nodes:
+            nodes[by] = at_output_rate(shifted(clip, by))
+        return nodes[by]
+
+    template = at_output_rate(clip)
+
+    def side(which: int) -> vs.VideoNode:
+        return template.std.FrameEval(lambda n, f: choose(n, f, which), prop_src=plan, clip_src=[clip])
+
+    return side(0), side(1)
+
+
+def unless_new(template: vs.VideoNode, kept: vs.VideoNode, new: vs.VideoNode, plan: vs.VideoNode) -> vs.VideoNode:
+    """New frames where the plan says so, kept ones elsewhere; rate and length are those of `template`."""
+
+    def choose(n: int, f: vs.VideoFrame) -> vs.VideoNode:  # noqa: ARG001
+        return new if read_plan(f)[2] else kept
+
+    return template.std.FrameEval(choose, prop_src=plan, clip_src=[kept, new])
