@@ -96,20 +96,37 @@ def thin_block(block: str, width: int, state: State, strength: State) -> dict[st
     return result
 
 
+def convolution(net: nn.Module, name: str) -> nn.Conv2d | nn.ConvTranspose2d:
+    """The convolution of that name, which has a bias."""
+    layer = net.get_submodule(name)
+    assert isinstance(layer, nn.Conv2d | nn.ConvTranspose2d)
+    assert layer.bias is not None
+    return layer
+
+
+def copy_bias(
+    wide: nn.Conv2d | nn.ConvTranspose2d, narrow: nn.Conv2d | nn.ConvTranspose2d, chosen: Tensor | slice
+) -> None:
+    assert wide.bias is not None
+    assert narrow.bias is not None
+    narrow.bias.copy_(wide.bias[chosen])
+
+
 def thin_head(big: Encoder, small: Encoder, frames: Tensor) -> None:
     """Give a narrower head the strongest channels of a bigger one."""
     kept, x = torch.arange(frames.shape[1]), frames
     *convs, last = big.head.names
     for name, following in zip(convs, (*convs[1:], last), strict=True):
-        layer, reader = big.get_submodule(name), big.get_submodule(following)
+        layer, reader, narrow = convolution(big, name), convolution(big, following), convolution(small, name)
         x = leaky(layer(x))
         read = reader.weight.square().sum((1, 2, 3) if following == last else (0, 2, 3)).sqrt()
         chosen = choose(x.std((0, 2, 3)) * read, small.head.hidden)
-        small.get_submodule(name).weight.copy_(layer.weight[chosen][:, kept])
-        small.get_submodule(name).bias.copy_(layer.bias[chosen])
+        narrow.weight.copy_(layer.weight[chosen][:, kept])
+        copy_bias(layer, narrow, chosen)
         kept = chosen
-    small.get_submodule(last).weight.copy_(big.get_submodule(last).weight[kept])
-    small.get_submodule(last).bias.copy_(big.get_submodule(last).bias)
+    wide, narrow = convolution(big, last), convolution(small, last)
+    narrow.weight.copy_(wide.weight[kept])
+    copy_bias(wide, narrow, slice(None))
 
 
 def fit_head(big: Encoder, small: Encoder, pack: Pack, steps: int) -> None:
@@ -124,7 +141,7 @@ def fit_head(big: Encoder, small: Encoder, pack: Pack, steps: int) -> None:
     for batch in draw_samples(pack, steps, FIT_CROPS, FIT_CROP_PX):
         error = (small(batch.frame0) - big(batch.frame0)).square().mean((0, 2, 3)) / variance
         optimiser.zero_grad()
-        (error + LEAST_ERROR).sqrt().mean().backward()  # type: ignore[no-untyped-call]
+        (error + LEAST_ERROR).sqrt().mean().backward()
         optimiser.step()
         schedule.step()
 
@@ -147,7 +164,7 @@ def prune(state: State, big: Layout, small: Layout, pack: Pack, fit_steps: int =
     net.load_state_dict(dict(state))
     narrower = any(narrow < wide for narrow, wide in zip(small.widths, big.widths, strict=False))
     strength = measure_strength(net, pack) if narrower else {}
-    result = {}
+    result: dict[str, Tensor] = {}
     for index, (width, wide) in enumerate(zip(small.widths, big.widths, strict=False)):
         block = f"block{index}"
         whole = {name: tensor for name, tensor in state.items() if name.startswith(f"{block}.")}

@@ -55,4 +55,4 @@ def load_teacher(path: Path, device: torch.device, precision: torch.dtype) -> Te
     Raises:
         WeightsError: The file is missing, or of no known layout.
     """
-    return Teacher(read_network(path).to(device, memory_format=torch.channels_last), precision)
+    return Teacher(read_network(path).to(device).to(memory_format=torch.channels_last), precision)

@@ -124,7 +124,7 @@ class Trainer:
         self.net = IFNet(layout)
         torch.manual_seed(plan.seed)
         initialise(self.net)
-        self.net.to(ranks.device, memory_format=torch.channels_last)
+        self.net.to(ranks.device).to(memory_format=torch.channels_last)
         for part in plan.frozen:
             self.net.get_submodule(part).requires_grad_(False)
         self.forward: nn.Module = TrainingForward(self.net, precision, plan.blocks)

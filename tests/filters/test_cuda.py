@@ -15,6 +15,7 @@ from tests.clips import pan, planes_of
 from tests.fake_cuda import Fake
 from vsrife import RIFE
 from vsrife.ops import dispatch
+from vsrife.ops.reference import reference
 
 LITE = Path(__file__).parents[2] / "models" / "lite.safetensors"
 
@@ -43,7 +44,7 @@ def test_frames(device: str, threads: int, mode: str, fake: Fake, monkeypatch: p
     """First asked for one by one, then all at once from a filter made anew."""
     monkeypatch.setattr(dispatch, "_cuda_kernels", lambda _device: dispatch.reference)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(dispatch, "_cpu_kernels", lambda _dtype: dispatch.reference)
+        patch.setattr(dispatch, "_cpu_kernels", lambda _dtype: reference)
         expected()
     monkeypatch.setenv(dispatch.CUDA_VARIABLE, mode)
     output = interpolated(device)

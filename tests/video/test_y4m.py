@@ -45,7 +45,10 @@ def test_other_programs_read_raw_frames(pix_fmt: str, tag: str, programs: Progra
     assert (stream["pix_fmt"], stream["avg_frame_rate"]) == (pix_fmt, "20/1")
     if "10" not in pix_fmt:
         dark, bright = programs.greys(Path("same.mkv"))
-        assert programs.greys(Path("out.y4m")) == pytest.approx([dark, (dark + bright) / 2, bright, bright], abs=1)
+        middle = (dark + bright) / 2
+        if made_as == "yuva444p":  # colours count by their alpha, which is as large as the grey here
+            middle = (dark**2 + bright**2) / (dark + bright)
+        assert programs.greys(Path("out.y4m")) == pytest.approx([dark, middle, bright, bright], abs=1)
 
 
 def test_a_variable_rate_does_not_fit_a_pipe(programs: Programs, capsys: pytest.CaptureFixture[str]) -> None:

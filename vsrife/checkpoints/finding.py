@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import errno
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -65,9 +66,9 @@ def default_model() -> DefaultModel:
     path = model_directory() / DEFAULT_FILE
     try:
         recorded = path.read_text(encoding="utf-8", errors="replace").strip()
-    except (FileNotFoundError, NotADirectoryError):
-        recorded = ""
     except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG):  # there is none, and there can be none
+            return DefaultModel(BUNDLED_DEFAULT, BUNDLED_SOURCE)
         raise WeightsError(f"{path} cannot be read, got {error.strerror or error}; remove it") from error
     return DefaultModel(recorded, str(path)) if recorded else DefaultModel(BUNDLED_DEFAULT, BUNDLED_SOURCE)
 

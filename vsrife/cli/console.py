@@ -113,15 +113,20 @@ def _bar(description: str, total: int | None) -> Iterator[Advance]:
         TextColumn("{task.fields[rate]}"), TimeRemainingColumn(), TextColumn("{task.fields[more]}"),
     )  # fmt: skip
     rate, first = _Rate(), True
-    with Progress(*columns, console=Terminal(stderr=True)) as bar:
-        task = bar.add_task(description, total=total, rate="", more="")
+    bar = Progress(*columns, console=Terminal(stderr=True))
+    task = bar.add_task(description, total=total, rate="", more="")
 
-        def advance(done: int, total: int | None = total, **more: object) -> None:
-            nonlocal first
-            if first:
-                bar.reset(task, completed=done, total=total)
-                first = False
-            shown = ", ".join(plural(value, _NOUNS.get(name, name)) for name, value in more.items())
-            bar.update(task, completed=done, total=total, rate=f"{rate(done):.1f} frames/s", more=shown)
+    def advance(done: int, total: int | None = total, **more: object) -> None:
+        nonlocal first
+        if first:
+            bar.start()  # not before: an error that is known at once stands alone
+            bar.reset(task, completed=done, total=total)
+            first = False
+        shown = ", ".join(plural(value, _NOUNS.get(name, name)) for name, value in more.items())
+        bar.update(task, completed=done, total=total, rate=f"{rate(done):.1f} frames/s", more=shown)
 
+    try:
         yield advance
+    finally:
+        if not first:
+            bar.stop()
