@@ -284,9 +284,12 @@ def remedy(path: Path) -> str:
 
 def _candidates(name: str) -> list[Path]:
     """Return the files and folders that are found under a name, in order of precedence."""
-    files = [folder / f"{name}{suffix}" for folder in search_directories() for suffix in SUFFIXES]
-    folders = [folder / name for folder in search_directories()]
-    return [path for path in files if path.is_file()] + [path for path in folders if is_model_folder(path)]
+    found: list[Path] = []
+    for folder in search_directories():
+        with contextlib.suppress(OSError):  # the user's folder cannot be read, or its name is too long
+            found += [path for suffix in SUFFIXES if (path := folder / f"{name}{suffix}").is_file()]
+            found += [folder / name] * is_model_folder(folder / name)
+    return found
 
 
 def _looks_like_path(model: str) -> bool:

@@ -28,6 +28,7 @@ class ContainerSpec:
         suffixes: file suffixes that choose it, where FFmpeg would choose another.
         text_codec: encoder for text subtitles that the container cannot hold as they are; None: it holds no text.
         codecs: names of the codecs that it can hold, where its muxer accepts more; None: what the muxer accepts.
+        refused: names of codecs whose header its muxer writes, and then not the file.
         constant_rate: it stores no times, or only multiples of a frame.
         attachments, covers, chapters: whether it can hold these; a cover may also be an attachment.
         options: of the muxer.
@@ -36,6 +37,7 @@ class ContainerSpec:
     suffixes: frozenset[str] = frozenset()
     text_codec: str | None = None
     codecs: frozenset[str] | None = None
+    refused: frozenset[str] = frozenset()
     constant_rate: bool = False
     attachments: bool = False
     covers: bool = False
@@ -50,6 +52,7 @@ CONTAINERS = {
         text_codec="mov_text",
         covers=True,
         chapters=True,
+        refused=frozenset({"vorbis"}),
         options={"movflags": "+faststart"},
     ),
     "mov": ContainerSpec(text_codec="mov_text", covers=True, chapters=True, options={"movflags": "+faststart"}),
@@ -144,8 +147,7 @@ def container_of(output: Path) -> str:
 def can_hold(container: str, encoder: str) -> bool:
     """Whether a container can hold an encoder's output. For audio it is tried, since not every muxer tells."""
     codec = av.Codec(encoder, "w")
-    allowed = container_spec(container).codecs
-    if allowed is not None and codec.canonical_name not in allowed:
+    if not _may_hold(container, codec.canonical_name):
         return False
     with av.open(io.BytesIO(), "w", format=container) as target:
         try:
@@ -164,8 +166,7 @@ def can_hold(container: str, encoder: str) -> bool:
 
 def can_copy(container: str, stream: Stream) -> bool:
     """Whether a container can hold the packets of a stream as they are; tried with its header."""
-    allowed = container_spec(container).codecs
-    if allowed is not None and stream.codec_context.codec.canonical_name not in allowed:
+    if not _may_hold(container, stream.codec_context.codec.canonical_name):
         return False
     with av.open(io.BytesIO(), "w", format=container) as target:
         try:
@@ -176,6 +177,11 @@ def can_copy(container: str, stream: Stream) -> bool:
         finally:
             _forget(target)
     return True
+
+
+def _may_hold(container: str, codec: str) -> bool:
+    spec = container_spec(container)
+    return codec not in spec.refused and (spec.codecs is None or codec in spec.codecs)
 
 
 def _forget(target: OutputContainer) -> None:
