@@ -109,6 +109,15 @@ def test_wheel_interpolates_in_an_empty_environment(wheel: Path, environment: Pa
     assert run(environment / "vsrife", "models", "verify", "default").startswith(f"{default['name']}: good")
 
 
+def test_public_names_are_these() -> None:
+    """A name more or less is a decision about the public interface."""
+    assert sorted(vsrife.__all__, key=str.lower) == [
+        "__version__", "ClipError", "DeviceError", "Flow", "flow", "interpolate", "MediaError", "merge", "OptionError",
+        "RIFE", "rife", "RifeError", "WeightsError",
+    ]  # fmt: skip
+    assert set(vsrife.__all__) <= set(dir(vsrife))
+
+
 def test_public_names_resolve() -> None:
     assert [name for name in vsrife.__all__ if not hasattr(vsrife, name)] == []
     with pytest.raises(AttributeError, match="module 'vsrife' has no attribute 'absent'"):

@@ -42,7 +42,7 @@ def check(frames: list[list[NDArray[Any]]]) -> None:
 @pytest.mark.parametrize(("device", "threads", "mode"), [("cuda", 1, "plain"), ("cuda:0,1", 2, "graph")])
 def test_frames(device: str, threads: int, mode: str, fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
     """First asked for one by one, then all at once from a filter made anew."""
-    monkeypatch.setattr(dispatch, "_cuda_kernels", lambda _device: dispatch.reference)
+    monkeypatch.setattr(dispatch, "_cuda_kernels", lambda _device: reference)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(dispatch, "_cpu_kernels", lambda _dtype: reference)
         expected()
