@@ -34,7 +34,7 @@ from vsrife.networks.legacy import LegacyNet
 
 CPU = torch.device("cpu")
 LEAST_PSNR_DB = 48.0
-DIVIDED = "cpu has too little memory for the motion of a whole frame of .* in {} overlapping parts"
+DIVIDED = "cpu has too little memory for the motion of a whole frame of .* in {} overlapping tiles"
 Size = tuple[int, int]
 
 
