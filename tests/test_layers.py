@@ -19,6 +19,7 @@ FLOORS = (  # from top to bottom; a module may import from its own room and from
     "cli",
     "doctor",
     "evaluation",
+    "farm",
     "video",
     "images",
     "filters",
@@ -34,11 +35,12 @@ FLOORS = (  # from top to bottom; a module may import from its own room and from
 OUTSIDE = ("", "__main__", "_version")  # the package itself holds names alone, and `__main__` starts the command
 
 ROOMS_OF_LIBRARY = {
-    "vapoursynth": ("filters", "video", "evaluation", "doctor"),
+    "vapoursynth": ("filters", "video", "evaluation", "farm", "doctor"),
     "vsutil": ("filters", "video", "evaluation"),
-    "av": ("video", "images"),
+    "av": ("video", "images", "farm"),
     "PIL": ("video", "images"),
     "tifffile": ("video", "images"),
+    "ray": ("farm",),
     "click": ("cli",),
     "rich": ("cli",),
 }

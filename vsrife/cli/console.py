@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 DONE, FAILED, WRONG_USAGE, INTERRUPTED = 0, 1, 2, 130  # exit codes
-_NOUNS = {"cuts": "scene cut", "duplicates": "duplicate"}  # of counts beside the progress bar
+_NOUNS = {  # of counts beside the progress bar
+    "cuts": "scene cut", "duplicates": "duplicate", "nodes": "node", "devices": "device", "retries": "retried segment"
+}  # fmt: skip
 _JSON_SECONDS = 1.0  # between two progress events
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from vsrife.cli.completion import complete_codec
-from vsrife.cli.console import DONE, FAILED, INTERRUPTED, Console, plural
+from vsrife.cli.console import DONE, FAILED, INTERRUPTED, Advance, Console, plural
 from vsrife.cli.options import (
     ClipArguments,
     NetworkArguments,
@@ -37,7 +38,10 @@ if TYPE_CHECKING:
 _MISSING_SHOWN = 5
 _KEPT_SUFFIXES = frozenset({".mp4", ".mkv", ".mov", ".m4v", ".webm"})  # others become .mkv
 
-_source, _encoding, _output = (partial(option, section=section) for section in ("Source", "Encoding", "Output"))
+_source, _encoding, _output, _farm = (
+    partial(option, section=section) for section in ("Source", "Encoding", "Output", "Farm")
+)
+_FILES_AT_ONCE = 4  # on a cluster: while one file is opened or written, the nodes work for the others
 
 
 @click.command(
@@ -84,6 +88,14 @@ Examples:
     metavar="SECONDS",
     help="Segment length for --resume.",
 )
+@_farm(
+    "--farm",
+    is_flag=False,
+    flag_value="auto",
+    metavar="[ADDRESS]",
+    help="Make the segments on a Ray cluster: auto (this machine's), local or ray://HOST:10001.  [auto]",
+)
+@_farm("--ship", is_flag=True, help="Send the inputs to nodes that do not see them under the same path.")
 @console_options
 def video(files: tuple[str, ...], console: Console, **options: Any) -> int:
     """Raise the frame rate of videos, or slow them down.
@@ -97,8 +109,11 @@ def video(files: tuple[str, ...], console: Console, **options: Any) -> int:
     killed leaves the folder OUT.part, from which --resume continues as well.
     """
     with _interruptible(console) as stop:
+        farm, ship = options.pop("farm"), options.pop("ship")
         tasks = _tasks(files, **options)
-        return _run_all(tasks, console, stop)
+        if farm is None and not ship:
+            return _run_all(tasks, console, stop)
+        return _run_on_farm(tasks, console, stop, farm, ship=ship)
 
 
 # --- options to tasks -------------------------------------------------------------------------------------------------
@@ -204,16 +219,26 @@ def _write_y4m(job: VideoJob, report: Reporter) -> Outcome:
 
 def _opener(
     each: Input, rate: str | None, track: int | None, *, upright: bool, resize: bool
-) -> Callable[[Path | None], Source]:
-    """A function that opens an input; its argument is the folder for bestsource's index."""
+) -> Callable[[Sequence[Path], Path | None], Source]:
+    """A function that opens the files of an input; it also gets the folder for bestsource's index."""
     from vsrife.timing.parsing import parse_fps
-    from vsrife.video.image_sequence import DEFAULT_RATE, open_pictures
-    from vsrife.video.source import open_source
 
     given = None if rate is None else parse_fps(rate)
-    if not each.sequence:
-        return partial(open_source, each.files[0], upright=upright, rate=given, track=track, resize=resize)
-    return lambda _: open_pictures(each.files, DEFAULT_RATE if given is None else given)
+    if each.sequence:
+        return partial(_open_sequence, rate=given)
+    return partial(_open_video, rate=given, upright=upright, track=track, resize=resize)
+
+
+def _open_video(files: Sequence[Path], index: Path | None, **options: Any) -> Source:
+    from vsrife.video.source import open_source
+
+    return open_source(files[0], index, **options)
+
+
+def _open_sequence(files: Sequence[Path], _index: Path | None, *, rate: Fraction | None) -> Source:
+    from vsrife.video.image_sequence import DEFAULT_RATE, open_pictures
+
+    return open_pictures(files, DEFAULT_RATE if rate is None else rate)
 
 
 def _outputs(
@@ -282,14 +307,25 @@ def _run_all(tasks: Sequence[_Task], console: Console, stop: threading.Event) ->
     """Make all results, also after one has failed. Returns the exit code."""
     if len(tasks) == 1 and not tasks[0].skip:
         return _report(_run(tasks[0], console, stop), console)
-    failed: list[str] = []
+    return _report_all(tasks, (partial(_run, task, console, stop) for task in _wanted(tasks, console)), console)
+
+
+def _wanted(tasks: Sequence[_Task], console: Console) -> list[_Task]:
+    """The tasks whose results are not complete."""
     for task in tasks:
         if task.skip:
             console.say(f"{task.job.output} is complete, skipped")
             console.event("skipped", output=task.job.output)
-            continue
+    return [task for task in tasks if not task.skip]
+
+
+def _report_all(tasks: Sequence[_Task], runs: Iterable[Callable[[], Outcome]], console: Console) -> int:
+    """Report the results of several runs in turn. Returns the exit code."""
+    wanted = [task for task in tasks if not task.skip]
+    failed: list[str] = []
+    for task, run in zip(wanted, runs, strict=True):
         try:
-            code = _report(_run(task, console, stop), console)
+            code = _report(run(), console)
         except (RifeError, OSError) as error:
             failed.append(f"{task.name}: {error}")
             console.warn(failed[-1])
@@ -309,12 +345,55 @@ def _run(task: _Task, console: Console, stop: threading.Event) -> Outcome:
         shown = ", ".join(map(str, missing[:_MISSING_SHOWN])) + (", …" if len(missing) > _MISSING_SHOWN else "")
         console.warn(f"{task.name}: pictures {shown} are missing ({len(missing)} in all); the motion will jump there")
     with console.progress(Path(task.name).name, None) as advance:
-
-        def progress(done: int, total: int, cuts: int, duplicates: int) -> None:
-            advance(done, total, cuts=cuts, duplicates=duplicates)
-
-        report = Reporter(say=console.say, warn=console.warn, advance=progress, stop=stop.is_set)
+        report = Reporter(say=console.say, warn=console.warn, advance=advance, stop=stop.is_set)
         return task.make(task.job, report)
+
+
+def _run_on_farm(
+    tasks: Sequence[_Task], console: Console, stop: threading.Event, address: str | None, *, ship: bool
+) -> int:
+    """Make all results on a cluster, several at a time. Returns the exit code."""
+    from vsrife.video.job import Reporter, run
+
+    if address is None:
+        raise OptionError("--ship goes with --farm; add it, or leave --ship out")
+    if address not in ("auto", "local") and ":" not in address:
+        raise OptionError(f"--farm must be auto, local or ray://HOST:10001, got {address!r}; give it after IN and OUT")
+    if any(task.make is not run for task in tasks):
+        raise OptionError("--farm makes videos; leave out --images, --png or --y4m")
+    try:
+        from vsrife.farm.dispatch import Farm
+    except ModuleNotFoundError as error:
+        if error.name != "ray":
+            raise
+        raise OptionError("--farm needs Ray, which is not installed; run: pip install 'vsrife[farm]'") from error
+    wanted = _wanted(tasks, console)
+    with console.progress("farm", None) as advance, ThreadPoolExecutor(_FILES_AT_ONCE) as pool:
+        farm, total = Farm(address, ship=ship), _Total(advance)
+        reports = [
+            Reporter(say=console.say, warn=console.warn, advance=partial(total.advance, task.name), stop=stop.is_set)
+            for task in wanted
+        ]
+        futures = [pool.submit(farm.run, task.job, report) for task, report in zip(wanted, reports, strict=True)]
+        wait(futures)
+    if len(tasks) == len(futures) == 1:
+        return _report(futures[0].result(), console)
+    return _report_all(tasks, [future.result for future in futures], console)
+
+
+class _Total:
+    """The progress of several files as one. Thread-safe."""
+
+    def __init__(self, advance: Advance) -> None:
+        self._advance, self._lock = advance, threading.Lock()
+        self._files: dict[str, tuple[int, int, int, int, int]] = {}  # frames done, in all, cuts, duplicates, retries
+
+    def advance(self, name: str, done: int, total: int, *, nodes: int, devices: int, **counts: int) -> None:
+        """Take the progress of one file; nodes and devices are those of the cluster."""
+        with self._lock:
+            self._files[name] = done, total, counts["cuts"], counts["duplicates"], counts["retries"]
+            done, total, cuts, duplicates, retries = map(sum, zip(*self._files.values(), strict=True))
+            self._advance(done, total, cuts=cuts, duplicates=duplicates, nodes=nodes, devices=devices, retries=retries)
 
 
 def _report(outcome: Outcome, console: Console) -> int:

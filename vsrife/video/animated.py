@@ -22,7 +22,7 @@ def write_animated(job: VideoJob, report: Reporter) -> Outcome:
         KeyboardInterrupt: the run was interrupted; nothing is written.
     """
     check_output(job)
-    rendered = render(job.source(None), job.video, side_by_side=job.side_by_side)
+    rendered = render(job.source(job.inputs, None), job.video, side_by_side=job.side_by_side)
     alpha = len(rendered.clips) > 1
     rendered = fit(rendered, PixelFormat("RGB", 8, False, 0, 0, alpha))
     times, (width, height) = rendered.times, rendered.size
@@ -36,7 +36,7 @@ def write_animated(job: VideoJob, report: Reporter) -> Outcome:
             stats.add(done, frames)
             planes = [np.asarray(frame[plane]) for frame in frames for plane in range(frame.format.num_planes)]
             yield Picture(np.stack(planes, axis=-1)[:height, :width])
-            report.advance(done + 1, times.frames, *stats.counts())
+            report.advance(done + 1, times.frames, cuts=stats.cuts, duplicates=stats.duplicates)
 
     write_animation(job.output, pictures(), times.__getitem__)
     return Outcome(output=job.output, frames=times.frames, total=times.frames,

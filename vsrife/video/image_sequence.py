@@ -129,7 +129,9 @@ def write_pictures(job: VideoJob, report: Reporter) -> Outcome:
             started_ns = resume.started_ns(state)
             folder.mkdir(parents=True, exist_ok=True)
         try:
-            rendered = render(job.source(resume.index_folder(state)), job.video, side_by_side=job.side_by_side)
+            rendered = render(
+                job.source(job.inputs, resume.index_folder(state)), job.video, side_by_side=job.side_by_side
+            )
             rendered = fit(rendered, _stored_format(rendered, job.encode.pix_fmt))
             done = _count_done(job.output, rendered.times.frames, started_ns) if continued else 0
             outcome = _write_frames(job, rendered, done, report)
@@ -147,14 +149,14 @@ def write_pictures(job: VideoJob, report: Reporter) -> Outcome:
 def _write_frames(job: VideoJob, rendered: RenderedClip, done: int, report: Reporter) -> Outcome:
     """Write the frames after the first `done`."""
     times, stats = rendered.times, FrameStats(rendered.times.schedule)
-    report.advance(done, times.frames, 0, 0)
+    report.advance(done, times.frames, cuts=0, duplicates=0)
     for frames in rendered.frames(done, times.frames):
         if report.stop():
             break
         stats.add(done, frames)
         write_picture(_numbered(job.output, done), Picture(_pixels(frames, rendered.size)))
         done += 1
-        report.advance(done, times.frames, *stats.counts())
+        report.advance(done, times.frames, cuts=stats.cuts, duplicates=stats.duplicates)
     return Outcome(output=job.output.parent, frames=done, total=times.frames, seconds=float(times[done] - times[0]),
                    cuts=stats.cuts, duplicates=stats.duplicates)  # fmt: skip
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, fields
 from fractions import Fraction
 from pathlib import Path
+from typing import Protocol
 
 import av
 
@@ -29,7 +30,7 @@ class VideoJob:
     """One file to make.
 
     Attributes:
-        source: opens the input; its argument is the folder for bestsource's index, or None.
+        source: opens the input; its arguments are the files and the folder for bestsource's index, or None.
         inputs: the files that the input consists of.
         output: a file.
         reading: options of `source`, by their names on the command line.
@@ -41,7 +42,7 @@ class VideoJob:
         segment_seconds: seconds of the result between points to continue from.
     """
 
-    source: Callable[[Path | None], Source]
+    source: Callable[[Sequence[Path], Path | None], Source]
     inputs: Sequence[Path]
     output: Path
     video: VideoOptions
@@ -86,18 +87,35 @@ class Reporter:
     Attributes:
         say: takes a message.
         warn: takes a message about something that the result lacks.
-        advance: takes frames done, frames in all, scene cuts and duplicates so far.
+        advance: takes frames done and frames in all, then counts by name, such as `cuts` and `duplicates` so far.
         stop: asked before each frame; True ends the result there.
     """
 
     say: Callable[[str], None]
     warn: Warn
-    advance: Callable[[int, int, int, int], None]
+    advance: Advance
     stop: Callable[[], bool]
 
 
-def run(job: VideoJob, report: Reporter) -> Outcome:
+class Advance(Protocol):
+    """Called with the progress of a job."""
+
+    def __call__(self, done: int, total: int, **counts: int) -> None: ...
+
+
+class Produce(Protocol):
+    """Makes the missing segments of a job; yields all paths in order, up to the first that an interruption left out."""
+
+    def __call__(self, job: VideoJob, segments: Segments, report: Reporter) -> Iterator[Path]: ...
+
+
+def run(job: VideoJob, report: Reporter, produce: Produce | None = None) -> Outcome:
     """Make a file. It gets its name when it is complete, or when the run is interrupted and it plays up to there.
+
+    Args:
+        job: the file.
+        report: callbacks.
+        produce: makes the segments, None: this process.
 
     Raises:
         OptionError: the options cannot be met.
@@ -112,7 +130,7 @@ def run(job: VideoJob, report: Reporter) -> Outcome:
                 resume.run_folder(job.output, identity, resume=job.resume, overwrite=job.overwrite)
             )
         try:
-            encoding = _prepare(job, folder, report)
+            encoding = prepare(job, folder, report)
             rate, total = encoding.settings.rate, encoding.rendered.times.frames
             segments = Segments(folder, max(1, round(job.segment_seconds * rate)), total)
             if continued:
@@ -121,7 +139,8 @@ def run(job: VideoJob, report: Reporter) -> Outcome:
                 report.say(f"{len(segments.done())} of {len(segments.starts())} segments are done, continuing")
             elif job.resume:
                 report.say("no unfinished run to continue, starting anew")
-            return _Run(job, segments, encoding, report).finish()
+            paths = produce(job, segments, report) if produce else _encode_missing(encoding, segments, report)
+            return _deliver(job, encoding, segments, list(paths), report)
         except MediaError as error:
             if not resume.has_segments(folder):
                 raise
@@ -169,93 +188,120 @@ def identify(job: VideoJob) -> dict[str, str]:
     return identity
 
 
-def _prepare(job: VideoJob, folder: Path, report: Reporter) -> Encoding:
+def prepare(job: VideoJob, folder: Path, report: Reporter) -> Encoding:
+    """Open the source of a job and choose encoder and container.
+
+    Args:
+        job: the file to make.
+        folder: for the index of the source, and for a trial of the container.
+        report: callbacks.
+
+    Raises:
+        OptionError: the options cannot be met.
+        MediaError: the source cannot be read, or the container rejects a stream.
+    """
     report.say(f"reading {job.inputs[0]} to find its frames")
-    rendered = render(job.source(resume.index_folder(folder)), job.video, side_by_side=job.side_by_side)
+    rendered = render(job.source(job.inputs, resume.index_folder(folder)), job.video, side_by_side=job.side_by_side)
     encoding = plan_encoding(rendered, job.output, job.encode, report.warn)
     check_streams(encoding, folder / f"head{job.output.suffix}", report.warn)
     return encoding
 
 
-@dataclass(frozen=True, slots=True)
-class _Run:
-    job: VideoJob
-    segments: Segments
-    encoding: Encoding
-    report: Reporter
+def _encode_missing(encoding: Encoding, segments: Segments, report: Reporter) -> Iterator[Path]:
+    """The segments in order, encoded where they are missing; an interruption ends with the incomplete one."""
+    earlier = SegmentFooter(0, 0, 0, 0)
+    for start in segments.starts():
+        path: Path | None = segments.path(start)
+        if not segments.path(start).is_file():
+            path = encode_segment(encoding, segments, start, report, earlier)
+        if path is not None:
+            yield path
+        if path != segments.path(start):
+            return  # interrupted
+        earlier = sum_footers([earlier, resume.read_footer(path)])
 
-    def finish(self) -> Outcome:
-        """Encode the missing segments and write the file."""
-        paths: list[Path] = []
-        for start in self.segments.starts():
-            path: Path | None = self.segments.path(start)
-            if not self.segments.path(start).is_file():
-                path = self._encode(start, paths)
-            if path is not None:
-                paths.append(path)
-            if path != self.segments.path(start):
-                break  # interrupted
-        return self._deliver(paths)
 
-    def _encode(self, start: int, before: Sequence[Path]) -> Path | None:
-        """Encode a segment; its path, or as `Segments.write` returns it after an interruption."""
-        end = min(start + self.segments.length, self.segments.frames)
-        earlier = _sum(before)
-        stats = FrameStats(self.encoding.rendered.times.schedule)
-        done = start
+def encode_segment(
+    encoding: Encoding,
+    segments: Segments,
+    start: int,
+    report: Reporter,
+    earlier: SegmentFooter = SegmentFooter(0, 0, 0, 0),  # noqa: B008 - it is frozen
+) -> Path | None:
+    """Encode a segment.
 
-        def frames() -> Iterator[Frames]:
-            nonlocal done
-            self._advance(done, earlier, stats)
-            for planes in self.encoding.rendered.frames(start, end):
-                if self.report.stop():
-                    return
-                stats.add(done, planes)
-                yield planes
-                done += 1
-                self._advance(done, earlier, stats)
+    Args:
+        encoding: of the job.
+        segments: of the run; the segment is written to their folder.
+        start: first frame of the segment.
+        report: callbacks.
+        earlier: sum of the segments before, for the progress.
 
-        packets = encoder.encode(self.encoding.settings, frames())
-        with media_errors(self.segments.folder, "cannot be written"):
-            return self.segments.write(start, packets, stats.counts, lambda: done == end)
+    Returns:
+        Its path; another one if `report.stop` ended it early, and None if that left it empty.
+    """
+    end = min(start + segments.length, segments.frames)
+    stats = FrameStats(encoding.rendered.times.schedule)
+    done = start
 
-    def _advance(self, done: int, earlier: SegmentFooter, stats: FrameStats) -> None:
+    def advance() -> None:
         cuts, duplicates = earlier.cuts + stats.cuts, earlier.duplicates + stats.duplicates
-        self.report.advance(done, self.segments.frames, cuts, duplicates)
+        report.advance(done, segments.frames, cuts=cuts, duplicates=duplicates)
 
-    def _deliver(self, paths: Sequence[Path]) -> Outcome:
-        total, times, output = _sum(paths), self.encoding.rendered.times, self.job.output
-        if not total.packets:
-            raise KeyboardInterrupt
-        unfinished = self.segments.folder / f"unfinished{output.suffix}"
-        with media_errors(output, "cannot be written"):
-            write_file(unfinished, self.encoding, paths, total.packets, self.report.warn)
-            self._name(unfinished)
-        outcome = Outcome(
-            output=output, frames=total.packets, total=times.frames, seconds=float(times[total.packets] - times[0]),
-            cuts=total.cuts, duplicates=total.duplicates,
-        )  # fmt: skip
-        if outcome.complete:
-            resume.remove(output)
-        else:
-            resume.mark_delivered(output)
-        return outcome
+    def frames() -> Iterator[Frames]:
+        nonlocal done
+        advance()
+        for planes in encoding.rendered.frames(start, end):
+            if report.stop():
+                return
+            stats.add(done, planes)
+            yield planes
+            done += 1
+            advance()
 
-    def _name(self, unfinished: Path) -> None:
-        """Give the file its final name, unless another file got it during the run."""
-        output = self.job.output
-        try:
-            replace_file(unfinished, output, overwrite=self.job.overwrite or resume.is_delivered(output), durable=True)
-        except FileExistsError as error:
-            raise MediaError(
-                f"{output} was made by another program during the run and is kept; give --resume --overwrite to "
-                "replace it"
-            ) from error
+    packets = encoder.encode(encoding.settings, frames())
+    with media_errors(segments.folder, "cannot be written"):
+        return segments.write(start, packets, stats.counts, lambda: done == end)
 
 
-def _sum(paths: Sequence[Path]) -> SegmentFooter:
-    footers = [resume.read_footer(path) for path in paths]
-    return SegmentFooter(
-        sum(footer.packets for footer in footers), 0, sum(footer.cuts for footer in footers),
-        sum(footer.duplicates for footer in footers),
+def _deliver(job: VideoJob, encoding: Encoding, segments: Segments, paths: Sequence[Path], report: Reporter) -> Outcome:
+    """Write the file from its segments and the other streams of the source."""
+    total, times, output = sum_footers(map(resume.read_footer, paths)), encoding.rendered.times, job.output
+    if not total.packets:
+        raise KeyboardInterrupt
+    unfinished = segments.folder / f"unfinished{output.suffix}"
+    with media_errors(output, "cannot be written"):
+        write_file(unfinished, encoding, paths, total.packets, report.warn)
+        _name(job, unfinished)
+    outcome = Outcome(
+        output=output, frames=total.packets, total=times.frames, seconds=float(times[total.packets] - times[0]),
+        cuts=total.cuts, duplicates=total.duplicates,
     )  # fmt: skip
+    if outcome.complete:
+        resume.remove(output)
+    else:
+        resume.mark_delivered(output)
+    return outcome
+
+
+def _name(job: VideoJob, unfinished: Path) -> None:
+    """Give the file its final name, unless another file got it during the run."""
+    try:
+        overwrite = job.overwrite or resume.is_delivered(job.output)
+        replace_file(unfinished, job.output, overwrite=overwrite, durable=True)
+    except FileExistsError as error:
+        raise MediaError(
+            f"{job.output} was made by another program during the run and is kept; give --resume --overwrite to "
+            "replace it"
+        ) from error
+
+
+def sum_footers(footers: Iterable[SegmentFooter]) -> SegmentFooter:
+    """Packets, cuts and duplicates of several segments; the largest delay."""
+    result = SegmentFooter(0, 0, 0, 0)
+    for footer in footers:
+        result = SegmentFooter(
+            result.packets + footer.packets, max(result.delay, footer.delay), result.cuts + footer.cuts,
+            result.duplicates + footer.duplicates,
+        )  # fmt: skip
+    return result

@@ -31,7 +31,7 @@ def write_y4m(job: VideoJob, file: BinaryIO, report: Reporter) -> Outcome:
         OptionError: the rate varies, or YUV4MPEG2 has no tag for the pixel format.
         MediaError: the source cannot be read.
     """
-    rendered = render(job.source(None), job.video, side_by_side=job.side_by_side)
+    rendered = render(job.source(job.inputs, None), job.video, side_by_side=job.side_by_side)
     rate = rendered.times.rate
     if rate is None:
         raise OptionError(
@@ -54,7 +54,7 @@ def write_y4m(job: VideoJob, file: BinaryIO, report: Reporter) -> Outcome:
                 file.write(_cropped(frame, plane, rendered.size).tobytes())
         stats.add(done, frames)
         done += 1
-        report.advance(done, total, *stats.counts())
+        report.advance(done, total, cuts=stats.cuts, duplicates=stats.duplicates)
     file.flush()
     return Outcome(output=job.output, frames=done, total=total, seconds=float(done / rate),
                    cuts=stats.cuts, duplicates=stats.duplicates, resumable=False)  # fmt: skip
