@@ -48,7 +48,7 @@ while a command works on files, with the key `event`; one document from `models`
 | 130 | interrupted by Ctrl-C; `vsrife video` has finished the file so far |
 
 An error says what is wrong, what it got, and what to do. Commands, options and models that are misspelt get a guess.
-Files get their final names when they are complete; what is there already stays, unless `--overwrite` (for models:
+Files get their final names when they are complete; existing files stay, unless `--overwrite` (for models:
 `--force`) is given.
 
 ## Completion

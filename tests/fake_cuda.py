@@ -376,7 +376,7 @@ class FakeTensor(Tensor):
 
 
 class FakeMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Sees every operation of a thread, also those that make new tensors."""
+    """Intercepts every operation of a thread, including the ones that make new tensors."""
 
     def __torch_dispatch__(self, func: Any, _types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return _dispatch(func, args, kwargs or {})

@@ -130,7 +130,7 @@ def _forward(weights: IFNetWeights, device: torch.device, scale: float, ensemble
 
 
 def _legacy_forward(weights: LegacyWeights, device: torch.device, scale: float, ensemble: bool) -> Forward:
-    """Before 4.x; those that know the middle alone halve the way until they are there, as the authors' scripts do."""
+    """Models before 4.x; a model that knows the middle alone is applied recursively, as in the authors' scripts."""
     if ensemble:
         raise OptionError(f"--ensemble needs a model of 4.x, got {weights.name}; leave it out")
     net = legacy.load(weights.layout, weights.tensors, scale=scale, device=device)

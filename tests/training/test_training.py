@@ -466,7 +466,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(clips: Path, tmp_path: 
     checkpoint.export_weights(make_net("L13").state_dict(), teacher)
     taught = ("--teacher", str(teacher), "--flow", "0.02", "--picture", "0.5", "--echoes", "2")
     options = ("--steps", "8", "--batch", "1", "--save-every", "0", *taught)
-    run_to_end(clips, tmp_path / "calm", *options)
+    run_to_end(clips, tmp_path / "undisturbed", *options)
     out, pauses = tmp_path / "killed", random.Random(7)
     for least in (2, 5):
         process = subprocess.Popen(
@@ -479,10 +479,12 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(clips: Path, tmp_path: 
         process.wait()
         assert (out / "checkpoint.pt").is_file()
     run_to_end(clips, out, *options)
-    assert losses(out) == losses(tmp_path / "calm")
-    calm, killed = (checkpoint.load_checkpoint(folder / "checkpoint.pt") for folder in (tmp_path / "calm", out))
-    assert calm["step"] == killed["step"] == 8
-    assert all(torch.equal(calm["ema"][name], killed["ema"][name]) for name in calm["ema"])
+    assert losses(out) == losses(tmp_path / "undisturbed")
+    undisturbed, killed = (
+        checkpoint.load_checkpoint(folder / "checkpoint.pt") for folder in (tmp_path / "undisturbed", out)
+    )
+    assert undisturbed["step"] == killed["step"] == 8
+    assert all(torch.equal(undisturbed["ema"][name], killed["ema"][name]) for name in undisturbed["ema"])
 
 
 def wait_for_step(out: Path, step: int, process: subprocess.Popen[bytes]) -> None:

@@ -1,7 +1,7 @@
 """Kernels stored in eight bits: int8 values, and a float32 scale for each output channel.
 
 A safetensors file keeps the scale of `NAME` under `NAME.scale`, in a shape that broadcasts. The file takes half the
-bytes of float16, and its values are about those that inference in eight bits rounds to anyway.
+bytes of float16, and its values are close to what inference in eight bits rounds to anyway.
 """
 
 from __future__ import annotations

@@ -53,7 +53,7 @@ def models() -> None:
 def list_models(as_json: bool) -> None:
     """Print every model with its layout, parameters, licence and path.
 
-    Bundled models come first, then those that can be downloaded, then imported ones. `-` means not downloaded.
+    Bundled models come first, then downloadable ones, then imported ones. `-` means not downloaded.
     """
     rows = [_row(model) for model in stored_models()]
     if as_json:

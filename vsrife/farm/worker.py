@@ -88,7 +88,7 @@ def _prepare(shared: SharedJob, folder: Path) -> Encoding:
 
 
 def _model(shared: SharedJob) -> Path:
-    """The weights: this node's own if they are the same, else those that were sent."""
+    """The weights: this node's own if they are the same, else the shipped ones."""
     try:
         own = find_weights(shared.job.video.network.get("model"))
         if _hashes(files_of(own)) == [file.sha256 for file in shared.model]:

@@ -87,7 +87,7 @@ def frozen(clip: vs.VideoNode, replaced: Sequence[int]) -> vs.VideoNode:
 
 
 def undamaged(clip: vs.VideoNode, marks: vs.VideoNode) -> vs.VideoNode:
-    """The clip with the last good frame in place of those that the prop `_Damaged` of `marks` marks."""
+    """The clip with the last good frame in place of each frame whose prop `_Damaged` in `marks` is set."""
     result = clip
     for _ in range(MAX_DAMAGED):
         result = _unless_damaged(clip, shifted(result, -1), marks)
@@ -182,7 +182,7 @@ def _marked(props: Mapping[str, Any], marks: Sequence[str]) -> bool | None:
 
 
 def _guarded(clip: vs.VideoNode) -> vs.VideoNode:
-    """Tiny frames, empty ones in place of those that depend on an unreadable source frame."""
+    """Tiny frames, empty where they depend on an unreadable source frame."""
 
     def read(n: int, f: vs.VideoFrame) -> vs.VideoFrame:
         try:

@@ -185,7 +185,7 @@ def build(name: str, clips: list[vs.VideoNode], *args: Any, **kwargs: Any) -> li
 
     Args:
         name: of the public function, for errors.
-        clips: the clip, then those that are carried.
+        clips: the clip, then the carried clips.
         args, kwargs: as for `check_options`.
 
     Raises:

@@ -135,7 +135,7 @@ class _EncoderChoice:
 def _choose_encoder(source: AudioStream, container: str, default: str) -> _EncoderChoice | None:
     """The source's codec, the container's default or a fallback: the first that can be encoded and held.
 
-    Channels and bit rate are the source's; those that the encoder rejects become stereo and its default.
+    Channels and bit rate are the source's; where the encoder rejects them, stereo and its default.
     """
     layout = source.layout.name if "channels" not in source.layout.name else _LAYOUTS.get(source.channels, "stereo")
     bit_rate = source.bit_rate if source.bit_rate and not _is_lossless(source) else None

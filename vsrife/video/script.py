@@ -123,7 +123,7 @@ def _rate(rate: Fraction) -> str:
 
 
 def _keywords(keywords: Mapping[str, Any]) -> list[str]:
-    """Keywords as in a call, without those that have their default value."""
+    """Keywords as in a call, without defaults."""
     chosen = [
         (name, value)
         for name, value in keywords.items()
