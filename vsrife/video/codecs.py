@@ -190,7 +190,7 @@ def check_format(encoder: str, name: str) -> PixelFormat:
         OptionError: the encoder cannot store it, or there is none of this name.
     """
     offered = formats_of(encoder)
-    fmt = named_format(name) if name in av.video.format.names else None
+    fmt = named_format(name)
     if fmt is None or (offered and name not in offered):
         usable = [each for each in offered if named_format(each) and not each.startswith(_FULL_RANGE_NAMES)]
         raise OptionError(f"--pix-fmt must be a format of {encoder}, got {name!r}; give one of {', '.join(usable)}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
@@ -149,34 +149,28 @@ def can_hold(container: str, encoder: str) -> bool:
     codec = av.Codec(encoder, "w")
     if not _may_hold(container, codec.canonical_name):
         return False
-    with av.open(io.BytesIO(), "w", format=container) as target:
-        try:
-            stream = target.add_stream(encoder)
-            if isinstance(stream, av.AudioStream):
-                rates = codec.audio_rates or [48000]
-                stream.codec_context.sample_rate = 48000 if 48000 in rates else rates[0]
-                stream.codec_context.layout = "stereo"
-                target.start_encoding()
-        except (ValueError, av.FFmpegError):
-            return False
-        finally:
-            _forget(target)
-    return True
+
+    def add(target: OutputContainer) -> None:
+        stream = target.add_stream(encoder)
+        if isinstance(stream, av.AudioStream):
+            rates = codec.audio_rates or [48000]
+            stream.codec_context.sample_rate = 48000 if 48000 in rates else rates[0]
+            stream.codec_context.layout = "stereo"
+            target.start_encoding()
+
+    return _accepts(container, add)
 
 
 def can_copy(container: str, stream: Stream) -> bool:
     """Whether a container can hold the packets of a stream as they are; tried with its header."""
     if not _may_hold(container, stream.codec_context.codec.canonical_name):
         return False
-    with av.open(io.BytesIO(), "w", format=container) as target:
-        try:
-            target.add_stream_from_template(stream, opaque=True)
-            target.start_encoding()
-        except (ValueError, av.FFmpegError):
-            return False
-        finally:
-            _forget(target)
-    return True
+
+    def add(target: OutputContainer) -> None:
+        target.add_stream_from_template(stream, opaque=True)
+        target.start_encoding()
+
+    return _accepts(container, add)
 
 
 def _may_hold(container: str, codec: str) -> bool:
@@ -184,7 +178,14 @@ def _may_hold(container: str, codec: str) -> bool:
     return codec not in spec.refused and (spec.codecs is None or codec in spec.codecs)
 
 
-def _forget(target: OutputContainer) -> None:
-    """Close a container without packets, to which some muxers object."""
-    with suppress(av.FFmpegError):
-        target.close()
+def _accepts(container: str, add: Callable[[OutputContainer], None]) -> bool:
+    """Whether `add` can add a stream to a container, and write its header if it starts encoding."""
+    with av.open(io.BytesIO(), "w", format=container) as target:
+        try:
+            add(target)
+        except (ValueError, av.FFmpegError):
+            return False
+        finally:
+            with suppress(av.FFmpegError):  # some muxers object to a file without packets
+                target.close()
+    return True

@@ -85,7 +85,9 @@ def clip_format(fmt: vs.VideoFormat, alpha: bool = False) -> PixelFormat:
 
 
 def named_format(name: str) -> PixelFormat | None:
-    """The planar equivalent of an FFmpeg pixel format; None if VapourSynth has none."""
+    """The planar equivalent of an FFmpeg pixel format; None if there is no such format, or VapourSynth has no equal."""
+    if name not in av.video.format.names:
+        return None
     fmt = av.VideoFormat(name, _PROBE_PX, _PROBE_PX)
     parts = [part for part in fmt.components if not part.is_alpha]
     if fmt.has_palette or fmt.is_bayer or len(parts) not in (1, 3) or len({part.bits for part in parts}) > 1:
@@ -110,7 +112,7 @@ def parse_format(name: str) -> PixelFormat:
     Raises:
         OptionError: FFmpeg has none of this name, or it has no planar equivalent in VapourSynth.
     """
-    fmt = named_format(name) if name in av.video.format.names else None
+    fmt = named_format(name)
     if fmt is None:
         raise OptionError(
             f"--pix-fmt must be a planar pixel format of FFmpeg such as yuv420p or yuv444p10le, got {name!r}"
