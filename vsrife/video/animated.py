@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import numpy as np
-
 from vsrife.images.animation import check_animation, write_animation
 from vsrife.images.files import Picture, PictureHeader
+from vsrife.video.image_sequence import as_picture
 from vsrife.video.job import Outcome, Reporter, VideoJob, check_output
 from vsrife.video.pixel_formats import PixelFormat
 from vsrife.video.rendering import FrameStats, fit, render
@@ -34,8 +33,7 @@ def write_animated(job: VideoJob, report: Reporter) -> Outcome:
             if report.stop():
                 raise KeyboardInterrupt
             stats.add(done, frames)
-            planes = [np.asarray(frame[plane]) for frame in frames for plane in range(frame.format.num_planes)]
-            yield Picture(np.stack(planes, axis=-1)[:height, :width])
+            yield as_picture(frames, rendered.size)
             report.advance(done + 1, times.frames, cuts=stats.cuts, duplicates=stats.duplicates)
 
     write_animation(job.output, pictures(), times.__getitem__)

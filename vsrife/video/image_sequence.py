@@ -154,7 +154,7 @@ def _write_frames(job: VideoJob, rendered: RenderedClip, done: int, report: Repo
         if report.stop():
             break
         stats.add(done, frames)
-        write_picture(_numbered(job.output, done), Picture(_pixels(frames, rendered.size)))
+        write_picture(_numbered(job.output, done), as_picture(frames, rendered.size))
         done += 1
         report.advance(done, times.frames, cuts=stats.cuts, duplicates=stats.duplicates)
     return Outcome(output=job.output.parent, frames=done, total=times.frames, seconds=float(times[done] - times[0]),
@@ -186,7 +186,8 @@ def _stored_format(rendered: RenderedClip, pix_fmt: str | None) -> PixelFormat:
     return PixelFormat("GRAY" if source.family == "GRAY" else "RGB", bits, False, 0, 0, source.alpha)
 
 
-def _pixels(frames: Frames, size: tuple[int, int]) -> Any:
+def as_picture(frames: Frames, size: tuple[int, int]) -> Picture:
+    """A frame and its alpha as a picture of this width and height, without the padding of odd sizes."""
     width, height = size
     planes = [np.asarray(frame[plane]) for frame in frames for plane in range(frame.format.num_planes)]
-    return np.stack(planes, axis=-1)[:height, :width]
+    return Picture(np.stack(planes, axis=-1)[:height, :width])
