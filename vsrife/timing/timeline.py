@@ -89,15 +89,6 @@ class Timeline:
         twice.append(2 * self.ticks[-1])
         return Timeline(self.start, self.frames * 2, None, twice, self.tick / 2)
 
-    def moved(self, by: Fraction) -> Timeline:
-        """Shifted by this many seconds."""
-        if self.rate is not None:
-            return Timeline(self.start + by, self.frames, self.rate)
-        scale = (by / self.tick).denominator
-        shift = int(by / self.tick * scale)
-        ticks = array("q", (tick * scale + shift for tick in self.ticks))
-        return Timeline(self.start + by, self.frames, None, ticks, self.tick / scale)
-
 
 def constant(frames: int, rate: Fraction, start: Fraction = Fraction(0)) -> Timeline:
     """A timeline of constant rate, frames per second."""
