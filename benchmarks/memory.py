@@ -47,6 +47,11 @@ class Results:
     """Ops that make their result and leave it at zero."""
 
     @staticmethod
+    def stack_dtype(dtype: torch.dtype) -> torch.dtype:
+        """As on a GPU."""
+        return torch.float16 if dtype == torch.float16 else torch.float32
+
+    @staticmethod
     def planes_to_rgb(_planes: object, _transform: object, _clamps: bool, out: Tensor) -> Tensor:
         return out
 
