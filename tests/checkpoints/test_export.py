@@ -126,7 +126,9 @@ def test_safetensors_come_back_as_a_model(precision: str, dtype: str, tmp_path: 
     assert main(["models", "export", "default", str(path), "--precision", precision]) == 0
     before, after = load_model(), load_model(path)
     assert after.layout == before.layout
-    rounded = {name: tensor.half().float() if precision == "fp16" else tensor for name, tensor in before.tensors.items()}
+    rounded = {
+        name: tensor.half().float() if precision == "fp16" else tensor for name, tensor in before.tensors.items()
+    }
     assert all(torch.equal(after.tensors[name], tensor) for name, tensor in rounded.items())
     with safetensors.safe_open(path, framework="numpy") as file:
         assert {file.get_slice(name).get_dtype() for name in file.keys()} == {dtype}  # noqa: SIM118
