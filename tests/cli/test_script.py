@@ -78,6 +78,7 @@ def rate_of_video(ffprobe: str, path: Path) -> Fraction:
 CASES = {
     "a part": ["--multi", "5/2", "--start", "2f", "--end", "0.3"],
     "slow motion": ["--slow-motion", "3", "--end", "4f"],
+    "repairs": ["--multi", "1", "--duplicates", "even", "--max-repeats", "2", "--replace", "1,6-7", "--start", "2f"],
     "slow motion to a rate": ["--fps", "30", "--slow-motion", "2", "--end", "4f"],
 }
 
@@ -163,6 +164,8 @@ def test_only_what_differs_from_the_filters_own_ways_is_printed(
         (["CLIP", "--mpv"], 2, "leave IN out"),
         (["--mpv", "--start", "3"], 2, "--start is up to the player"),
         (["--mpv", "--slow-motion", "3"], 2, "--slow-motion is up to the player"),
+        (["--mpv", "--replace", "3"], 2, "--replace is up to the player"),
+        (["CLIP", "--replace", "12"], 2, "--replace must be frames from 0 to 11, got 12"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

@@ -87,8 +87,9 @@ def test_the_bound_on_repeats(most: int, expected: str) -> None:
 
 def test_fill_with_times() -> None:
     """Halfway in time, not in frames."""
-    links, times = links_of("AABC"), [Fraction(n) for n in (0, 1, 4, 5, 6)]
-    anchors = fill(Position(1, Fraction(1, 2)), window(links, 1, 4), 3, times)
+    links = window(links_of("AABC"), 1, 4)
+    lasts = [None, None, *(Fraction(n) for n in (1, 3, 1, 1)), None, None]
+    anchors = fill(Position(1, Fraction(1, 2)), Window(1, links.links, lasts), 3)
     assert anchors == Anchors(0, 2, Fraction(5, 8))
 
 

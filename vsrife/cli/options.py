@@ -18,6 +18,7 @@ from vsrife.engine.keywords import FLOW_SCALES
 from vsrife.errors import OptionError
 
 if TYPE_CHECKING:
+    from vsrife.timing.duplicates import Duplicates
     from vsrife.video.plan import VideoOptions
 
 
@@ -83,6 +84,9 @@ class ClipArguments:
     start: str | None
     end: str | None
     deinterlace: bool
+    duplicates: Duplicates
+    max_repeats: int
+    replace: str | None
     sc_threshold: float
 
     def options(self, network: NetworkArguments) -> VideoOptions:
@@ -105,6 +109,9 @@ class ClipArguments:
             start=parse_mark("--start", self.start) if self.start else None,
             end=parse_mark("--end", self.end) if self.end else None,
             deinterlace=self.deinterlace,
+            duplicates=self.duplicates,
+            max_repeats=self.max_repeats,
+            replace=self.replace,
             sc_threshold=self.sc_threshold,
             network=network.keywords(),
         )
@@ -134,6 +141,20 @@ def reading_options[F: Callable[..., Any]](function: F) -> F:
     return _source("--deinterlace", is_flag=True, help=deinterlace)(function)
 
 
+def repair_options[F: Callable[..., Any]](function: F) -> F:
+    """Add the options for repeated and damaged frames: `duplicates`, `max_repeats` and `replace`."""
+    replace = "Make these damaged frames from their neighbours, such as 120,455-456."
+    function = _source("--replace", metavar="FRAMES", help=replace)(function)
+    function = _source(
+        "--max-repeats", type=click.IntRange(1, 60), default=3, show_default=True, metavar="N",
+        help="Repeats in a row that --duplicates replaces; longer ones are a pause.",
+    )(function)  # fmt: skip
+    return _source(
+        "--duplicates", type=click.Choice(["keep", "fill", "even"]), default="keep", show_default=True,
+        help="Frames that repeat the one before: keep them, fill in motion, or also spread a regular rhythm evenly.",
+    )(function)  # fmt: skip
+
+
 def clip_options[R](function: Callable[..., R]) -> Callable[..., R]:
     """Add rate, range and scene-change options; the command gets them as `clip`, a `ClipArguments`."""
     rate = functools.partial(option, section="Frame rate")
@@ -150,6 +171,7 @@ def clip_options[R](function: Callable[..., R]) -> Callable[..., R]:
     )
     @part_options
     @reading_options
+    @repair_options
     @functools.wraps(function)
     def command(*args: Any, **options: Any) -> R:
         own = {field.name: options.pop(field.name) for field in fields(ClipArguments)}

@@ -15,8 +15,9 @@ from vsrife.engine.formats import PictureFormat
 from vsrife.engine.keywords import NetworkKeywords
 from vsrife.engine.loaded import NetworkOptions
 from vsrife.errors import ClipError, OptionError
-from vsrife.filters.duplicates import Duplicates, Repair
+from vsrife.filters.duplicates import Repair
 from vsrife.filters.frames import picture_format
+from vsrife.timing.duplicates import Duplicates
 from vsrife.timing.parsing import (
     Ratio,
     Times,
@@ -198,8 +199,6 @@ def _repair(
         return None
     replaced = None if replace is None else parse_frames("replace", replace, clip.num_frames)
     times = None if timestamps is None else tuple(parse_timestamps(timestamps))
-    if times is not None and len(times) == clip.num_frames:
-        times = (*times, times[-1])
     return Repair(cast(Duplicates, mode), max_repeats, prop, replaced, times)
 
 

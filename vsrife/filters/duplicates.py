@@ -8,17 +8,16 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, Literal
+from typing import Any
 
 import vapoursynth as vs
 import vsutil
 
-from vsrife.filters.frames import integer, named_errors, props_only, shifted
+from vsrife.filters.frames import duration, integer, named_errors, props_only, shifted
 from vsrife.filters.scenechange import decision
-from vsrife.timing.duplicates import EVEN_REACH, Anchors, Link, Window, even, fill, fill_reach
+from vsrife.timing.duplicates import EVEN_REACH, Anchors, Duplicates, Link, Window, even, fill, fill_reach
+from vsrife.timing.parsing import runs
 from vsrife.timing.schedule import Schedule
-
-Duplicates = Literal["keep", "fill", "even"]
 
 # Props of frames that repeat the one before: 1, or 0 for one that does not. VDecimate (dryrun=1) sets the second.
 DUPLICATE_PROPS = ("_Duplicate", "VDecimateDrop")
@@ -31,7 +30,9 @@ BLOCK_PX = 8
 NOISE_SHARE = 0.12
 MIN_NOISE, MAX_NOISE = 2.0, 12.0
 
-_LINK, _LINKS, _LEFT, _RIGHT, _T = (f"_vsrife_{name}" for name in ("link", "links", "left", "right", "t"))
+_LINK, _LASTS, _LINKS, _DURATIONS = (f"_vsrife_{name}" for name in ("link", "lasts", "links", "durations"))
+_LEFT, _RIGHT, _T = (f"_vsrife_{name}" for name in ("left", "right", "t"))
+_UNKNOWN = (0, 0)  # numerator and denominator of a duration
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,8 @@ class Repair:
         max_repeats: repeats in a row at most; a longer run is a pause and stays.
         prop: further prop that marks a repeated frame.
         replaced: numbers of the damaged frames, increasing; None: the prop `_Damaged` means nothing either.
-        times: seconds of the source frames, where they are given.
+        times: seconds of the source frames and of their end, where they are given; else frame props say how long each
+            lasts.
     """
 
     mode: Duplicates
@@ -59,22 +61,29 @@ class Repair:
         reach = fill_reach(self.max_repeats, 0 if self.replaced is None else max(longest, MAX_DAMAGED))
         return max(reach, EVEN_REACH) if self.mode == "even" else reach
 
-    def anchors(self, schedule: Schedule, n: int, links: Sequence[int]) -> Anchors:
-        """What output frame n shows, given the links around its source frame."""
+    def anchors(self, schedule: Schedule, n: int, links: Sequence[int], lasts: Sequence[int]) -> Anchors:
+        """What output frame n shows.
+
+        Args:
+            schedule: of the output.
+            n: output frame.
+            links: around its source frame.
+            lasts: numerators and denominators of the durations of the same frames, as their props say.
+        """
         position = schedule[n]
-        window = Window(position.left, [Link(link) for link in links])
-        return (even if self.mode == "even" else fill)(position, window, self.max_repeats, self.times)
-
-
-def runs(frames: Sequence[int]) -> list[tuple[int, int]]:
-    """First and last of each run of consecutive numbers."""
-    result: list[tuple[int, int]] = []
-    for n in frames:
-        if result and n == result[-1][1] + 1:
-            result[-1] = (result[-1][0], n)
+        durations: list[Fraction | None]
+        if self.times is None:
+            pairs = zip(lasts[::2], lasts[1::2], strict=True)
+            durations = [Fraction(numerator, denominator) if denominator else None for numerator, denominator in pairs]
         else:
-            result.append((n, n))
-    return result
+            first = position.left - len(links) // 2 + 1
+            durations = [self._lasts(k) for k in range(first, first + len(links))]
+        window = Window(position.left, [Link(link) for link in links], durations)
+        return (even if self.mode == "even" else fill)(position, window, self.max_repeats)
+
+    def _lasts(self, k: int) -> Fraction | None:
+        assert self.times is not None
+        return self.times[k + 1] - self.times[k] if 0 <= k < len(self.times) - 1 else None
 
 
 def frozen(clip: vs.VideoNode, replaced: Sequence[int]) -> vs.VideoNode:
@@ -138,6 +147,8 @@ def link_windows(props: vs.VideoNode, restored: vs.VideoNode, cuts: vs.VideoNode
         result = f[0].copy()
         with named_errors(f"RIFE: source frame {n}"):
             result.props[_LINK] = int(find_link(n, f))
+            seconds = duration(f[0])
+            result.props[_LASTS] = _UNKNOWN if seconds is None else seconds.as_integer_ratio()
         return result
 
     inputs = [props, shifted(cuts, -1)]
@@ -150,6 +161,7 @@ def link_windows(props: vs.VideoNode, restored: vs.VideoNode, cuts: vs.VideoNode
     def window(n: int, f: list[vs.VideoFrame]) -> vs.VideoFrame:  # noqa: ARG001
         result = f[0].copy()
         result.props[_LINKS] = [int(frame.props.get(_LINK, Link.END)) for frame in f]
+        result.props[_DURATIONS] = [part for frame in f for part in frame.props.get(_LASTS, _UNKNOWN)]
         return result
 
     reach = repair.reach
@@ -224,8 +236,10 @@ def planned(windows: vs.VideoNode, schedule: Schedule, repair: Repair) -> vs.Vid
     """
 
     def plan(n: int, f: vs.VideoFrame) -> vs.VideoFrame:
-        links = f.props[_LINKS]
-        anchors = repair.anchors(schedule, n, links if isinstance(links, list) else [links])
+        links, lasts = f.props[_LINKS], f.props[_DURATIONS]
+        assert isinstance(links, list)
+        assert isinstance(lasts, list)
+        anchors = repair.anchors(schedule, n, links, lasts)
         result = f.copy()
         result.props[_LEFT], result.props[_RIGHT], result.props[_T] = anchors.left, anchors.right, float(anchors.t)
         return result

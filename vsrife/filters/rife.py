@@ -18,7 +18,6 @@ from vsrife.engine.loaded import NetworkOptions, network
 from vsrife.errors import RifeError
 from vsrife.filters.arguments import OldKeywords, Options, Realtime, check_options, translated
 from vsrife.filters.duplicates import (
-    Duplicates,
     Repair,
     anchored,
     frozen,
@@ -32,6 +31,7 @@ from vsrife.filters.nodes import interleave, select, short_durations, with_marks
 from vsrife.filters.producer import PREPARED_FRAMES, Producer, carried_prop
 from vsrife.filters.realtime import Playback, ladder
 from vsrife.filters.scenechange import cut_clip
+from vsrife.timing.duplicates import Duplicates
 from vsrife.timing.parsing import Ratio, Times, Timestamps, TimesUnit
 from vsrife.timing.schedule import ENDLESS_FRAMES, Schedule
 
@@ -129,7 +129,8 @@ def RIFE(
             between the distinct frames around them: A A B B becomes A, halfway, B, halfway. "even" besides spreads the
             distinct frames of a regular rhythm evenly in time: the four of A B C C D over five frames. The props
             `_Duplicate` and `VDecimateDrop` decide where they are set; otherwise a frame repeats the one before if no
-            block of 8x8 pixels changes by more than coding noise. Never across a cut. Also with `multi` = 1.
+            block of 8x8 pixels changes by more than coding noise. Never across a cut. Also with `multi` = 1, and with
+            variable rates, where new frames follow the durations of the source frames.
         max_repeats: repeats in a row that `duplicates` replaces, at least 1; a longer run is a pause and stays.
             Default 3. The filter looks 2 * `max_repeats` + 3 source frames ahead, with "even" `max_repeats` + 14.
         duplicate_prop: name of a further frame prop that marks a repeated frame with 1 and others with 0.

@@ -11,11 +11,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from fractions import Fraction
+from typing import Literal
 
 from vsrife.timing.schedule import Position
 
+Duplicates = Literal["keep", "fill", "even"]
 MAX_CYCLE = 6  # source frames of the longest rhythm that `even` finds: 25 in 30
 EVEN_REACH = 2 * MAX_CYCLE  # links that `even` looks at, on each side
+STEADY = 4  # a rhythm goes on while durations differ by at most one part in so many: times may be rounded
 
 
 class Link(IntEnum):
@@ -39,10 +42,12 @@ class Window:
     Attributes:
         center: the frame.
         links: of frames center - reach + 1 to center + reach with the frame before each; of even length.
+        durations: seconds that the same frames last, None where that is unknown; empty if all last equally long.
     """
 
     center: int
     links: Sequence[Link]
+    durations: Sequence[Fraction | None] = ()
 
     @property
     def reach(self) -> int:
@@ -52,6 +57,26 @@ class Window:
         """The link between frames k - 1 and k; `END` outside the window."""
         i = k - self.center + self.reach - 1
         return self.links[i] if 0 <= i < len(self.links) else Link.END
+
+    def duration(self, k: int) -> Fraction | None:
+        """Seconds that frame k lasts; None where that is unknown."""
+        i = k - self.center + self.reach - 1
+        return self.durations[i] if 0 <= i < len(self.durations) else None
+
+    def seconds(self, first: int, at: Fraction) -> Fraction | None:
+        """Seconds from frame `first` to a later position; None where a duration on the way is unknown."""
+        total = Fraction(0)
+        for k in range(first, math.ceil(at)):
+            lasts = self.duration(k)
+            if lasts is None:
+                return None
+            total += lasts * min(Fraction(1), at - k)
+        return total
+
+    def steady(self, k: int) -> bool:
+        """Whether frame k lasts about as long as the center, as far as that is known."""
+        lasts, here = self.duration(k), self.duration(self.center)
+        return lasts is None or here is None or abs(lasts - here) * STEADY <= here
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,14 +103,13 @@ def fill_reach(most: int, replaced: int = 0) -> int:
     return most + replaced + 1
 
 
-def fill(position: Position, window: Window, most: int, times: Sequence[Fraction] | None = None) -> Anchors:
-    """Replace repeats by motion between the distinct frames around their run.
+def fill(position: Position, window: Window, most: int) -> Anchors:
+    """Replace repeats by motion between the distinct frames around their run, evenly in time.
 
     Args:
         position: the position in source frames.
         window: links around `position.left`, reaching `fill_reach` frames far.
         most: repeats of a run at most; a longer one is a pause and stays.
-        times: seconds of all source frames, where they are not evenly spaced.
     """
     left, t = position.left, position.t
     after = window[left + 1]
@@ -102,15 +126,10 @@ def fill(position: Position, window: Window, most: int, times: Sequence[Fraction
         return Anchors(left, left + 1, t) if t else Anchors.frame(left)
     if not follows:
         return Anchors.frame(left)
-    return _between(first, last + 1, left + t, times)
-
-
-def _between(first: int, following: int, at: Fraction, times: Sequence[Fraction] | None) -> Anchors:
-    if times is None:
-        return Anchors(first, following, (at - first) / (following - first))
-    left, t = divmod(at, 1)
-    seconds = times[left] + t * (times[left + 1] - times[left])
-    return Anchors(first, following, (seconds - times[first]) / (times[following] - times[first]))
+    passed, whole = window.seconds(first, left + t), window.seconds(first, Fraction(last + 1))
+    if passed is None or not whole:
+        passed, whole = left + t - first, Fraction(last + 1 - first)
+    return Anchors(first, last + 1, passed / whole)
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +197,7 @@ def _rhythm(window: Window, cycle: int, most: int) -> Rhythm | None:
             link = window[k]
             if link is Link.END:
                 return None
-            if pattern.setdefault(k % cycle, link.repeats) is not link.repeats:
+            if not window.steady(k - 1) or pattern.setdefault(k % cycle, link.repeats) is not link.repeats:
                 return k
             known += 1
         return None
@@ -197,19 +216,20 @@ def _rhythm(window: Window, cycle: int, most: int) -> Rhythm | None:
     return rhythm if longest <= most + 1 else None
 
 
-def even(position: Position, window: Window, most: int, times: Sequence[Fraction] | None = None) -> Anchors:
+def even(position: Position, window: Window, most: int) -> Anchors:
     """Spread the distinct frames of a regular rhythm evenly in time; without one, `fill`.
 
-    Where a rhythm begins and ends, one way leads to the other over a cycle, so that time never runs backwards.
+    Where a rhythm begins and ends, one way leads to the other over a cycle, so that time never runs backwards. A rhythm
+    ends where frames last longer or shorter.
 
     Args:
-        position, most, times: as for `fill`.
+        position, most: as for `fill`.
         window: links around `position.left`, reaching `EVEN_REACH` frames far, or as far as `fill` needs.
     """
     left, at = position.left, position.left + position.t
     rhythm = find_rhythm(window, at, most)
     if rhythm is None or (position.t and window[left + 1] in (Link.CUT, Link.END)):
-        return fill(position, window, most, times)
+        return fill(position, window, most)
     first, last = left, left  # of the scene, as far as the window shows it
     while window[first] not in (Link.CUT, Link.END) and left - first < window.reach:
         first -= 1

@@ -187,6 +187,22 @@ def parse_frames(name: str, frames: str | Sequence[int], source_frames: int) -> 
     return tuple(sorted(numbers))
 
 
+def runs(frames: Sequence[int]) -> list[tuple[int, int]]:
+    """First and last of each run of consecutive numbers."""
+    result: list[tuple[int, int]] = []
+    for n in frames:
+        if result and n == result[-1][1] + 1:
+            result[-1] = (result[-1][0], n)
+        else:
+            result.append((n, n))
+    return result
+
+
+def format_frames(frames: Sequence[int]) -> str:
+    """Frame numbers in order as a list of numbers and ranges such as "120,455-456"."""
+    return ",".join(f"{first}" if first == last else f"{first}-{last}" for first, last in runs(frames))
+
+
 def _check_frame(name: str, n: int, source_frames: int) -> None:
     if isinstance(n, bool) or not isinstance(n, int) or not 0 <= n < source_frames:
         raise OptionError(f"{name} must be frames from 0 to {source_frames - 1}, got {n!r}; count from 0")

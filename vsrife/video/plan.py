@@ -12,7 +12,8 @@ from fractions import Fraction
 from typing import Any
 
 from vsrife.errors import ClipError, OptionError
-from vsrife.timing.parsing import ramp
+from vsrife.timing.duplicates import Duplicates
+from vsrife.timing.parsing import format_frames, parse_frames, ramp
 from vsrife.timing.schedule import Schedule, by_factor, by_timestamps
 from vsrife.timing.timeline import Timeline
 
@@ -69,6 +70,8 @@ class VideoOptions:
         retime: CSV file of a speed ramp, instead of a rate or slow motion.
         start, end: the part to use; None: from the first frame, to the last.
         deinterlace: make a frame of each field of an interlaced source first.
+        duplicates, max_repeats: as in `RIFE`.
+        replace: damaged frames, such as "120,455-456", counted like the frames of `start`; None: none.
         sc_threshold: as in `RIFE`.
         network: model, scale, ensemble, device, precision and the like, as in `RIFE`.
     """
@@ -80,6 +83,9 @@ class VideoOptions:
     start: Mark | None = None
     end: Mark | None = None
     deinterlace: bool = False
+    duplicates: Duplicates = "keep"
+    max_repeats: int = 3
+    replace: str | None = None
     sc_threshold: float | None = 0.15
     network: Mapping[str, Any] = field(default_factory=dict)
 
@@ -187,9 +193,9 @@ def make_plan(
     if field_order is not None:
         timeline = timeline.doubled()
     trim = _trim(options, timeline)
+    rife = {"sc_threshold": options.sc_threshold, **_repair(options, timeline, trim), **options.network}
     if trim is not None:
         timeline = timeline.part(*trim)
-    rife = {"sc_threshold": options.sc_threshold, **options.network}
     timestamps = False
     if options.retime is not None:
         rife |= {"times": options.retime, "fps": _ramp_rate(options, timeline)}
@@ -246,6 +252,22 @@ def _trim(options: VideoOptions, timeline: Timeline) -> tuple[int, int] | None:
     return first, end
 
 
+def _repair(options: VideoOptions, timeline: Timeline, trim: tuple[int, int] | None) -> dict[str, Any]:
+    """Keywords of `RIFE` for repeated and damaged frames."""
+    keywords: dict[str, Any] = {}
+    if options.duplicates != "keep":
+        keywords |= {"duplicates": options.duplicates, "max_repeats": options.max_repeats}
+    if options.replace is not None:
+        first, end = trim or (0, timeline.frames)
+        damaged = parse_frames("--replace", options.replace, timeline.frames)
+        within = [n - first for n in damaged if first <= n < end]
+        if len(within) == end - first:
+            raise OptionError(f"--replace must leave a frame, got all from {first} to {end - 1}; list fewer")
+        if within:
+            keywords["replace"] = format_frames(within)
+    return keywords
+
+
 def prepare(clip: Any, plan: Plan) -> Any:
     """The clip for `RIFE`: fields separated, trimmed, at its exact rate."""
     if plan.field is not None:
@@ -267,6 +289,22 @@ def apply(clip: Any, plan: Plan, alpha: Any | None = None) -> list[Any]:
     extra: dict[str, Any] = {}
     if plan.timestamps:
         extra["timestamps"] = [plan.timeline[n] for n in range(plan.timeline.frames + 1)]
+    clip = prepare(clip, plan)
+    if plan.timeline.rate is None and plan.rife.keys() & {"duplicates", "replace"}:
+        clip = _timed(clip, plan.timeline)
     if alpha is None:
-        return [vsrife.RIFE(prepare(clip, plan), **plan.rife, **extra)]
-    return transparency.interpolate(prepare(clip, plan), prepare(alpha, plan), **plan.rife, **extra)
+        return [vsrife.RIFE(clip, **plan.rife, **extra)]
+    return transparency.interpolate(clip, prepare(alpha, plan), **plan.rife, **extra)
+
+
+def _timed(clip: Any, timeline: Timeline) -> Any:
+    """The clip with exact durations, which decide where between two frames a new one lies."""
+    from vsrife.filters.frames import DURATION, props_only, set_duration  # here: it loads PyTorch
+
+    def set_time(n: int, f: Any) -> Any:
+        frame = f.copy()
+        set_duration(frame, timeline[n + 1] - timeline[n])
+        return frame
+
+    props = props_only(clip)
+    return clip.std.CopyFrameProps(props.std.ModifyFrame(props, set_time), props=list(DURATION))

@@ -11,7 +11,7 @@ from vsrife.video.plan import Plan, VideoOptions
 from vsrife.video.source import Source
 
 # Defaults of `RIFE` other than None and False.
-_DEFAULTS: Mapping[str, Any] = {"sc_threshold": 0.15, "scale": 1.0}
+_DEFAULTS: Mapping[str, Any] = {"sc_threshold": 0.15, "scale": 1.0, "max_repeats": 3}
 
 _TIMED = """\
 
@@ -59,11 +59,14 @@ def mpv_script(options: VideoOptions) -> str:
         OptionError: an option that the player must carry out is given.
     """
     unfit = {"--start": options.start, "--end": options.end, "--deinterlace": options.deinterlace,
-             "--slow-motion": options.slow_motion != 1, "--retime": options.retime}  # fmt: skip
+             "--slow-motion": options.slow_motion != 1, "--retime": options.retime,
+             "--replace": options.replace}  # fmt: skip
     for name, value in unfit.items():
         if value:
             raise OptionError(f"{name} is up to the player, got it with --mpv; use mpv's own option")
-    keywords = _keywords({**options.network, "sc_threshold": options.sc_threshold})
+    duplicates = None if options.duplicates == "keep" else options.duplicates
+    repair = {"duplicates": duplicates, "max_repeats": options.max_repeats if duplicates else None}
+    keywords = _keywords({**options.network, **repair, "sc_threshold": options.sc_threshold})
     lines = [_MPV_HEAD.format(MPV_LINE)]
     if options.fps is None:
         lines += ["import vsrife\n", f"multi = {_number(options.multi or Fraction(2))}"]
