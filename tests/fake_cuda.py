@@ -267,6 +267,9 @@ class Graph:
         _fake.capturing.append(self)
         _fake.captures += 1
 
+    def pool(self) -> int:
+        return id(self)
+
     def capture_end(self) -> None:
         _fake.capturing.remove(self)
         self.stream.capture = _fake.thread.capture = None
@@ -325,6 +328,9 @@ class FakeTensor(Tensor):
         _fake.memory[_address(self.elem)].users.add(stream.name)
 
     # What PyTorch does in C++ with the storage, which a wrapper has not.
+
+    def data_ptr(self) -> int:
+        return self.elem.data_ptr()
 
     def cpu(self, *_: Any) -> Tensor:
         return aten._to_copy.default(self, device=torch.device("cpu"))  # type: ignore[no-any-return]

@@ -44,6 +44,18 @@ def test_a_graph_serves_all_engines_of_a_network(fake: Fake) -> None:
     assert not fake.findings
 
 
+def test_large_frames_are_read_where_they_are(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A recording for each pair of places, as far as there may be so many; the others are computed without."""
+    monkeypatch.setattr(cuda_graph, "COPIED_BYTES", 4)  # the time
+    for most, captures in ((8, 2), (1, 1)):
+        monkeypatch.setattr(cuda_graph, "MOST_RECORDINGS", most)
+        engine = Engine(network("4.25.lite", GPU), YUV420P8)
+        fake.captures = 0
+        check(run(engine))
+        assert fake.captures == captures
+    assert not fake.findings
+
+
 def test_every_device_captures_on_a_stream_of_its_own(fake: Fake) -> None:
     for device in (GPU, GPU1):
         check(run(Engine(network("4.25.lite", device), YUV420P8)))

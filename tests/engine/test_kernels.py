@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests import fake_cuda
 from tests.engine.cuda_runs import GPU, expected, largest_difference, network, run
@@ -18,21 +19,23 @@ FORMAT = PictureFormat("YUV", 8, False, 32, 32, 1, 1)
 PAIRS = [(0, 1), (1, 2)]
 
 
-def test_frames(fake: Fake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("mode", "dtype"), [("", torch.float32), ("graph", torch.float16)], ids=str)
+def test_frames(mode: str, dtype: torch.dtype, fake: Fake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As plain PyTorch on the CPU gives them, with no warning, no race and no wait for the device."""
     with fake_cuda.interpreted_kernels() as backend:
-        monkeypatch.setenv(dispatch.CUDA_VARIABLE, "")
+        monkeypatch.setenv(dispatch.CUDA_VARIABLE, mode)
         monkeypatch.setattr(dispatch, "_cuda_kernels", lambda _device: backend.cuda_ops)
         monkeypatch.setattr(backend, "launch", partial(fake_cuda.launch, backend.launch))
         monkeypatch.setattr(backend, "PIXELS", 4096)  # one program a launch: the interpreter runs one after the other
-        engine = Engine(network("4.25.lite", GPU), FORMAT)
+        engine = Engine(network("4.25.lite", GPU, dtype), FORMAT)
         frames = run(engine, PAIRS[:1])
         assert any((tmp_path / "verdicts").iterdir())  # compared with plain PyTorch on the device
         fake.host_waits.clear()
         frames += run(engine, PAIRS[1:])
     with dispatch.plain_operations():
-        assert largest_difference(frames, expected("4.25.lite", FORMAT)[:2]) <= 1
+        assert largest_difference(frames, expected("4.25.lite", FORMAT, dtype)[:2]) <= 1
     assert fake.host_waits == {"event": 1}
+    assert fake.captures == (mode == "graph")
     assert fake.launches.keys() >= {
         "planes_to_rgb_kernel", "sample_kernel", "upsample_kernel", "warp_stacks_kernel", "blend_plane_kernel",
         "row_distance_kernel", "static_radius_kernel", "finish_kernel", "interleave_kernel",

@@ -1,7 +1,9 @@
 """CUDA graphs: a recorded function replayed with one launch in place of hundreds. Off unless `VSRIFE_CUDA=graph`.
 
-A graph reads and writes the same memory each time: arguments are copied in, and results are overwritten by the next
-replay, after whatever reads them on the same stream.
+A graph reads and writes the same memory each time. Large arguments are read where they were when it was recorded: the
+allocator gives the features of a new frame the memory of the frame that was dropped for it, so that a few recordings
+serve all pairs of a clip. Small ones are copied. Results are overwritten by the next replay, after whatever reads them
+on the same stream.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ import warnings
 from collections.abc import Callable, Hashable, Sequence
 from contextlib import suppress
 from functools import cache
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -19,8 +22,11 @@ from vsrife.engine.memory import device_lock, out_of_memory
 from vsrife.errors import first_line
 from vsrife.networks.fold import FoldedNet
 from vsrife.ops.cuda import KernelError
+from vsrife.ops.dispatch import uses_kernels
 
 Tensors = tuple[Tensor, ...]
+COPIED_BYTES = 10 << 20  # of an argument at most; PyTorch's allocator gives a larger one memory of its own
+MOST_RECORDINGS = 8  # of a network: pairs of three frames in both orders, and some for another size
 WARM_UPS = 2  # calls before the capture, in which kernels are compiled and cuDNN chooses algorithms
 
 
@@ -31,34 +37,35 @@ def _capture_stream(device: torch.device) -> torch.cuda.Stream:
 
 
 class Recording:
-    """A function of tensors, captured for arguments of one shape and memory layout.
+    """A function of tensors, captured for arguments of one shape and memory layout, large ones at one address.
 
     Args:
         function: takes and returns tensors; its control flow must depend on shapes alone, never on values.
-        inputs: an example.
+        inputs: the first arguments.
+        pool: memory to share with another recording, which then is not replayed at the same time.
 
     Raises:
         RuntimeError: the capture failed, or a replay gives another result than the calls before it.
     """
 
-    def __init__(self, function: Callable[..., Tensors], inputs: Sequence[Tensor]) -> None:
-        self.inputs = [_same_layout(tensor) for tensor in inputs]
+    def __init__(self, function: Callable[..., Tensors], inputs: Sequence[Tensor], pool: Any = None) -> None:
+        self.copies = {i: _same_layout(tensor) for i, tensor in enumerate(inputs) if _is_copied(tensor)}
         self.graph = torch.cuda.CUDAGraph()
         device = inputs[0].device
         side, own = _capture_stream(device), torch.cuda.current_stream(device)
         side.wait_stream(own)
         try:
             with device_lock, torch.cuda.stream(side):  # `torch.cuda.graph` would leave its stream current on failure
-                self._capture(function)
+                self._capture(function, [self.copies.get(i, tensor) for i, tensor in enumerate(inputs)], pool)
         finally:
             own.wait_stream(side)
 
-    def _capture(self, function: Callable[..., Tensors]) -> None:
+    def _capture(self, function: Callable[..., Tensors], inputs: Sequence[Tensor], pool: Any) -> None:
         for _ in range(WARM_UPS):
-            expected = function(*self.inputs)
-        self.graph.capture_begin(capture_error_mode="thread_local")  # other devices' threads go on
+            expected = function(*inputs)
+        self.graph.capture_begin(pool, "thread_local")  # other devices' threads go on
         try:
-            self.results = function(*self.inputs)
+            self.results = function(*inputs)
         except BaseException:
             with suppress(RuntimeError):  # the capture is invalid, and the first error is the one to report
                 self.graph.capture_end()
@@ -72,10 +79,14 @@ class Recording:
 
     def __call__(self, *inputs: Tensor) -> Tensors:
         """The results, valid until the next call."""
-        for own, new in zip(self.inputs, inputs, strict=True):
-            own.copy_(new)
+        for i, own in self.copies.items():
+            own.copy_(inputs[i])
         self.graph.replay()
         return self.results
+
+
+def _is_copied(tensor: Tensor) -> bool:
+    return tensor.nbytes <= COPIED_BYTES
 
 
 def _same_layout(tensor: Tensor) -> Tensor:
@@ -83,7 +94,7 @@ def _same_layout(tensor: Tensor) -> Tensor:
     return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=tensor.device).copy_(tensor)
 
 
-_recordings: WeakKeyDictionary[FoldedNet, dict[Hashable, Recording | None]] = WeakKeyDictionary()
+_recordings: WeakKeyDictionary[FoldedNet, dict[Hashable, Recording] | None] = WeakKeyDictionary()  # None: given up
 
 
 def call(net: FoldedNet, function: Callable[..., Tensors], inputs: Sequence[Tensor]) -> Tensors:
@@ -92,25 +103,34 @@ def call(net: FoldedNet, function: Callable[..., Tensors], inputs: Sequence[Tens
     Recordings belong to the network, so that they survive a seek.
     """
     recordings = _recordings.setdefault(net, {})
-    key = tuple((tensor.shape, tensor.stride(), tensor.dtype) for tensor in inputs)
+    if recordings is None:
+        return function(*inputs)
+    places = (None if _is_copied(tensor) else tensor.data_ptr() for tensor in inputs)
+    layouts = ((tensor.shape, tensor.stride(), tensor.dtype) for tensor in inputs)
+    key = (uses_kernels(net.device), *places, *layouts)
     if key not in recordings:
-        recordings[key] = None  # no second attempt after running out of memory
+        if len(recordings) == MOST_RECORDINGS:
+            return function(*inputs)
         try:
-            recordings[key] = Recording(function, inputs)
+            pool = next((each.graph.pool() for each in recordings.values()), None)
+            recordings[key] = Recording(function, inputs, pool)
         except RuntimeError as error:
-            if isinstance(error, KernelError) or out_of_memory(error):
+            if isinstance(error, KernelError):
+                raise
+            _recordings[net] = None
+            if out_of_memory(error):
                 raise
             warnings.warn(
-                f"{inputs[0].device} cannot record a CUDA graph and launches each kernel by itself, got "
+                f"{net.device} cannot record a CUDA graph and launches each kernel by itself, got "
                 f"{first_line(error)!r}; unset VSRIFE_CUDA, and report it",
                 RuntimeWarning,
                 stacklevel=2,
             )
-    recording = recordings[key]
-    return function(*inputs) if recording is None else recording(*inputs)
+            return function(*inputs)
+    return recordings[key](*inputs)
 
 
 def release(net: FoldedNet) -> None:
-    """Free the recordings of a network; what was recorded is called from now on."""
+    """Free the recordings of a network, which is not recorded again."""
     if net in _recordings:
-        _recordings[net] = dict.fromkeys(_recordings[net])
+        _recordings[net] = None

@@ -65,22 +65,16 @@ class CudaOps(Ops):
 
     def sample(self, image: Tensor, rows: Axis, columns: Axis, accumulate: Tensor | None = None) -> Tensor:
         out = _empty(image, image.shape[1], len(rows.low), len(columns.low), image.dtype)
-        summand = out if accumulate is None else accumulate
-        launch(
-            kernels.sample_kernel, out, _image(image), _image(summand), _image(out), _axis(rows), _axis(columns),
-            *out.shape[-2:], out.shape[1], ADDS=accumulate is not None, C=_lanes(out.shape[1]),
-        )  # fmt: skip
-        return out
+        arguments = _image(image), _image(out), _axis(rows), _axis(columns), *out.shape[-2:], out.shape[1]
+        launch(kernels.sample_kernel, out, *arguments, C=_lanes(out.shape[1]))
+        return out if accumulate is None else out.add_(accumulate)
 
     def upsample(self, maps: Sequence[Tensor], height: int, width: int, accumulate: Tensor | None = None) -> Tensor:
-        like = max(maps, key=len) if accumulate is None else max(*maps, accumulate, key=len)
+        like = max(maps, key=len)
         out = _empty(like, like.shape[1], height, width, like.dtype)
-        summand = out if accumulate is None else accumulate
-        launch(
-            kernels.upsample_kernel, out, *_maps(maps, height, width), _image(summand), _image(out),
-            height, width, out.shape[1], ADDS=accumulate is not None, MAPS=len(maps), C=_lanes(out.shape[1]),
-        )  # fmt: skip
-        return out
+        arguments = *_maps(maps, height, width), _image(out), height, width, out.shape[1]
+        launch(kernels.upsample_kernel, out, *arguments, MAPS=len(maps), C=_lanes(out.shape[1]))
+        return out if accumulate is None else out + accumulate
 
     def warp_stacks(self, inputs: WarpInputs, channels: int, dtype: torch.dtype) -> Tensor:
         """The flow is summed at the taps and never written."""

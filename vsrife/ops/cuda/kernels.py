@@ -17,16 +17,8 @@ from vsrife.ops.protocol import LEAKY_SLOPE
 # Sizes that do not change how memory is accessed. Triton would specialise kernels for multiples of 16 among them and
 # for 1, which gives the same accesses but one more kernel for each picture, block and batch.
 SIZES = (
-    "height",
-    "width",
-    "out_height",
-    "out_width",
-    "image_height",
-    "image_width",
-    "extra_height",
-    "extra_width",
-    "sides",
-)
+    "height", "width", "out_height", "out_width", "image_height", "image_width", "extra_height", "extra_width", "sides",
+)  # fmt: skip
 SLOPE = tl.constexpr(LEAKY_SLOPE)
 
 
@@ -128,29 +120,23 @@ def planes_to_rgb_kernel(
 
 @triton.jit(do_not_specialize=SIZES)
 def sample_kernel(
-    image, summand, out, rows, columns, height, width, channels,
-    ADDS: tl.constexpr, C: tl.constexpr, P: tl.constexpr,
+    image, out, rows, columns, height, width, channels, C: tl.constexpr, P: tl.constexpr
 ):  # fmt: skip
     n, y, x, inside = _pixels(height, width, P)
     c = tl.arange(0, C)[None, :]
     use = inside[:, None] & (c < channels)
     value = _on_grid(image, n, rows, columns, y, x, inside, c, use)
-    if ADDS:
-        value += tl.load(_all_at(summand, n, y, x, c), mask=use, other=0).to(tl.float32)
     tl.store(_all_at(out, n, y, x, c), value, mask=use)
 
 
 @triton.jit(do_not_specialize=SIZES)
 def upsample_kernel(
-    maps, sides, summand, out, height, width, channels,
-    ADDS: tl.constexpr, MAPS: tl.constexpr, C: tl.constexpr, P: tl.constexpr,
+    maps, sides, out, height, width, channels, MAPS: tl.constexpr, C: tl.constexpr, P: tl.constexpr
 ):  # fmt: skip
     n, y, x, inside = _pixels(height, width, P)
     c = tl.arange(0, C)[None, :]
     use = inside[:, None] & (c < channels)
     value = _summed(maps, sides, n, y, x, c, use, MAPS)
-    if ADDS:
-        value += tl.load(_all_at(summand, n, y, x, c), mask=use, other=0)
     tl.store(_all_at(out, n, y, x, c), value, mask=use)
 
 
@@ -165,12 +151,8 @@ def warp_stacks_kernel(
     TAPS: tl.constexpr, MAPS: tl.constexpr, C: tl.constexpr, E: tl.constexpr, R: tl.constexpr, P: tl.constexpr,
 ):  # fmt: skip
     n, y, x, inside = _pixels(height, width, P)
-    c, k, e, r = (
-        tl.arange(0, C)[None, :],
-        tl.arange(0, 4)[None, :],
-        tl.arange(0, E)[None, :],
-        tl.arange(0, R)[None, :],
-    )
+    c, k = tl.arange(0, C)[None, :], tl.arange(0, 4)[None, :]
+    e, r = tl.arange(0, E)[None, :], tl.arange(0, R)[None, :]
     use, use_extra = inside[:, None] & (c < channels), inside[:, None] & (e < extras)
     from0, from1 = tl.full((P, C), 0.0, tl.float32), tl.full((P, C), 0.0, tl.float32)
     mean = tl.full((P, 4), 0.0, tl.float32)
