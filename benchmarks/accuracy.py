@@ -64,7 +64,7 @@ def _rebuilt(case: Mapping[str, object], device: torch.device, dtype: torch.dtyp
     left, right = (InputFrame(i, list(frame), RGB) for i, frame in enumerate(golden().frames(height, width)))
     planes = engine.interpolate(left, right, float(str(case["timestep"])), out="device")
     assert planes is not None
-    return torch.stack(planes)
+    return torch.stack(planes).cpu()
 
 
 def psnr(error: Tensor) -> float:

@@ -18,6 +18,7 @@ from typing import Any, Self, get_args
 import torch
 
 import vsrife
+from vsrife.engine.device_thread import run_on
 from vsrife.engine.devices import parse_device, parse_precision
 from vsrife.engine.keywords import Precision
 
@@ -291,6 +292,7 @@ class Benchmark:
     @classmethod
     def of(cls, given: argparse.Namespace, title: str, **more: Any) -> Self:
         """From the options, with a started report; `more` are fields of a subclass."""
+        run_on(given.device, lambda: None, lambda: None)  # switches cuDNN as the filter does, for the process
         rates = Rates.of(given.device, given.dtype)
         report = begin(given, title, given.device, given.dtype, str(rates))
         return cls(report, given.device, given.dtype, rates, given.repeats, **more)

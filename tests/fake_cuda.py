@@ -212,6 +212,13 @@ class Event:
         _join(_fake.thread.clock, self.clock)
 
 
+class TimedEvent(Event):
+    """In place of `torch.Event`; every two are a millisecond apart."""
+
+    def elapsed_time(self, _later: TimedEvent) -> float:
+        return 1.0
+
+
 def _current_stream(device: Any = None) -> Stream:
     index = _index(device)
     return _fake.thread.streams.get(index, _fake.defaults[index])
@@ -608,11 +615,13 @@ def fake_cuda(devices: int = 2, capability: tuple[int, int] = (8, 6)) -> Iterato
         "get_device_capability": lambda _device=None: capability, "get_device_name": lambda _device=None: "Fake GPU",
         "get_device_properties": lambda _device=None: SimpleNamespace(multi_processor_count=4, name="Fake GPU"),
         "mem_get_info": lambda _device=None: (8 << 30, 12 << 30),
+        "reset_peak_memory_stats": lambda _device=None: None, "max_memory_allocated": lambda _device=None: 1 << 30,
     }  # fmt: skip
     with (
         patch.multiple("torch.cuda", **attributes),
         patch.object(threading.Thread, "run", run_with_mode),
         patch.object(torch, "tensor", new_tensor),
+        patch.object(torch, "Event", TimedEvent),
         FakeMode(),  # type: ignore[no-untyped-call]
     ):
         yield fake
