@@ -20,9 +20,10 @@ from tests.farm.openers import Broken, Hanging, Killed, Opener, Slow
 from tests.media_clips import HEIGHT, WIDTH, Programs
 from vsrife.cli import main
 from vsrife.errors import MediaError, OptionError
-from vsrife.video.job import Outcome, Reporter, VideoJob, run
+from vsrife.video.job import Outcome, VideoJob, run
 from vsrife.video.muxer import EncodeOptions
 from vsrife.video.plan import VideoOptions
+from vsrife.video.reporting import Reporter
 
 ROOT = Path(__file__).parents[2]
 FRAMES, RATE = 48, 24  # of the source; a segment is a second of the result

@@ -16,9 +16,10 @@ import vapoursynth as vs
 
 from tests.media_clips import Programs, failure, video, write_greys
 from vsrife.cli import main
-from vsrife.video.job import Reporter, VideoJob, run
+from vsrife.video.job import VideoJob, run
 from vsrife.video.muxer import EncodeOptions
 from vsrife.video.plan import VideoOptions
+from vsrife.video.reporting import Reporter
 from vsrife.video.source import open_source
 
 pytestmark = pytest.mark.usefixtures("mixed_frames")

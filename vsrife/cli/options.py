@@ -84,6 +84,7 @@ class ClipArguments:
     start: str | None
     end: str | None
     deinterlace: bool
+    inverse_telecine: bool
     duplicates: Duplicates
     max_repeats: int
     replace: str | None
@@ -109,6 +110,7 @@ class ClipArguments:
             start=parse_mark("--start", self.start) if self.start else None,
             end=parse_mark("--end", self.end) if self.end else None,
             deinterlace=self.deinterlace,
+            inverse_telecine=self.inverse_telecine,
             duplicates=self.duplicates,
             max_repeats=self.max_repeats,
             replace=self.replace,
@@ -142,17 +144,19 @@ def reading_options[F: Callable[..., Any]](function: F) -> F:
 
 
 def repair_options[F: Callable[..., Any]](function: F) -> F:
-    """Add the options for repeated and damaged frames: `duplicates`, `max_repeats` and `replace`."""
+    """Add the options for film in video and for repeated and damaged frames."""
     replace = "Make these damaged frames from their neighbours, such as 120,455-456."
     function = _source("--replace", metavar="FRAMES", help=replace)(function)
     function = _source(
         "--max-repeats", type=click.IntRange(1, 60), default=3, show_default=True, metavar="N",
         help="Repeats in a row that --duplicates replaces; longer ones are a pause.",
     )(function)  # fmt: skip
-    return _source(
+    function = _source(
         "--duplicates", type=click.Choice(["keep", "fill", "even"]), default="keep", show_default=True,
         help="Frames that repeat the one before: keep them, fill in motion, or also spread a regular rhythm evenly.",
     )(function)  # fmt: skip
+    film = "Take film out of video with pulldown first: 23.976 from 29.97 frames per second. Reads the file twice."
+    return _source("--inverse-telecine", is_flag=True, help=film)(function)
 
 
 def clip_options[R](function: Callable[..., R]) -> Callable[..., R]:

@@ -52,9 +52,13 @@ def script(source: Path | None, clip: ClipArguments, network: NetworkArguments, 
     from vsrife.video.plan import make_plan
     from vsrife.video.script import vapoursynth_script
     from vsrife.video.source import open_source
+    from vsrife.video.telecine import find_film_in, unflagged_combs
 
     opened = open_source(source, upright=True)
-    plan = make_plan(options, opened.timeline, opened.field_based, opened.keywords)
+    film = find_film_in(opened) if options.inverse_telecine else None
+    plan = make_plan(options, opened.timeline, opened.field_based, opened.keywords, film)
+    if film is None and plan.field is None and (warning := unflagged_combs(opened)):
+        print(f"vsrife: {warning}", file=sys.stderr)
     click.echo(vapoursynth_script(opened, plan), nl=False)
 
 

@@ -32,7 +32,8 @@ from vsrife.errors import MediaError, OptionError, RifeError
 
 if TYPE_CHECKING:
     from vsrife.video.inputs import Input
-    from vsrife.video.job import Outcome, Reporter, VideoJob
+    from vsrife.video.job import Outcome, VideoJob
+    from vsrife.video.reporting import Reporter
     from vsrife.video.source import Source
 
 _MISSING_SHOWN = 5
@@ -339,7 +340,7 @@ def _report_all(tasks: Sequence[_Task], runs: Iterable[Callable[[], Outcome]], c
 
 def _run(task: _Task, console: Console, stop: threading.Event) -> Outcome:
     from vsrife.images.numbering import missing_numbers
-    from vsrife.video.job import Reporter
+    from vsrife.video.reporting import Reporter
 
     if missing := missing_numbers(task.job.inputs):
         shown = ", ".join(map(str, missing[:_MISSING_SHOWN])) + (", …" if len(missing) > _MISSING_SHOWN else "")
@@ -353,7 +354,8 @@ def _run_on_farm(
     tasks: Sequence[_Task], console: Console, stop: threading.Event, address: str | None, *, ship: bool
 ) -> int:
     """Make all results on a cluster, several at a time. Returns the exit code."""
-    from vsrife.video.job import Reporter, run
+    from vsrife.video.job import run
+    from vsrife.video.reporting import Reporter
 
     if address is None:
         raise OptionError("--ship goes with --farm; add it, or leave --ship out")

@@ -22,7 +22,8 @@ from vsrife.farm.cluster import Node
 from vsrife.farm.worker import SharedJob, make_segment
 from vsrife.files import atomic_write
 from vsrife.video import job as single
-from vsrife.video.job import Outcome, Reporter, VideoJob
+from vsrife.video.job import Outcome, VideoJob
+from vsrife.video.reporting import Reporter
 from vsrife.video.resume import Segments, read_footer
 
 

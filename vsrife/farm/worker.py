@@ -13,8 +13,9 @@ from vsrife.checkpoints.finding import files_of, find_weights
 from vsrife.errors import MediaError, RifeError
 from vsrife.farm.shipping import ShippedFile, node_folder, receive
 from vsrife.files import file_lock
-from vsrife.video.job import Reporter, VideoJob, encode_segment, prepare
+from vsrife.video.job import VideoJob, encode_segment, prepare
 from vsrife.video.muxer import Encoding
+from vsrife.video.reporting import Reporter
 from vsrife.video.resume import Segments
 
 

@@ -140,7 +140,7 @@ def link_windows(props: vs.VideoNode, restored: vs.VideoNode, cuts: vs.VideoNode
             return Link.MOTION
         repeats = _marked(here.props, marks)
         if repeats is None:
-            repeats = is_repeat(*(_change(frame) for frame in changes))
+            repeats = is_repeat(*(change_of(frame) for frame in changes))
         return Link.REPEAT if repeats else Link.MOTION
 
     def link(n: int, f: list[vs.VideoFrame]) -> vs.VideoFrame:
@@ -153,7 +153,7 @@ def link_windows(props: vs.VideoNode, restored: vs.VideoNode, cuts: vs.VideoNode
 
     inputs = [props, shifted(cuts, -1)]
     if measured:
-        changes = _guarded(_changes(restored))
+        changes = _guarded(block_changes(restored))
         far = repair.max_repeats + 1  # as far as the next motion
         inputs += [changes, *(shifted(changes, by) for by in range(-far, far + 1) if by)]
     links = _guarded(props.std.ModifyFrame(inputs, link))
@@ -208,8 +208,8 @@ def _guarded(clip: vs.VideoNode) -> vs.VideoNode:
     return blank.std.ModifyFrame([blank], read)
 
 
-def _changes(clip: vs.VideoNode) -> vs.VideoNode:
-    """A tiny clip of which frame n carries the largest change of a block from the frame before, as a prop."""
+def block_changes(clip: vs.VideoNode) -> vs.VideoNode:
+    """A tiny clip of which frame n carries the largest change of a block from the frame before; read by `change_of`."""
     clip = clip.std.SetFieldBased(0).std.RemoveFrameProps(["_Matrix", "_Primaries", "_Transfer", "_ChromaLocation"])
     if clip.format.color_family == vs.RGB:
         luma = clip.resize.Point(format=vs.GRAYS, matrix_s="709")
@@ -220,7 +220,7 @@ def _changes(clip: vs.VideoNode) -> vs.VideoNode:
     return props_only(change.std.PlaneStats())
 
 
-def _change(frame: vs.VideoFrame) -> float | None:
+def change_of(frame: vs.VideoFrame) -> float | None:
     """The largest change of a block, in steps of 8 bits; None where it is unknown."""
     value = frame.props.get("PlaneStatsMax")
     return 255 * value if isinstance(value, float) else None

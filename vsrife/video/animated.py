@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from vsrife.images.animation import check_animation, write_animation
 from vsrife.images.files import Picture, PictureHeader
 from vsrife.video.image_sequence import as_picture
-from vsrife.video.job import Outcome, Reporter, VideoJob, check_output
+from vsrife.video.job import Outcome, VideoJob, check_output
 from vsrife.video.pixel_formats import PixelFormat
 from vsrife.video.rendering import FrameStats, fit, render
+from vsrife.video.reporting import Reporter
 
 
 def write_animated(job: VideoJob, report: Reporter) -> Outcome:
@@ -21,7 +22,7 @@ def write_animated(job: VideoJob, report: Reporter) -> Outcome:
         KeyboardInterrupt: the run was interrupted; nothing is written.
     """
     check_output(job)
-    rendered = render(job.source(job.inputs, None), job.video, side_by_side=job.side_by_side)
+    rendered = render(job.source(job.inputs, None), job.video, report, side_by_side=job.side_by_side)
     alpha = len(rendered.clips) > 1
     rendered = fit(rendered, PixelFormat("RGB", 8, False, 0, 0, alpha))
     times, (width, height) = rendered.times, rendered.size

@@ -28,9 +28,10 @@ from vsrife.images.numbering import numbered
 from vsrife.timing.timeline import constant
 from vsrife.video import resume
 from vsrife.video.encoder import Frames
-from vsrife.video.job import Outcome, Reporter, VideoJob, identify
+from vsrife.video.job import Outcome, VideoJob, identify
 from vsrife.video.pixel_formats import PixelFormat, clip_format
 from vsrife.video.rendering import FrameStats, RenderedClip, fit, render
+from vsrife.video.reporting import Reporter
 from vsrife.video.source import Source, media_errors
 
 DEFAULT_RATE = Fraction(24)
@@ -130,7 +131,7 @@ def write_pictures(job: VideoJob, report: Reporter) -> Outcome:
             folder.mkdir(parents=True, exist_ok=True)
         try:
             rendered = render(
-                job.source(job.inputs, resume.index_folder(state)), job.video, side_by_side=job.side_by_side
+                job.source(job.inputs, resume.index_folder(state)), job.video, report, side_by_side=job.side_by_side
             )
             rendered = fit(rendered, _stored_format(rendered, job.encode.pix_fmt))
             done = _count_done(job.output, rendered.times.frames, started_ns) if continued else 0

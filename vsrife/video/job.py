@@ -20,9 +20,9 @@ from vsrife.video.encoder import Frames
 from vsrife.video.muxer import EncodeOptions, Encoding, check_streams, plan_encoding, write_file
 from vsrife.video.plan import VideoOptions
 from vsrife.video.rendering import FrameStats, render
+from vsrife.video.reporting import Reporter
 from vsrife.video.resume import SegmentFooter, Segments
 from vsrife.video.source import Source, media_errors
-from vsrife.video.streams import Warn
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,29 +78,6 @@ class Outcome:
     @property
     def complete(self) -> bool:
         return self.frames == self.total
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reporter:
-    """Callbacks of a job.
-
-    Attributes:
-        say: takes a message.
-        warn: takes a message about something that the result lacks.
-        advance: takes frames done and frames in all, then counts by name, such as `cuts` and `duplicates` so far.
-        stop: asked before each frame; True ends the result there.
-    """
-
-    say: Callable[[str], None]
-    warn: Warn
-    advance: Advance
-    stop: Callable[[], bool]
-
-
-class Advance(Protocol):
-    """Called with the progress of a job."""
-
-    def __call__(self, done: int, total: int, **counts: int) -> None: ...
 
 
 class Produce(Protocol):
@@ -201,7 +178,9 @@ def prepare(job: VideoJob, folder: Path, report: Reporter) -> Encoding:
         MediaError: the source cannot be read, or the container rejects a stream.
     """
     report.say(f"reading {job.inputs[0]} to find its frames")
-    rendered = render(job.source(job.inputs, resume.index_folder(folder)), job.video, side_by_side=job.side_by_side)
+    rendered = render(
+        job.source(job.inputs, resume.index_folder(folder)), job.video, report, side_by_side=job.side_by_side
+    )
     encoding = plan_encoding(rendered, job.output, job.encode, report.warn)
     check_streams(encoding, folder / f"head{job.output.suffix}", report.warn)
     return encoding

@@ -14,6 +14,7 @@ from typing import Any
 from vsrife.errors import ClipError, OptionError
 from vsrife.timing.duplicates import Duplicates
 from vsrife.timing.parsing import format_frames, parse_frames, ramp
+from vsrife.timing.pulldown import Film
 from vsrife.timing.schedule import Schedule, by_factor, by_timestamps
 from vsrife.timing.timeline import Timeline
 
@@ -70,6 +71,7 @@ class VideoOptions:
         retime: CSV file of a speed ramp, instead of a rate or slow motion.
         start, end: the part to use; None: from the first frame, to the last.
         deinterlace: make a frame of each field of an interlaced source first.
+        inverse_telecine: take the film out of a source with pulldown first.
         duplicates, max_repeats: as in `RIFE`.
         replace: damaged frames, such as "120,455-456", counted like the frames of `start`; None: none.
         sc_threshold: as in `RIFE`.
@@ -83,6 +85,7 @@ class VideoOptions:
     start: Mark | None = None
     end: Mark | None = None
     deinterlace: bool = False
+    inverse_telecine: bool = False
     duplicates: Duplicates = "keep"
     max_repeats: int = 3
     replace: str | None = None
@@ -97,6 +100,7 @@ class Plan:
     Attributes:
         source: keywords of `core.bs.VideoSource`, besides the path.
         field: of `core.bwdif.Bwdif`: 3 for top field first, 2 for bottom field first.
+        film: order of the fields to match, 1 for top field first, and the film that is in them.
         trim: first frame, and the one after the last: `clip[a:b]`.
         rate: of `std.AssumeFPS`: the exact rate of a source of constant rate.
         rife: keywords of `vsrife.RIFE`.
@@ -107,6 +111,7 @@ class Plan:
 
     source: Mapping[str, Any]
     field: int | None
+    film: tuple[int, Film] | None
     trim: tuple[int, int] | None
     rate: Fraction | None
     rife: Mapping[str, Any]
@@ -175,7 +180,11 @@ class OutputTimes:
 
 
 def make_plan(
-    options: VideoOptions, timeline: Timeline, field_based: int = 0, source: Mapping[str, Any] = SOURCE_KEYWORDS
+    options: VideoOptions,
+    timeline: Timeline,
+    field_based: int = 0,
+    source: Mapping[str, Any] = SOURCE_KEYWORDS,
+    film: Film | None = None,
 ) -> Plan:
     """Plan the output of a source.
 
@@ -184,14 +193,17 @@ def make_plan(
         timeline: of the whole source.
         field_based: prop `_FieldBased` of its first frame.
         source: keywords of `core.bs.VideoSource` that it was read with.
+        film: what has been found in it, for `inverse_telecine`.
 
     Raises:
         OptionError: the options contradict each other or the source's length.
-        ClipError: the source is interlaced and `deinterlace` is False.
+        ClipError: the source is interlaced, and neither `deinterlace` nor `inverse_telecine` is True.
     """
     field_order = _field_order(options, field_based)
     if field_order is not None:
         timeline = timeline.doubled()
+    if film is not None:
+        timeline = film.timeline
     trim = _trim(options, timeline)
     rife = {"sc_threshold": options.sc_threshold, **_repair(options, timeline, trim), **options.network}
     if trim is not None:
@@ -210,7 +222,9 @@ def make_plan(
         rife["fps"] = options.fps * options.slow_motion
         timestamps = timeline.rate is None or timeline.rate > rife["fps"]
     return Plan(
-        source=source, field=field_order, trim=trim, rate=timeline.rate, rife=rife, timestamps=timestamps,
+        source=source, field=field_order, trim=trim,
+        film=None if film is None else (first_field(field_based), film), rate=timeline.rate,
+        rife=rife, timestamps=timestamps,
         timeline=timeline, slow_motion=options.slow_motion,
     )  # fmt: skip
 
@@ -228,14 +242,22 @@ def _ramp_rate(options: VideoOptions, timeline: Timeline) -> Fraction:
 
 
 def _field_order(options: VideoOptions, field_based: int) -> int | None:
-    if field_based and not options.deinterlace:
+    if options.deinterlace and options.inverse_telecine:
+        raise OptionError("--deinterlace and --inverse-telecine exclude each other, got both; the latter is for film")
+    if field_based and not (options.deinterlace or options.inverse_telecine):
         raise ClipError(
             f"the source is interlaced, got {('bottom', 'top')[field_based - 1]} field first; motion between fields "
-            "would become combs: add --deinterlace, which makes one frame of each field"
+            "would become combs: add --deinterlace, which makes one frame of each field, or --inverse-telecine if it "
+            "is film"
         )
     if not options.deinterlace:
         return None
     return 2 if field_based == 1 else 3
+
+
+def first_field(field_based: int) -> int:
+    """1 if the top field is first, as where no flag tells, else 0."""
+    return 0 if field_based == 1 else 1
 
 
 def _trim(options: VideoOptions, timeline: Timeline) -> tuple[int, int] | None:
@@ -269,11 +291,15 @@ def _repair(options: VideoOptions, timeline: Timeline, trim: tuple[int, int] | N
 
 
 def prepare(clip: Any, plan: Plan) -> Any:
-    """The clip for `RIFE`: fields separated, trimmed, at its exact rate."""
+    """The clip for `RIFE`: fields separated or matched, trimmed, at its exact rate."""
     if plan.field is not None:
         if not hasattr(clip, "bwdif"):
             raise OptionError("--deinterlace needs the plugin bwdif, got none; pip install vapoursynth-bwdif")
         clip = clip.bwdif.Bwdif(field=plan.field).std.SetFieldBased(0)
+    if plan.film is not None:
+        from vsrife.video.telecine import take_film  # here: it loads PyTorch
+
+        clip = take_film(clip, *plan.film)
     if plan.trim is not None:
         clip = clip[plan.trim[0] : plan.trim[1]]
     if plan.rate is not None:
@@ -290,7 +316,7 @@ def apply(clip: Any, plan: Plan, alpha: Any | None = None) -> list[Any]:
     if plan.timestamps:
         extra["timestamps"] = [plan.timeline[n] for n in range(plan.timeline.frames + 1)]
     clip = prepare(clip, plan)
-    if plan.timeline.rate is None and plan.rife.keys() & {"duplicates", "replace"}:
+    if plan.timeline.rate is None and (plan.film is not None or plan.rife.keys() & {"duplicates", "replace"}):
         clip = _timed(clip, plan.timeline)
     if alpha is None:
         return [vsrife.RIFE(clip, **plan.rife, **extra)]

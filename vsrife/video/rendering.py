@@ -12,11 +12,14 @@ import vapoursynth as vs
 
 from vsrife.errors import MediaError
 from vsrife.filters.frames import PREV
+from vsrife.timing.pulldown import Film
 from vsrife.timing.schedule import Schedule
 from vsrife.video.encoder import Frames
 from vsrife.video.pixel_formats import PixelFormat, convert
 from vsrife.video.plan import OutputTimes, Plan, VideoOptions, apply, make_plan, prepare
+from vsrife.video.reporting import Reporter
 from vsrife.video.source import Source, media_errors
+from vsrife.video.telecine import find_film_in, unflagged_combs
 
 _FRAMES_BETWEEN_TRIMS = 250
 
@@ -57,17 +60,19 @@ class RenderedClip:
                     _return_free_memory()
 
 
-def render(source: Source, options: VideoOptions, *, side_by_side: bool = False) -> RenderedClip:
+def render(source: Source, options: VideoOptions, report: Reporter, *, side_by_side: bool = False) -> RenderedClip:
     """Interpolate an opened source.
 
     Args:
         source: the opened file.
         options: what is wanted of it.
+        report: callbacks.
         side_by_side: put the source's frames at the left of the output.
 
     Raises:
         MediaError: the file is cut short, and the options include its end.
         OptionError, ClipError: the options do not fit the source.
+        KeyboardInterrupt: interrupted while film was being looked for.
     """
     if source.cut_short and options.end is None:
         promised = source.promised if source.promised > source.readable + 1 else "more"
@@ -75,10 +80,27 @@ def render(source: Source, options: VideoOptions, *, side_by_side: bool = False)
             f"{source.path} is cut short, got {source.readable} of {promised} frames; copy it again, or give "
             f"--end {source.readable}f to use what is there"
         )
-    plan = make_plan(options, source.timeline, source.field_based, source.keywords)
+    film = find_film(source, report) if options.inverse_telecine else None
+    plan = make_plan(options, source.timeline, source.field_based, source.keywords, film)
+    if film is None and plan.field is None and (warning := unflagged_combs(source)):
+        report.warn(warning)
     with media_errors(source.path, "cannot be interpolated"):
         clips = _clips(source, plan, side_by_side=side_by_side)
     return RenderedClip(source, plan, clips, plan.output_timeline())
+
+
+def find_film(source: Source, report: Reporter) -> Film:
+    """Find the film in a source with pulldown, which takes a look at every frame."""
+
+    def go_on(done: int) -> None:  # noqa: ARG001
+        if report.stop():
+            raise KeyboardInterrupt
+
+    report.say(f"matching the fields of {source.timeline.frames} frames to find the film in them")
+    film = find_film_in(source, go_on)
+    if not film.dropped and film.timeline.rate == source.timeline.rate:
+        report.warn(f"{source.path.name}: no pulldown found, so all frames stay; leave --inverse-telecine out")
+    return film
 
 
 def _clips(source: Source, plan: Plan, *, side_by_side: bool) -> list[vs.VideoNode]:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
+from itertools import groupby, pairwise
 from typing import Any
 
 from vsrife.errors import OptionError
+from vsrife.timing.pulldown import Film
+from vsrife.timing.timeline import Timeline
 from vsrife.video.plan import Plan, VideoOptions
 from vsrife.video.source import Source
+from vsrife.video.telecine import takes
 
 # Defaults of `RIFE` other than None and False.
 _DEFAULTS: Mapping[str, Any] = {"sc_threshold": 0.15, "scale": 1.0, "max_repeats": 3}
@@ -38,7 +42,11 @@ _MPV_UNKNOWN = "2  # used if mpv does not know the rate"
 
 def vapoursynth_script(source: Source, plan: Plan) -> str:
     """The text of the script that runs `plan` on `source`."""
-    imports = ["from fractions import Fraction\n"] if plan.timestamps or source.timeline.rate is None else []
+    timed = plan.timestamps or source.timeline.rate is None or plan.timeline.rate is None
+    imports = ["from fractions import Fraction"] if timed else []
+    if plan.film is not None and plan.timeline.rate is None:
+        imports.append("from itertools import accumulate")
+    imports[-1:] = [f"{line}\n" for line in imports[-1:]]
     parts = [
         "# Length and rate:  vspipe --info SCRIPT",
         "# Into an encoder:  vspipe -c y4m SCRIPT - | ffmpeg -i - out.mp4\n",
@@ -59,6 +67,7 @@ def mpv_script(options: VideoOptions) -> str:
         OptionError: an option that the player must carry out is given.
     """
     unfit = {"--start": options.start, "--end": options.end, "--deinterlace": options.deinterlace,
+             "--inverse-telecine": options.inverse_telecine,
              "--slow-motion": options.slow_motion != 1, "--retime": options.retime,
              "--replace": options.replace}  # fmt: skip
     for name, value in unfit.items():
@@ -91,11 +100,13 @@ def _source_lines(source: Source, plan: Plan) -> Iterator[str]:
 
 
 def _prepared_lines(source: Source, plan: Plan) -> Iterator[str]:
-    ticks = source.timeline.rate is None
+    ticks = source.timeline.rate is None and plan.film is None
     if plan.field is not None:
         yield f"clip = clip.bwdif.Bwdif(field={plan.field}).std.SetFieldBased(0)"
         if ticks:
             yield "ticks = [t for a, b in zip(ticks, ticks[1:]) for t in (2 * a, a + b)] + [2 * ticks[-1]]"
+    if plan.film is not None:
+        yield from _film_lines(source, *plan.film)
     if plan.trim is not None:
         first, end = plan.trim
         yield f"clip = clip[{first}:{end}]"
@@ -106,9 +117,47 @@ def _prepared_lines(source: Source, plan: Plan) -> Iterator[str]:
         if plan.timestamps:
             frame = f"Fraction(n * {plan.rate.denominator}, {plan.rate.numerator})"
             yield f"times = [{frame} for n in range(len(clip) + 1)]"
+    elif plan.film is not None:
+        yield f"lasts = {' + '.join(_durations(plan.timeline))}"
+        yield "times = [*accumulate(lasts, initial=Fraction(0))]"
     elif ticks:
         tick = plan.timeline.tick
         yield f"times = [Fraction(tick * {tick.numerator}, {tick.denominator}) for tick in ticks]"
+
+
+def _film_lines(source: Source, order: int, film: Film) -> Iterator[str]:
+    if takes(source.clip):
+        yield f"matched = clip.vivtc.VFM({order})"
+    else:
+        yield "grey = clip.std.ShufflePlanes(0, vs.GRAY).resize.Point(format=vs.GRAY8)"
+        yield f"matched = grey.vivtc.VFM({order}, clip2=clip)"
+    if film.video:
+        yield f"progressive = matched.bwdif.Bwdif(field={order})"
+        yield f"video = [{', '.join(f'range({first}, {end})' for first, end in film.video)}]"
+        yield 'combed = lambda n, f: f.props["_Combed"] and any(n in part for part in video)'
+        yield "choose = lambda n, f, matched=matched: progressive if combed(n, f) else matched"
+        yield "matched = matched.std.FrameEval(choose, prop_src=matched, clip_src=[matched, progressive])"
+    yield "clip = matched.std.SetFieldBased(0)"
+    if film.dropped:
+        yield f"clip = clip.std.DeleteFrames([{', '.join(_ranges(film.dropped))}])"
+
+
+def _ranges(numbers: Sequence[int]) -> Iterator[str]:
+    """Increasing numbers as items of a list, those at equal distances as ranges."""
+    i = 0
+    while i < len(numbers):
+        step = numbers[i + 1] - numbers[i] if i + 1 < len(numbers) else 1
+        end = i + 1
+        while end < len(numbers) and numbers[end] - numbers[end - 1] == step:
+            end += 1
+        yield f"*range({numbers[i]}, {numbers[end - 1] + 1}, {step})" if end - i > 1 else f"{numbers[i]}"
+        i = end
+
+
+def _durations(timeline: Timeline) -> Iterator[str]:
+    """Lists of equal durations, which make up those of all frames in turn."""
+    for ticks, group in groupby(after - now for now, after in pairwise(timeline.ticks)):
+        yield f"[{ticks * timeline.tick!r}] * {len(list(group))}"
 
 
 def _rife_lines(plan: Plan) -> Iterator[str]:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
+from array import array
 from collections import defaultdict, deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import partial
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -88,12 +91,14 @@ class _TrackScan:
         hidden: number of packets before the start of an edit list.
         start: first time shown, seconds; None if no packet has one.
         last: largest pts, ticks, and the duration of its packet.
+        lasts: durations of the packets, ticks: two or three fields in MPEG-2 with flags that repeat fields.
     """
 
     packets: int = 0
     hidden: int = 0
     start: Fraction | None = None
     last: tuple[int, int | None] = (-(2**63), None)
+    lasts: array[int] = field(default_factory=partial(array, "q"))
 
 
 @dataclass(slots=True)
@@ -183,6 +188,10 @@ def open_source(
         clip, size = pad_odd_sizes(clip, path, number, size, pix_fmt, ticks, rotated=rotated)
     rates += [Fraction(clip.fps)] if clip.fps else []
     joined = _on_joined_clock(ticks, stamps.get(number, {}))
+    if rate is None and all(stamp is None for stamp in joined) and _varies(facts.lasts, len(joined)):
+        one_field = 1 / rates[0] / 2  # exact, unlike ticks
+        lasts = [round(last * tick / one_field) for last in facts.lasts]
+        joined, tick, facts.last = list(accumulate(lasts[:-1], initial=0)), one_field, (0, lasts[-1])
     if rate is None and all(stamp is None for stamp in joined):
         rate = rates[0] if rates else _UNKNOWN_RATE
     if rate is None:
@@ -219,6 +228,7 @@ def _scan(container: InputContainer, stamps: dict[int, dict[int, deque[int]]]) -
             continue
         track.hidden += packet.is_discard
         track.packets += not packet.is_discard
+        track.lasts.append(packet.duration or 0)
         if packet.pts is None:
             continue
         seconds = packet.pts * exact(packet.time_base)
@@ -244,6 +254,11 @@ def _on_joined_clock(ticks: Sequence[int], stamps: Mapping[int, deque[int]]) -> 
             shift = later.popleft() - tick
         joined.append(tick + shift)
     return joined
+
+
+def _varies(lasts: Sequence[int], frames: int) -> bool:
+    """Whether durations of packets give the times of all frames, and a constant rate would not."""
+    return len(lasts) == frames and min(lasts) > 0 and 5 * max(lasts) > 6 * min(lasts)
 
 
 def _origin(scan: _Scan, timeline: Timeline) -> Fraction:

@@ -14,9 +14,10 @@ import vapoursynth as vs
 from numpy.typing import NDArray
 
 from vsrife.errors import OptionError
-from vsrife.video.job import Outcome, Reporter, VideoJob
+from vsrife.video.job import Outcome, VideoJob
 from vsrife.video.pixel_formats import PixelFormat, clip_format, parse_format
 from vsrife.video.rendering import FrameStats, RenderedClip, fit, render
+from vsrife.video.reporting import Reporter
 
 # FFmpeg's chroma location to the tag of 8-bit 4:2:0; unspecified counts as left, as in FFmpeg.
 _SITING = {0: "mpeg2", 1: "mpeg2", 2: "jpeg", 3: "paldv"}
@@ -31,7 +32,7 @@ def write_y4m(job: VideoJob, file: BinaryIO, report: Reporter) -> Outcome:
         OptionError: the rate varies, or YUV4MPEG2 has no tag for the pixel format.
         MediaError: the source cannot be read.
     """
-    rendered = render(job.source(job.inputs, None), job.video, side_by_side=job.side_by_side)
+    rendered = render(job.source(job.inputs, None), job.video, report, side_by_side=job.side_by_side)
     rate = rendered.times.rate
     if rate is None:
         raise OptionError(
