@@ -11,6 +11,8 @@ import pytest
 from tests.conftest import VSPipe
 from tests.media_clips import Programs, failure, video
 from vsrife.cli import main
+from vsrife.filters.telecine import find_combs
+from vsrife.video.source import open_source
 
 pytestmark = pytest.mark.usefixtures("mixed_frames")
 FILM, NTSC = Fraction(24000, 1001), Fraction(30000, 1001)
@@ -165,9 +167,6 @@ def test_unflagged_combs_are_named_with_their_remedy(
 
 def test_real_footage_is_not_called_combed(shared_data: Path) -> None:
     """Fine stripes, pans, grain; and what is interlaced is."""
-    from vsrife.video.source import open_source
-    from vsrife.video.telecine import find_combs
-
     names = ("phone_pan_01", "film_1940_01", "stream_01")
     for path in [shared_data / "train" / f"{name}.mp4" for name in names]:
         source = open_source(path)
@@ -184,8 +183,6 @@ def test_what_cannot_be_is_one_line(
     assert both.startswith("--deinterlace and --inverse-telecine exclude each other")
     options = ("-c:v", "mpeg2video", "-flags", "+ildct+ilme", "-q:v", "2")
     flagged = make(programs, tmp_path / "flagged.mkv", video_clip(0.4), *options)
-        programs, tmp_path / "flagged.mkv", video_clip(0.4), "-c:v", "mpeg2video", "-flags", "+ildct+ilme", "-q:v", "2"
-    )
     assert "--inverse-telecine if it is film" in failure(capsys, flagged, output)
     assert not output.exists()
 

@@ -50,16 +50,22 @@ def script(source: Path | None, clip: ClipArguments, network: NetworkArguments, 
     if source is None:
         raise OptionError("IN is missing; give a video file, or --mpv for a script that plays any file")
     from vsrife.video.plan import make_plan
+    from vsrife.video.rendering import find_film, unflagged_combs
+    from vsrife.video.reporting import Reporter
     from vsrife.video.script import vapoursynth_script
     from vsrife.video.source import open_source
-    from vsrife.video.telecine import find_film_in, unflagged_combs
 
     opened = open_source(source, upright=True)
-    film = find_film_in(opened) if options.inverse_telecine else None
+    report = Reporter(say=_say, warn=_say, advance=lambda *_, **__: None, stop=lambda: False)
+    film = find_film(opened, report) if options.inverse_telecine else None
     plan = make_plan(options, opened.timeline, opened.field_based, opened.keywords, film)
     if film is None and plan.field is None and (warning := unflagged_combs(opened)):
-        print(f"vsrife: {warning}", file=sys.stderr)
+        _say(warning)
     click.echo(vapoursynth_script(opened, plan), nl=False)
+
+
+def _say(text: str) -> None:
+    print(f"vsrife: {text}", file=sys.stderr)
 
 
 def _print_mpv(source: Path | None, options: VideoOptions) -> None:

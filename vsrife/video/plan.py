@@ -297,7 +297,7 @@ def prepare(clip: Any, plan: Plan) -> Any:
             raise OptionError("--deinterlace needs the plugin bwdif, got none; pip install vapoursynth-bwdif")
         clip = clip.bwdif.Bwdif(field=plan.field).std.SetFieldBased(0)
     if plan.film is not None:
-        from vsrife.video.telecine import take_film  # here: it loads PyTorch
+        from vsrife.filters.telecine import take_film  # here: it loads PyTorch
 
         clip = take_film(clip, *plan.film)
     if plan.trim is not None:

@@ -10,16 +10,16 @@ from dataclasses import dataclass, replace
 import numpy as np
 import vapoursynth as vs
 
-from vsrife.errors import MediaError
+from vsrife.errors import MediaError, OptionError
 from vsrife.filters.frames import PREV
+from vsrife.filters.telecine import find_combs, find_film_in
 from vsrife.timing.pulldown import Film
 from vsrife.timing.schedule import Schedule
 from vsrife.video.encoder import Frames
 from vsrife.video.pixel_formats import PixelFormat, convert
-from vsrife.video.plan import OutputTimes, Plan, VideoOptions, apply, make_plan, prepare
+from vsrife.video.plan import OutputTimes, Plan, VideoOptions, apply, first_field, make_plan, prepare
 from vsrife.video.reporting import Reporter
 from vsrife.video.source import Source, media_errors
-from vsrife.video.telecine import find_film_in, unflagged_combs
 
 _FRAMES_BETWEEN_TRIMS = 250
 
@@ -90,17 +90,42 @@ def render(source: Source, options: VideoOptions, report: Reporter, *, side_by_s
 
 
 def find_film(source: Source, report: Reporter) -> Film:
-    """Find the film in a source with pulldown, which takes a look at every frame."""
+    """Find the film in a source with pulldown, which takes a look at every frame.
+
+    Raises:
+        OptionError: a plugin is missing, or the source has transparency, which has no fields.
+        MediaError: a frame cannot be read.
+        KeyboardInterrupt: interrupted.
+    """
 
     def go_on(done: int) -> None:  # noqa: ARG001
         if report.stop():
             raise KeyboardInterrupt
 
+    if source.alpha is not None:
+        raise OptionError(
+            "--inverse-telecine is for film from television, got a source with transparency; leave it out"
+        )
     report.say(f"matching the fields of {source.timeline.frames} frames to find the film in them")
-    film = find_film_in(source, go_on)
+    with media_errors(source.path):
+        film = find_film_in(source.clip, first_field(source.field_based), source.timeline, go_on)
     if not film.dropped and film.timeline.rate == source.timeline.rate:
         report.warn(f"{source.path.name}: no pulldown found, so all frames stay; leave --inverse-telecine out")
     return film
+
+
+def unflagged_combs(source: Source) -> str | None:
+    """A warning that names the remedy if frames are combed though no flag says so."""
+    remedies = {
+        "film": "film with pulldown: add --inverse-telecine",
+        "video": "interlaced video: add --deinterlace, which makes one frame of each field",
+    }
+    if source.field_based or not source.has_streams:
+        return None
+    kind = find_combs(source.clip, source.timeline)
+    if kind is None:
+        return None
+    return f"{source.path.name}: frames are combed, and no flag says so; it may be {remedies[kind]}"
 
 
 def _clips(source: Source, plan: Plan, *, side_by_side: bool) -> list[vs.VideoNode]:

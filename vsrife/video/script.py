@@ -8,11 +8,11 @@ from itertools import groupby, pairwise
 from typing import Any
 
 from vsrife.errors import OptionError
+from vsrife.filters.telecine import takes
 from vsrife.timing.pulldown import Film
 from vsrife.timing.timeline import Timeline
 from vsrife.video.plan import Plan, VideoOptions
 from vsrife.video.source import Source
-from vsrife.video.telecine import takes
 
 # Defaults of `RIFE` other than None and False.
 _DEFAULTS: Mapping[str, Any] = {"sc_threshold": 0.15, "scale": 1.0, "max_repeats": 3}

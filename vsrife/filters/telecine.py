@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
 from collections.abc import Callable
 from statistics import median
@@ -13,8 +14,6 @@ from vsrife.errors import OptionError
 from vsrife.filters.duplicates import block_changes, change_of, is_repeat
 from vsrife.timing.pulldown import Film, find_film
 from vsrife.timing.timeline import Timeline
-from vsrife.video.plan import first_field
-from vsrife.video.source import Source, media_errors
 
 # Combs are looked for where interlaced video is to be expected, in so many groups of frames spread over the clip.
 MAX_HEIGHT_PX, RATES = 1088, (24.5, 30.5)
@@ -68,44 +67,26 @@ def _require(plugin: str) -> None:
         raise OptionError(f"--inverse-telecine needs the plugin {plugin}, got none; pip install vapoursynth-{plugin}")
 
 
-def find_film_in(source: Source, advance: Callable[[int], None] = lambda _: None) -> Film:
-    """Read a source, and find the frames to drop once its fields are matched.
+def find_film_in(
+    clip: vs.VideoNode, order: int, timeline: Timeline, advance: Callable[[int], None] = lambda _: None
+) -> Film:
+    """Read a telecined clip, and find the frames that repeat others once its fields are matched.
 
     Args:
-        source: an opened file.
+        clip, order: as for `match_fields`.
+        timeline: of the clip.
         advance: called with the number of frames read.
 
     Raises:
-        OptionError: a plugin is missing, or the source has transparency, which has no fields.
-        MediaError: a frame cannot be read.
+        OptionError: the plugin is missing.
+        vs.Error: a frame cannot be read.
     """
-    if source.alpha is not None:
-        raise OptionError(
-            "--inverse-telecine is for film from television, got a source with transparency; leave it out"
-        )
     changes = []
-    with media_errors(source.path):
-        for frame in block_changes(match_fields(source.clip, first_field(source.field_based))).frames(close=True):
-            change = change_of(frame)
-            changes.append(float("inf") if change is None else change)
-            advance(len(changes))
-    return find_film(source.timeline, changes, lambda change, around: is_repeat(change, median(around)))
-
-
-def unflagged_combs(source: Source) -> str | None:
-    """A warning that names the remedy if frames are combed though no flag says so."""
-    remedies = {
-        "film": "film with pulldown: add --inverse-telecine",
-        "video": "interlaced video: add --deinterlace, which makes one frame of each field",
-    }
-    if source.field_based or not source.has_streams:
-        return None
-    kind = find_combs(source.clip, source.timeline)
-    return (
-        None
-        if kind is None
-        else f"{source.path.name}: frames are combed, and no flag says so; it may be {remedies[kind]}"
-    )
+    for frame in block_changes(match_fields(clip, order)).frames(close=True):
+        change = change_of(frame)
+        changes.append(math.inf if change is None else change)
+        advance(len(changes))
+    return find_film(timeline, changes, lambda change, around: is_repeat(change, median(around)))
 
 
 def find_combs(clip: vs.VideoNode, timeline: Timeline) -> Literal["film", "video"] | None:
