@@ -239,7 +239,7 @@ class Traffic(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 def _memory(tensor: Tensor) -> int:
     """The address of what a tensor shares with its views."""
-    return tensor.data_ptr() - tensor.storage_offset() * tensor.itemsize
+    return tensor.data_ptr() - int(tensor.storage_offset()) * tensor.itemsize
 
 
 def with_ops(net: FoldedNet, ops: Ops) -> FoldedNet:
