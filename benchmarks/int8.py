@@ -1,9 +1,13 @@
 """Speed and quality of `precision="int8"` on a CPU.
 
     python benchmarks/int8.py [--models base lite fast] [--clips FILE ...] [--size 640x360] [--timed 1280x720]
+    python benchmarks/int8.py --truth FOLDER [--models base lite fast]
 
 PSNR compares RGB frames with float32, for a pair of the sample and of each clip. Times are CPU time of one thread,
 taken in turns, on the layers' inputs in a pair of the first model.
+
+With `--truth` instead, both precisions are compared with the truth, on the pictures that `training.evaluate` takes from
+FOLDER, at 2x and 4x. That needs no CPU with dot products of bytes: the reference stands in, whose sums are as exact.
 """
 
 from __future__ import annotations
@@ -16,6 +20,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 if __name__ == "__main__":
@@ -31,11 +36,13 @@ from benchmarks.accuracy import RGB, psnr
 from benchmarks.engine import with_ops
 from benchmarks.inputs import format_of, pictures
 from benchmarks.measure import HD, SAMPLE, Report, Row, Size, facts, number
+from training.evalsets import EvalSet, find_sets
 from vsrife.checkpoints.finding import find_weights
 from vsrife.checkpoints.loading import read_ifnet
 from vsrife.engine.engine import Engine
 from vsrife.engine.formats import PictureFormat
 from vsrife.engine.sources import InputFrame
+from vsrife.evaluation.metrics import Image8, psnr_db
 from vsrife.networks.fold import FoldedNet, fold
 from vsrife.ops.protocol import Conv, Ops
 
@@ -43,6 +50,7 @@ CPU = torch.device("cpu")
 FIRST = 20  # frame of each pair
 Pair = tuple[InputFrame, InputFrame]
 Nets = tuple[FoldedNet, FoldedNet]  # float32, int8
+TRUTH_HEAD = ("model", "set", "pictures", "float32", "int8", "difference", "largest loss of a picture")
 SPEED_HEAD = ("block", "channels", "map", "float32, ms", "int8, ms", "ratio")
 
 
@@ -122,6 +130,39 @@ def frame_row(model: str, size: Size, rounds: int) -> Row:
     return model, *map(number, (float_ms, int_ms, float_ms / int_ms))
 
 
+def shown(engine: Engine, first: Image8, last: Image8, times: Sequence[float]) -> list[Image8]:
+    """Pictures between two, as `vsrife.interpolate` makes them."""
+    engine.cache.clear()
+    a, b = (InputFrame(i, list(picture.transpose(2, 0, 1)), RGB) for i, picture in enumerate((first, last)))
+    made = (engine.interpolate(a, b, time, out="device") for time in times)
+    return [first if planes is None else torch.stack(planes, -1).numpy() for planes in made]
+
+
+def truth_row(model: str, evalset: EvalSet) -> Row:
+    """Means over the pictures of a set: PSNR against the truth of both precisions, and the largest loss of one."""
+    scores = []
+    nets = nets_of(model)
+    for item in evalset.items():
+        height, width = item.first.shape[:2]
+        engines = [Engine(net, PictureFormat("RGB", 8, False, width, height)) for net in nets]
+        made = (shown(engine, item.first, item.last, list(item.truths)) for engine in engines)
+        scores += [
+            [psnr_db(picture, truth) for picture in pictures]
+            for *pictures, truth in zip(*made, item.truths.values(), strict=True)
+        ]
+    exact, quantized = (fmean(column) for column in zip(*scores, strict=True))
+    worst = max(a - b for a, b in scores)
+    figures = f"{exact:.3f}", f"{quantized:.3f}", f"{quantized - exact:+.3f}", f"{worst:.2f}"
+    return model, evalset.name, str(len(scores)), *figures
+
+
+def compare_with_truth(report: Report, given: argparse.Namespace) -> None:
+    report.add("PSNR against the truth, dB, RGB of 8 bits:")
+    sets = find_sets(given.truth, (2, 4))
+    rows = [partial(truth_row, model, evalset) for model in given.models for evalset in sets]
+    report.table(TRUTH_HEAD, rows)
+
+
 def measure(report: Report, given: argparse.Namespace) -> None:
     paths = [SAMPLE, *given.clips]
     pairs = [pair_of(path, given.size) for path in paths]
@@ -147,14 +188,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--size", type=Size.parse, default=Size(640, 360), help="of the pairs that are compared")
     parser.add_argument("--timed", type=Size.parse, default=HD, help="of the pairs whose layers are timed")
     parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--truth", type=Path, help="folder of pictures, or of folders of these")
     parser.add_argument("--output", type=Path)
     given = parser.parse_args(argv)
     torch.set_num_threads(1)
     numba.set_num_threads(1)
-    report = Report(given.output, minutes=60)
+    report = Report(given.output, minutes=120)
     report.add("## int8 on a CPU", f"{facts(CPU)}.")
     with torch.inference_mode():
-        measure(report, given)
+        (compare_with_truth if given.truth else measure)(report, given)
     return 0
 
 

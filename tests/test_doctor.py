@@ -128,7 +128,7 @@ def test_windows_wheels_without_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_precisions_of_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     for lanes, bf16, words in (
-        ((16, 8), False, "fp32 default, fp16 slow (emulated), bf16 slow (emulated), int8 yes"),
+        ((16, 8), False, "fp32 yes, fp16 slow (emulated), bf16 slow (emulated), int8 default"),
         ((), True, "fp32 yes, fp16 slow (emulated), bf16 default, int8 no (a CPU with AVX-512 VNNI or AVX-VNNI"),
         ((), False, "fp32 default, fp16 slow (emulated), bf16 slow (emulated), int8 no"),
     ):

@@ -221,18 +221,19 @@ def _precisions(device: str) -> str:
     """Which precisions a device offers, which is the default, and why the others are not fast."""
     import torch  # here: it may be missing or broken
 
-    from vsrife.engine.devices import best_precision, parse_precision  # here: it may be missing or broken
+    from vsrife.checkpoints.finding import bundled_name  # here: it may be missing or broken
+    from vsrife.engine.devices import best_precision, parse_precision  # likewise
     from vsrife.engine.keywords import Precision
 
     chosen = torch.device(device)
-    best, parts = best_precision(chosen), []
+    best, parts = best_precision(chosen, bundled_name()), []
     for name in get_args(Precision):
         try:
             parse_precision(name, chosen)
         except RifeError as error:
             parts.append(f"{name} no ({str(error).partition(' needs ')[2].partition(';')[0] or 'not on this device'})")
             continue
-        emulated = device == "cpu" and (name == "fp16" or (name == "bf16" and best != "bf16"))
+        emulated = device == "cpu" and (name == "fp16" or (name == "bf16" and best_precision(chosen) != "bf16"))
         parts.append(f"{name} {'default' if name == best else 'slow (emulated)' if emulated else 'yes'}")
     return ", ".join(parts)
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import shutil
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import pytest
 import vapoursynth as vs
 
+from tests.cpu_units import simulate_cpu
+from vsrife.checkpoints.finding import find_weights
 from vsrife.cli import main
 from vsrife.evaluation import speed
 from vsrife.evaluation.speed import Candidate, candidates, choose, filter_rate, moving_clip
@@ -58,6 +62,17 @@ def test_candidates_fit_the_device() -> None:
     assert {each.scale for each in found} == {1.0, 0.5}
     assert {each.scale for each in candidates(3840, 2160, "cpu")} == {0.5}
     assert {each.model for each in found} <= {None, "lite", "fast"}
+
+
+def test_eight_bits_are_measured_where_they_are_not_the_default(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Bundled models run in them anyway, other weights do not."""
+    simulate_cpu(monkeypatch, "vnni")
+    assert {each.precision for each in candidates(1280, 720, "cpu")} == {None}
+    monkeypatch.setenv("VSRIFE_MODEL", str(shutil.copy(find_weights("fast"), tmp_path / "own.safetensors")))
+    own = [each for each in candidates(1280, 720, "cpu") if each.model is None]
+    assert {each.precision for each in own} == {None, "int8"}
 
 
 @pytest.mark.usefixtures("rates")

@@ -11,6 +11,7 @@ import pytest
 import torch
 import vapoursynth as vs
 
+from tests.cpu_units import simulate_cpu
 from vsrife.engine.devices import parse_device, parse_precision, parse_scale
 from vsrife.errors import ClipError, DeviceError, OptionError, RifeError
 from vsrife.filters.arguments import Options, check_options
@@ -77,13 +78,17 @@ def test_device() -> None:
     assert parse_precision(None, torch.device("cuda")) == torch.float16
 
 
-@pytest.mark.parametrize(("bf16", "amx"), [(False, False), (True, False), (False, True)])
-def test_precision_of_a_cpu(monkeypatch: pytest.MonkeyPatch, bf16: bool, amx: bool) -> None:
-    """Half precision is the best where the CPU has units for it, and only there."""
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: bf16)
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
-    assert parse_precision(None, CPU) == (torch.bfloat16 if bf16 or amx else torch.float32)
-    assert parse_precision("fp32", CPU) == torch.float32
+@pytest.mark.parametrize("units", [(), ("bf16",), ("amx",), ("vnni",), ("vnni", "bf16")], ids=str)
+def test_precision_of_a_cpu(monkeypatch: pytest.MonkeyPatch, units: tuple[str, ...]) -> None:
+    """Half precision and eight bits are the best where the CPU has units for it, these for bundled models alone."""
+    simulate_cpu(monkeypatch, *units)
+    of_others = torch.bfloat16 if {"bf16", "amx"} & {*units} else torch.float32
+    assert parse_precision(None, CPU) == of_others
+    for bundled in ("base", "lite", "fast"):
+        best = torch.int8 if "vnni" in units else of_others
+        assert parse_precision(None, CPU, bundled=bundled) == best
+        assert parse_precision("fp32", CPU, bundled=bundled) == torch.float32
+    assert parse_precision(None, CPU, torch.device("cuda"), bundled="base") == torch.float32
 
 
 # --- clips ------------------------------------------------------------------------------------------------------------

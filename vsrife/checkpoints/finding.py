@@ -116,6 +116,15 @@ def model_labels(models: Sequence[str | None]) -> list[str]:
     return [label if labels.count(label) == 1 else str(model) for label, model in zip(labels, models, strict=True)]
 
 
+def bundled_name(model: str | Path | None = None) -> str | None:
+    """Return the name of the bundled model that `model` stands for; None if it is another one, or is not here."""
+    try:
+        path = find_weights(model)
+    except RifeError:
+        return None
+    return path.stem if path.parent.resolve() == package_directory().resolve() else None
+
+
 def installed_names() -> list[str]:
     """Return the names of all models in `search_directories` that are no published versions of 4.x."""
     published = {Path(spec.filename).stem for spec in NAMED.values()}

@@ -11,6 +11,7 @@ import torch
 
 from vsrife.engine.keywords import FLOW_SCALES, Precision
 from vsrife.errors import DeviceError, OptionError, first_line
+from vsrife.networks.catalogue import INT8_BUNDLED
 from vsrife.ops.dispatch import cuda_mode
 
 _DTYPES: dict[str, torch.dtype] = {
@@ -81,9 +82,18 @@ def parse_devices(device: str | torch.device | None) -> tuple[torch.device, ...]
     return tuple(chosen)
 
 
-def best_precision(device: torch.device) -> Precision:
-    """Half precision where there are units for it; it was seen to stay far above 48 dB of float32."""
+def best_precision(device: torch.device, bundled: str | None = None) -> Precision:
+    """The fastest of full quality: half precision or eight bits where there are units for it.
+
+    Half precision was seen to stay far above 48 dB of float32, eight bits to keep the quality of some bundled models.
+
+    Args:
+        device: to run on.
+        bundled: name of the bundled model to run; None: another one.
+    """
     if device.type == "cpu":
+        if bundled in INT8_BUNDLED and not _bytes_problem([device]):
+            return "int8"
         # They double the rate of convolutions. Without them bf16 is computed in float32, which is slower.
         return "bf16" if any(_cpu_has(units) for units in ("avx512_bf16", "amx_tile")) else "fp32"
     return _BEST_PRECISION.get(device.type, "fp32")
@@ -94,36 +104,42 @@ def _cpu_has(units: str) -> bool:
     return bool(getattr(torch.cpu, f"_is_{units}_supported", bool)())
 
 
-def parse_precision(precision: str | None, *devices: torch.device) -> torch.dtype:
-    """The dtype of the convolutions; None is the best that is safe on the device.
+def parse_precision(precision: str | None, *devices: torch.device, bundled: str | None = None) -> torch.dtype:
+    """The dtype of the convolutions; None is the best that is safe on the device for the model.
 
     Several devices compute frames of one clip: where their best differs, it is float32.
+
+    Args:
+        precision: of `Precision`, or None.
+        devices: to run on.
+        bundled: name of the bundled model to run; None: another one.
 
     Raises:
         OptionError: no such precision.
         DeviceError: int8, where a device does not compute in bytes.
     """
     if precision is None:
-        best = {best_precision(device) for device in devices}
+        best = {best_precision(device, bundled) for device in devices}
         return _DTYPES[best.pop() if len(best) == 1 else "fp32"]
     if not isinstance(precision, str) or precision not in _DTYPES:
         known = ", ".join(get_args(Precision))
         raise OptionError(f"precision must be one of {known} or None, got {precision!r}; leave it out for the best")
-    if precision == "int8":
-        _check_bytes(devices)
+    problem = _bytes_problem(devices) if precision == "int8" else ""
+    if problem:
+        raise DeviceError(f"precision 'int8' {problem}")
     return _DTYPES[precision]
 
 
-def _check_bytes(devices: Iterable[torch.device]) -> None:
+def _bytes_problem(devices: Iterable[torch.device]) -> str:
+    """Why devices do not compute in bytes, and what to do; empty where they do."""
     for device in devices:
         if device.type != "cpu":
-            raise DeviceError(f"precision 'int8' is for CPUs, got device {str(device)!r}; leave precision out")
+            return f"is for CPUs, got device {str(device)!r}; leave precision out"
     try:
         from vsrife.ops.cpu import int8  # here, since numba is optional
-    except ImportError as error:
-        raise DeviceError("precision 'int8' needs numba, which is not installed; pip install numba") from error
-    if not int8.vectors_here():
-        raise DeviceError("precision 'int8' needs a CPU with AVX-512 VNNI or AVX-VNNI, got one without; leave it out")
+    except ImportError:
+        return "needs numba, which is not installed; pip install numba"
+    return "" if int8.vectors_here() else "needs a CPU with AVX-512 VNNI or AVX-VNNI, got one without; leave it out"
 
 
 def parse_scale(scale: float) -> float:

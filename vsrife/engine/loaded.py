@@ -14,7 +14,7 @@ from typing import Any, Unpack
 
 import torch
 
-from vsrife.checkpoints.finding import files_of, find_weights
+from vsrife.checkpoints.finding import bundled_name, files_of, find_weights
 from vsrife.checkpoints.loading import Network, load_model
 from vsrife.engine.cache import Cache
 from vsrife.engine.devices import parse_device, parse_devices, parse_precision, parse_scale
@@ -69,7 +69,7 @@ class NetworkOptions:
             scale=parse_scale(keywords.get("scale", 1.0)),
             ensemble=bool(keywords.get("ensemble")),
             device=devices[0],
-            dtype=parse_precision(keywords.get("precision"), *devices),
+            dtype=parse_precision(keywords.get("precision"), *devices, bundled=bundled_name(keywords.get("model"))),
             tta=bool(keywords.get("tta")),
             tta_temporal=bool(keywords.get("tta_temporal")),
         )

@@ -6,14 +6,16 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 import vapoursynth as vs
 from numpy.typing import NDArray
 
 import vsrife
-from vsrife.checkpoints.finding import find_weights
+from vsrife.checkpoints.finding import bundled_name, find_weights
 from vsrife.engine.devices import parse_device, parse_precision
 from vsrife.errors import RifeError
 
@@ -84,14 +86,15 @@ class Choice:
 
 def candidates(width: int, height: int, device: str | None = None) -> Iterator[Candidate]:
     """What runs on the device, in order of quality; on large frames with half the flow scale first."""
-    scales = (0.5,) if width * height > _UHD_PIXELS else (1.0, 0.5)
-    for scale in scales:
-        for model, precision in MODELS:
-            try:
-                find_weights(model)
-                parse_precision(precision, parse_device(device))
-            except RifeError:
-                continue
+    known = dict[tuple[Path, torch.dtype], tuple[str | None, str | None]]()
+    for model, precision in MODELS:
+        try:
+            dtype = parse_precision(precision, parse_device(device), bundled=bundled_name(model))
+            known.setdefault((find_weights(model), dtype), (model, precision))
+        except RifeError:
+            continue
+    for scale in (0.5,) if width * height > _UHD_PIXELS else (1.0, 0.5):
+        for model, precision in known.values():
             yield Candidate(model, precision, scale)
 
 

@@ -147,7 +147,7 @@ def RIFE(
         device: "cpu", "cuda", "cuda:1", "xpu", "mps". Several, such as "cuda:0,1", take turns with the source frames.
             None, the default: the best one present.
         precision: "fp32", "fp16" or "bf16" of the convolutions, or "int8" on a CPU with VNNI. None, the default: the
-            fastest that is safe on the device.
+            fastest of full quality on the device, which is "int8" for bundled models alone.
         old: `device_type`, `device_index`, `fp16` and `model_ver` mean what they meant in vs-rife 1.x and 2.x.
 
     Returns:

@@ -23,10 +23,9 @@ from vsrife.networks.catalogue import BODY_LAYERS, FLOW_CHANNELS, IMAGE_CHANNELS
 from vsrife.ops.dispatch import choose
 from vsrife.ops.protocol import Conv, Ops, TransposedConv
 
-QUANTIZED_OUTPUTS, QUANTIZED_INPUTS = (
-    8,
-    4,
-)  # what channels in eight bits must be multiples of: vectors, and products of one sum
+# What channels in eight bits must be multiples of: vectors, and products of one sum.
+QUANTIZED_OUTPUTS, QUANTIZED_INPUTS = 8, 4
+COARSE_SCALE = 4  # of blocks whose maps stay in float32: a step of eight bits would move the frame by too much
 LARGEST_WEIGHT_CODE = 127
 
 
@@ -113,7 +112,7 @@ def fold(
         ensemble: run both time directions and average; the layout must support it.
         device: where the network runs; None is the CPU.
         dtype: of the convolutions. With int8 those of a block but the first are in eight bits, the others in float32:
-            what the first reads, colours beside flow in pixels, has no common scale.
+            what the first reads, colours beside flow in pixels, has no common scale. So is the last of coarse blocks.
 
     Returns:
         The network for `pyramid`. The algebra is done in float64 and rounded once.
@@ -214,7 +213,8 @@ class _Folder:
         weight[:, : side * FLOW_CHANNELS] *= gain
         bias[: side * FLOW_CHANNELS] *= gain
         exact = TransposedConv.of(weight, bias, layout.shuffles)
-        weight, scales = self._within(exact.weight)
+        coarse = scale >= COARSE_SCALE
+        weight, scales = (self._place(exact.weight), None) if coarse else self._within(exact.weight)
         return TransposedConv(weight, self._place(exact.bias), exact.factor, scales)
 
     def _inputs(self, name: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 import vsrife
 from tests.clips import equal, pan, planes_of, psnr_db
+from tests.cpu_units import simulate_cpu
 from vsrife.checkpoints.finding import find_weights
 from vsrife.checkpoints.loading import read_ifnet
 from vsrife.engine.devices import parse_precision
@@ -144,11 +145,13 @@ def test_bundled_models_stay_close_to_float32(model: str, sample: Path) -> None:
 
 @pytest.mark.parametrize("version", ["4.0", "4.6", "4.14.lite", "4.25.lite", "4.26.heavy"])
 def test_quantized_layers(version: str) -> None:
-    """All of a block but its first layer, if the shapes fit vectors: grouped layers and five outputs do not."""
+    """All of a block but its first layer, if the shapes fit vectors: grouped layers and five outputs do not. The last
+    layer of coarse blocks stays in float32."""
     layout = MODELS[version].layout
     generator = torch.Generator().manual_seed(9)
     tensors = {name: torch.randn(shape, generator=generator) for name, shape in layout.tensor_shapes().items()}
-    block = fold(layout, tensors, dtype=torch.int8).blocks[-1]
+    coarse, *_, block = fold(layout, tensors, dtype=torch.int8).blocks
+    assert coarse.last.scales is None
     assert block.first.scales is None
     assert (block.body[0].scales is None) == (version == "4.14.lite")
     assert (block.last.scales is None) == (version == "4.0")
@@ -157,9 +160,7 @@ def test_quantized_layers(version: str) -> None:
 
 def test_the_filter_in_eight_bits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Random access gives what a linear run gives, to the last bit; close to float32."""
-    if not here:
-        monkeypatch.setattr(int8, "vectors_here", lambda: (8,))
-        monkeypatch.setattr(int8, "supports", lambda *_: False)
+    simulate_cpu(monkeypatch, "vnni")
     clip = pan(5, 160, 96)
     quantized, exact = (vsrife.RIFE(clip, device="cpu", precision=precision) for precision in ("int8", "fp32"))
     linear = [planes_of(quantized, n) for n in range(quantized.num_frames)]
