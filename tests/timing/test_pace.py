@@ -100,8 +100,10 @@ def test_fast_machine_interpolates_everything() -> None:
 
 
 @pytest.mark.parametrize("cost", [0.05, 0.1, 0.3, 1.0, 5.0])
-def test_slow_machine_never_falls_behind(cost: float) -> None:
-    playback = Playback(constant(cost, cost, cost)).play(60)
+@pytest.mark.parametrize("queue", [0, 1, QUEUE])
+def test_slow_machine_never_falls_behind(cost: float, queue: int) -> None:
+    """Whatever a new frame costs, that is at any size, and with a decoder that takes a third of the time."""
+    playback = Playback(constant(cost, cost, cost), queue=queue).play(60, decode=0.007)
     assert max(playback.lags) <= 0.05
     if cost < 2 * 2 * FRAME:
         assert playback.share(400) == pytest.approx(0.5, abs=0.1)  # every second new frame

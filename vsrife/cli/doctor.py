@@ -75,7 +75,8 @@ def _choose(target: str, device: str | None, as_json: bool) -> int:
     width, height, rate = _parse_target(target)
 
     def tried(each: Measurement) -> None:
-        print(f"{each.candidate}: {each.frames_per_second:.1f} frames/s", file=sys.stderr)
+        rate = f"{each.frames_per_second:.1f} frames/s, {2000 / each.frames_per_second:.0f} ms a new frame"
+        print(f"{each.candidate}: {rate}", file=sys.stderr)
 
     choice = choose(width, height, rate, device=device, tried=tried)
     best = choice.best

@@ -21,13 +21,13 @@ _BEST_PRECISION: dict[str, Precision] = {"cuda": "fp16", "xpu": "fp16"}  # of de
 
 
 def parse_device(device: str | torch.device | None) -> torch.device:
-    """The torch device to run on; None is the best present.
+    """The torch device to run on; None or "auto" is the best present.
 
     Raises:
         DeviceError: no such device here.
     """
     cuda_mode()  # a wrong value of its environment variable is an error of this call
-    if device is None:
+    if device is None or device == "auto":
         return _best_device()
     if isinstance(device, str) and "," in device:
         raise DeviceError(f"device must be one here, got {device!r}; several share the frames of a clip, in RIFE alone")

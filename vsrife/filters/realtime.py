@@ -30,14 +30,20 @@ _rungs: dict[Hashable, int] = {}  # where the last playback of the same kind end
 
 
 def ladder(best: NetworkOptions) -> tuple[NetworkOptions, ...]:
-    """Networks for real-time playback, the given one first, then cheaper ones: half the flow scale, smaller models."""
+    """Networks for real-time playback, from slow to fast: the given one, at half the flow scale, then smaller models.
+
+    Small models take about as long as each other, and much less at half the flow scale: that comes after them.
+    """
     name = str(best.model or default_model().name)
-    lighter = LIGHTER[LIGHTER.index(name) + 1 :] if name in LIGHTER else LIGHTER
-    models = [best.model, *(model for model in lighter if _is_installed(model))]
-    scales = [best.scale] + [best.scale / 2] * (best.scale > _LEAST_SCALE)
     plain = replace(best, ensemble=False, tta=False, tta_temporal=False)
-    cheaper = [replace(plain, model=model, scale=scale) for model in models for scale in scales]
-    return tuple(dict.fromkeys([best, *cheaper]))
+    scales = [best.scale] + [best.scale / 2] * (best.scale > _LEAST_SCALE)
+    if name in LIGHTER:
+        own, small = [], [best.model, *LIGHTER[LIGHTER.index(name) + 1 :]]
+    else:
+        own, small = [replace(plain, scale=scale) for scale in scales], [*LIGHTER]
+    small = [model for model in small if model == best.model or _is_installed(str(model))]
+    cheaper = [replace(plain, model=model, scale=scale) for scale in scales for model in small]
+    return tuple(dict.fromkeys([best, *own, *cheaper]))
 
 
 def _is_installed(model: str) -> bool:

@@ -145,7 +145,7 @@ def RIFE(
             Default False.
         tta_temporal: average both time directions, for any model; twice the time. Default False.
         device: "cpu", "cuda", "cuda:1", "xpu", "mps". Several, such as "cuda:0,1", take turns with the source frames.
-            None, the default: the best one present.
+            None, the default, or "auto": the best one present.
         precision: "fp32", "fp16" or "bf16" of the convolutions, or "int8" on a CPU with VNNI. None, the default: the
             fastest of full quality on the device, which is "int8" for bundled models alone.
         old: `device_type`, `device_index`, `fp16` and `model_ver` mean what they meant in vs-rife 1.x and 2.x.

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
-LATE_SECONDS = 0.04  # how late a frame may be delivered: the player's queue hides it
+LATE_SECONDS = 0.025  # how late a frame may be delivered: little enough for players that hold no frames in a queue
 MOST_LEAD_SECONDS = 0.2  # credit of a player that asks early; its queue is not longer for sure
 MOST_DEBT_SECONDS = 1.0  # beyond it the player has dropped frames by itself, or jumped
 PAUSE_SECONDS = 0.5  # longer gaps between requests are pauses

@@ -31,13 +31,22 @@ clip = clip.std.ModifyFrame(clip, timed)"""
 _MPV_HEAD = """\
 # Real-time playback in mpv. Save this as vsrife.vpy in mpv's configuration folder, and put into mpv.conf:
 #
+#   framedrop=decoder+vo
 #   {}
 #
-# mpv runs it again after every seek; the network stays loaded.
+# A key that switches it on and off, in input.conf:
+#
+#   ctrl+r vf toggle vapoursynth="~~/vsrife.vpy"
+#
+# Where the machine is too slow, source frames are shown. :user-data="model=lite fps=60 realtime=overlay" after the
+# file's name overrides what is below. mpv runs this again after every seek; the network stays loaded.
+import vsrife
+from vsrife.filters.player import player_keywords, show_warnings
+
+show_warnings()
 """
 
 MPV_LINE = 'vf=vapoursynth="~~/vsrife.vpy"'
-_MPV_UNKNOWN = "2  # used if mpv does not know the rate"
 
 
 def vapoursynth_script(source: Source, plan: Plan) -> str:
@@ -75,17 +84,10 @@ def mpv_script(options: VideoOptions) -> str:
             raise OptionError(f"{name} is up to the player, got it with --mpv; use mpv's own option")
     duplicates = None if options.duplicates == "keep" else options.duplicates
     repair = {"duplicates": duplicates, "max_repeats": options.max_repeats if duplicates else None}
-    keywords = _keywords({**options.network, **repair, "sc_threshold": options.sc_threshold})
-    lines = [_MPV_HEAD.format(MPV_LINE)]
-    if options.fps is None:
-        lines += ["import vsrife\n", f"multi = {_number(options.multi or Fraction(2))}"]
-    else:
-        lines += [
-            "from fractions import Fraction\n", "import vsrife\n", f"multi = {_MPV_UNKNOWN}", "if container_fps > 0:",
-            f"    multi = max(1, Fraction({_number(options.fps)}) / Fraction(container_fps).limit_denominator(1001))",
-        ]  # fmt: skip
-    lines.append(f"vsrife.RIFE({', '.join(['video_in', 'multi=multi', *keywords])}).set_output()")
-    return "\n".join(lines) + "\n"
+    rate = {"multi": options.multi, "fps": options.fps}
+    keywords = _keywords({**rate, **options.network, **repair, "sc_threshold": options.sc_threshold})
+    chosen = ", ".join(["globals()", *keywords])
+    return f"{_MPV_HEAD.format(MPV_LINE)}vsrife.RIFE(video_in, **player_keywords({chosen})).set_output()\n"
 
 
 def _source_lines(source: Source, plan: Plan) -> Iterator[str]:
