@@ -18,10 +18,9 @@ from vsrife.checkpoints.finding import (
     DOWNLOADABLE,
     Spec,
     download_command,
-    find_weights,
     how_to_get,
     model_directory,
-    spec_of,
+    to_download,
 )
 from vsrife.checkpoints.installed import install, writing_to_store
 from vsrife.checkpoints.loading import read_model
@@ -72,12 +71,7 @@ def download_missing(model: str | Path | None) -> None:
         OptionError: `model` is neither a known version, nor the name of a model here, nor a path.
         WeightsError: As `download`.
     """
-    spec = spec_of(model)
-    if spec is None or not spec.can_download:
-        return
-    try:
-        find_weights(model)
-    except WeightsError:
+    if spec := to_download(model):
         download(spec)
 
 

@@ -83,6 +83,22 @@ def spec_of(model: str | Path | None) -> Spec | None:
         return _parse(model)[0]
 
 
+def to_download(model: str | Path | None) -> Spec | None:
+    """Return the row of `model` if its weights can be downloaded and are not here, else None.
+
+    Raises:
+        OptionError: As `spec_of`.
+    """
+    spec = spec_of(model)
+    if spec is None or not spec.can_download:
+        return None
+    try:
+        find_weights(model)
+    except WeightsError:
+        return spec
+    return None
+
+
 def spec_named(name: str) -> Spec | None:
     """Return the catalogue's row of that name, in any case and with or without a "v"; None if there is none."""
     version = name.strip().lower().removeprefix("v")

@@ -22,6 +22,7 @@ from vsrife.checkpoints.finding import (
     how_to_get,
     model_directory,
     spec_of,
+    to_download,
 )
 from vsrife.checkpoints.installed import (
     StoredModel,
@@ -218,18 +219,15 @@ def offer_download(model: str | None, yes: bool) -> None:
     Raises:
         WeightsError: It is missing, and the user declines or cannot be asked; the text holds the command to get it.
     """
-    spec = spec_of(model)
-    if spec is None or not spec.can_download:
+    spec = to_download(model)
+    if spec is None:
         return
-    try:
-        find_weights(model)
-    except WeightsError:
-        question = f"The weights of {spec.name} are missing. Download them?"
-        if not yes and not (_at_terminal() and click.confirm(question, default=True, err=True)):
-            raise
-        from vsrife.checkpoints.download import download
+    question = f"The weights of {spec.name} are missing. Download them?"
+    if not yes and not (_at_terminal() and click.confirm(question, default=True, err=True)):
+        find_weights(model)  # raises
+    from vsrife.checkpoints.download import download
 
-        download(spec, progress=_bar)
+    download(spec, progress=_bar)
 
 
 def _at_terminal() -> bool:
