@@ -29,7 +29,10 @@ REQUIRE_CUDA_VARIABLE = "VSRIFE_REQUIRE_CUDA"
 
 os.environ.pop("VSRIFE_MODEL", None)  # the user's default model is not what tests mean by none
 _threads = max(1, (os.cpu_count() or 1) // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
-for _name in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS"):  # processes of tests share the cores instead of fighting for them
+for _name in (
+    "OMP_NUM_THREADS",
+    "NUMBA_NUM_THREADS",
+):  # processes of tests share the cores instead of fighting for them
     os.environ.setdefault(_name, str(_threads))
 
 

@@ -139,12 +139,13 @@ def test_error_names_what_was_tried_and_later_frames_work() -> None:
     clip = clip_of([panned(n, 960, 64) for n in range(3)], "YUV420P8")
     output = RIFE(clip, device="cpu")
     with memory_for(64, 64):
-        told = (
-            r"RIFE: output frame 1 failed, between source frames 0 and 1: cpu is out of memory, got a frame of 960x64, "
-            r"even with nothing else kept and in 2 parts; try scale=0\.5, a \.lite model, or cpu"
-        )
-        with pytest.raises(vs.Error, match=told):
-            output.get_frame(1)
+        for n, left in ((1, 0), (3, 1)):  # both pairs, of which the second is begun with the first
+            told = (
+                rf"RIFE: output frame {n} failed, between source frames {left} and {left + 1}: cpu is out of memory, "
+                r"got a frame of 960x64, even with nothing else kept and in 2 parts; try scale=0\.5, a \.lite model, or cpu"
+            )
+            with pytest.raises(vs.Error, match=told):
+                output.get_frame(n)
     assert equal(planes_of(output, 3), planes_of(RIFE(clip, device="cpu"), 3))  # whole again, without a warning
 
 
