@@ -142,7 +142,8 @@ def test_error_names_what_was_tried_and_later_frames_work() -> None:
         for n, left in ((1, 0), (3, 1)):  # both pairs, of which the second is begun with the first
             told = (
                 rf"RIFE: output frame {n} failed, between source frames {left} and {left + 1}: cpu is out of memory, "
-                r"got a frame of 960x64, even with nothing else kept and in 2 parts; try scale=0\.5, a \.lite model, or cpu"
+                r"got a frame of 960x64, even with nothing else kept and in 2 parts; try scale=0\.5, a \.lite model, "
+                r"or cpu"
             )
             with pytest.raises(vs.Error, match=told):
                 output.get_frame(n)

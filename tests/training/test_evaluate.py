@@ -22,7 +22,7 @@ from training.evalsets import EvalSet, EvaluationError, Feeding, dropped, find_s
 from training.evaluate import Method, evaluate, main, means, worst
 from vsrife.checkpoints.finding import package_directory
 from vsrife.evaluation.metrics import Image8, psnr_db
-from vsrife.networks.catalogue import BUNDLED_DEFAULT, BUNDLED_FILE, LEGACY_MODELS
+from vsrife.networks.catalogue import BUNDLED_FILE, LEGACY_MODELS
 
 BOOTSTRAP = "bootstrap-4.25"
 
@@ -149,14 +149,29 @@ def test_bundled_models_reach_what_their_cards_say(
 
 def test_sequences_are_rebuilt_at_4x(shared_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     clip = shared_data / "eval" / "sequences" / "caminandes.mp4"
-    run(capsys, clip, "--multi", "4", "-b", "blend", "-b", "dis", "--limit", "8", "-o", tmp_path, "--worst", "1")
+    run(
+        capsys,
+        clip,
+        "--multi",
+        "4",
+        "-b",
+        "blend",
+        "-b",
+        "dis",
+        "--limit",
+        "8",
+        "-o",
+        tmp_path,
+        "--no-perceptual",
+        "--worst",
+        "1",
+    )
     rows = table(tmp_path / "scores.csv")
     for method, decibels, similarity in (("blend", 28.36, 0.8802), ("dis", 29.36, 0.8773)):
         row = rows["caminandes 4x", method]
         assert row["pictures"] == "24"
         assert float(row["psnr_db"]) == pytest.approx(decibels, abs=0.01)
         assert float(row["ssim"]) == pytest.approx(similarity, abs=1e-4)
-        assert float(row["ssimulacra2"]) < 90
 
 
 def test_several_models_in_one_run(shared_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
