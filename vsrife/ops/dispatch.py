@@ -14,7 +14,7 @@ from functools import cache
 import torch
 
 from vsrife.errors import DeviceError, first_line
-from vsrife.ops.cpu.verification import verified
+from vsrife.ops.cpu.verification import verdicts_folder, verified
 from vsrife.ops.protocol import Ops
 from vsrife.ops.reference import reference
 
@@ -40,7 +40,7 @@ def _cpu_kernels(dtype: torch.dtype) -> Ops:
         from vsrife.ops.cpu.kernels import cpu_ops  # here, since numba is optional
     except ImportError:
         return reference
-    return verified(cpu_ops, dtype)
+    return verified(cpu_ops, dtype, verdicts_folder())
 
 
 # --- CUDA -------------------------------------------------------------------------------------------------------------

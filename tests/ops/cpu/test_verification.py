@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
@@ -62,6 +63,20 @@ def test_an_operation_is_checked_once(dtype: torch.dtype) -> None:
     assert checked > 1
     ops.convolve(x, conv)
     assert kernels.calls == checked + 1
+
+
+def test_what_has_passed_is_not_checked_again_by_another_process(tmp_path: Path) -> None:
+    x, conv = torch.zeros(1, 2, 4, 4), Conv(torch.zeros(2, 2, 3, 3), None)
+    verified(Broken(), torch.float32, tmp_path / "verdicts").convolve(x, conv)
+    later = Broken()
+    verified(later, torch.float32, tmp_path / "verdicts").convolve(x, conv)
+    assert later.calls == 1
+
+
+def test_what_has_failed_is_checked_again_by_another_process(tmp_path: Path) -> None:
+    for _process in range(2):
+        with pytest.warns(RuntimeWarning, match="no such instruction"):
+            verified(Broken(), torch.float32, tmp_path).static_radius(PLANE, PLANE)
 
 
 def test_backend_of_each_device() -> None:
