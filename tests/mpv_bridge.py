@@ -1,11 +1,13 @@
 """Plays a script the way mpv does, and says as JSON what came of it. For tests: there is no mpv for today's wheels.
 
-    python mpv_bridge.py SCRIPT [--concurrent 2] [--buffered 4] [--frames 48] [--seeks 2] [--display-fps 60]
+    python mpv_bridge.py SCRIPT [--concurrent 2] [--buffered 4] [--frames 48] [--seeks 2] [--jump-after 9]
 
 Each seek makes a new VapourSynth environment and runs the script anew in it, with mpv's variables; modules stay. The
 clip is YUV, without a rate and without an end. Frames before a sliding window and after the end of the file fail; the
-first frame that fails ends playback. The last frame has a negative duration, durations are read as 32-bit integers, a
-frame without a positive one has no time, and Python's root logger leads to a log that nobody reads.
+first frame that fails ends playback. A seek in mid-play fails what is still asked of the source, and waits for every
+frame in flight before it lets go of the nodes. While the script runs, the source is black. The last frame has a
+negative duration, durations are read as 32-bit integers, a frame without a positive one has no time, and Python's root
+logger leads to a log that nobody reads.
 """
 
 from __future__ import annotations
@@ -62,6 +64,8 @@ class Bridge:
         self.window = options.buffered * options.concurrent
         self.first = first  # of the file, after a seek
         self.lowest, self.highest, self.furthest_back = 0, -1, 0
+        self.loading, self.asked_while_loading = True, 0
+        self.shutdown = False
         self.lock = threading.Lock()
         width, height = options.size
         blank = vs.core.std.BlankClip(
@@ -71,6 +75,13 @@ class Bridge:
 
     def feed(self, n: int, f: vs.VideoFrame) -> vs.VideoFrame:
         with self.lock:
+            if self.shutdown:
+                raise RuntimeError("EOF or filter reset/uninit")
+            if self.loading:  # mpv warns that this is unsupported
+                self.asked_while_loading += 1
+                black = f.copy()
+                black.props.update({"_DurationNum": 0, "_DurationDen": 1})
+                return black
             if n >= self.options.frames:
                 raise RuntimeError("EOF or filter EOF/reinit")
             if n < self.lowest:
@@ -117,8 +128,8 @@ def read(frame: vs.VideoFrame) -> dict[str, int]:
     return result | ({"_MP_IMAGE": int.from_bytes(image, "little")} if isinstance(image, bytes) else {})
 
 
-def play(clip: Any, options: argparse.Namespace) -> tuple[list[dict[str, int]], str]:
-    """Keep requests in flight and show frames in order, until one fails."""
+def play(clip: Any, bridge: Bridge, options: argparse.Namespace) -> tuple[list[dict[str, int]], str]:
+    """Keep requests in flight and show frames in order, until one fails or a seek is due."""
     arrived: dict[int, dict[str, int] | Exception] = {}
     changed = threading.Condition()
     shown: list[dict[str, int]] = []
@@ -143,12 +154,17 @@ def play(clip: Any, options: argparse.Namespace) -> tuple[list[dict[str, int]], 
             if not changed.wait_for(lambda: len(shown) in arrived, PATIENCE_S):
                 raise TimeoutError(f"frame {len(shown)} did not come")
             result = arrived.pop(len(shown))
-        if isinstance(result, Exception):
-            outstanding = requested - len(shown) - 1
+        failed = isinstance(result, Exception)
+        if not isinstance(result, Exception):
+            shown.append(result)
+        jump = len(shown) == options.jump_after
+        if failed or jump:
+            bridge.shutdown = jump
+            outstanding = requested - len(shown) - failed
             with changed:
-                changed.wait_for(lambda: len(arrived) == outstanding, PATIENCE_S)  # noqa: B023 - leaves the loop
-            return shown, str(result).strip().splitlines()[-1]
-        shown.append(result)
+                if not changed.wait_for(lambda: len(arrived) == outstanding, PATIENCE_S):  # noqa: B023 - leaves the loop
+                    raise TimeoutError(f"{outstanding - len(arrived)} frames in flight did not come back")
+            return shown, "seek" if jump else str(result).strip().splitlines()[-1]
 
 
 def watch(environments: Environments, options: argparse.Namespace, seek: int, read: mock.Mock) -> dict[str, Any]:
@@ -159,8 +175,9 @@ def watch(environments: Environments, options: argparse.Namespace, seek: int, re
         start = time.perf_counter()
         clip = load(options.script, bridge, options)
         load_ms = 1000 * (time.perf_counter() - start)
+        bridge.loading = False
         fps, color_family = [clip.fps_num, clip.fps_den], clip.format.color_family.name
-        shown, reason = play(clip, options)
+        shown, reason = play(clip, bridge, options)
         del clip
     environments.api.destroy_environment(environment)
     gc.collect()
@@ -171,6 +188,7 @@ def watch(environments: Environments, options: argparse.Namespace, seek: int, re
         "shown": shown,
         "reason": reason,
         "furthest_back": bridge.furthest_back,
+        "asked_while_loading": bridge.asked_while_loading,
         "weights_read": read.call_count,
         "workers": sum(thread.name == "vsrife" for thread in threading.enumerate()),
     }
@@ -183,6 +201,7 @@ def main() -> None:
     parser.add_argument("--buffered", type=int, default=4)
     parser.add_argument("--frames", type=int, default=48)
     parser.add_argument("--seeks", type=int, default=0)
+    parser.add_argument("--jump-after", type=int, help="frames shown until the next seek, instead of all")
     parser.add_argument("--container-fps", type=float, default=23.976)
     parser.add_argument("--display-fps", type=float, default=60.0)
     parser.add_argument("--user-data", default="")

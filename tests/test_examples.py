@@ -249,6 +249,19 @@ def test_mpv_seeks_without_loading_the_network_again(capsys: pytest.CaptureFixtu
         print(f"\nmpv.vpy: {rounds[0]['load_ms']} ms, then {[r['load_ms'] for r in rounds[1:]]} ms at a seek")
 
 
+@pytest.mark.parametrize("user_data", ["", "realtime=no duplicates=fill", "realtime=overlay fps=60"])
+def test_mpv_seeks_in_mid_play(user_data: str) -> None:
+    """Frames in flight come back although their source is gone, and nothing outlives its environment."""
+    rounds, _ = watch(
+        "--seeks", "2", "--frames", "40", "--jump-after", "13", "--concurrent", "3", "--buffered", "8",
+        "--user-data", user_data,
+    )  # fmt: skip
+    assert [played["reason"] for played in rounds] == ["seek"] * 3
+    assert [len(played["shown"]) for played in rounds] == [13] * 3
+    assert [played["workers"] for played in rounds] == [0] * 3
+    assert [played["asked_while_loading"] for played in rounds] == [0] * 3
+
+
 @pytest.mark.parametrize(
     ("container_fps", "display_fps", "user_data", "multi"),
     [

@@ -13,10 +13,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import vapoursynth as vs
 
 import vsrife
 from tests.clips import NEXT, PREV, LinearEngine, counting, props_of, with_props
+from tests.cpu_units import simulate_cpu
 from vsrife.engine.loaded import NetworkOptions
 from vsrife.engine.sources import InputFrame
 from vsrife.engine.transfer import Download
@@ -239,3 +241,10 @@ def test_ladder(keywords: dict[str, Any], names: list[tuple[str | None, float]])
     rungs = ladder(NetworkOptions.of(device="cpu", **keywords))
     assert [(rung.model, rung.scale) for rung in rungs] == names
     assert not any(rung.tta for rung in rungs[1:])
+
+
+def test_ladder_in_eight_bits_where_the_cpu_has_units_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    simulate_cpu(monkeypatch, "vnni")
+    published = ladder(NetworkOptions.of(device="cpu", model="4.25"))
+    assert [rung.dtype for rung in published] == [torch.float32] * 2 + [torch.int8] * 4
+    assert {rung.dtype for rung in ladder(NetworkOptions.of(device="cpu"))} == {torch.int8}

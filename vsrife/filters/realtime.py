@@ -12,9 +12,11 @@ import weakref
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 
+import torch
 import vapoursynth as vs
 
 from vsrife.checkpoints.finding import default_model, find_weights
+from vsrife.engine.devices import parse_precision
 from vsrife.engine.engine import Engine
 from vsrife.engine.loaded import NetworkOptions
 from vsrife.errors import OptionError, WeightsError
@@ -32,7 +34,8 @@ _rungs: dict[Hashable, int] = {}  # where the last playback of the same kind end
 def ladder(best: NetworkOptions) -> tuple[NetworkOptions, ...]:
     """Networks for real-time playback, from slow to fast: the given one, at half the flow scale, then smaller models.
 
-    Small models take about as long as each other, and much less at half the flow scale: that comes after them.
+    Small models take about as long as each other, and much less at half the flow scale: that comes after them. They
+    run in the fastest precision that keeps their quality, unless the given one is faster.
     """
     name = str(best.model or default_model().name)
     plain = replace(best, ensemble=False, tta=False, tta_temporal=False)
@@ -42,8 +45,16 @@ def ladder(best: NetworkOptions) -> tuple[NetworkOptions, ...]:
     else:
         own, small = [replace(plain, scale=scale) for scale in scales], [*LIGHTER]
     small = [model for model in small if model == best.model or _is_installed(str(model))]
-    cheaper = [replace(plain, model=model, scale=scale) for scale in scales for model in small]
+    cheaper = [
+        replace(plain, model=model, scale=scale, dtype=best.dtype if model == best.model else _dtype(best, str(model)))
+        for scale in scales
+        for model in small
+    ]
     return tuple(dict.fromkeys([best, *own, *cheaper]))
+
+
+def _dtype(best: NetworkOptions, bundled: str) -> torch.dtype:
+    return best.dtype if best.dtype is torch.int8 else parse_precision(None, best.device, bundled=bundled)
 
 
 def _is_installed(model: str) -> bool:
