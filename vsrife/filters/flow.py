@@ -1,4 +1,4 @@
-"""The motion of a clip as clips."""
+"""`Flow`: the motion of a clip as clips."""
 
 from __future__ import annotations
 
@@ -38,15 +38,16 @@ def Flow(
     clip: vs.VideoNode,
     **options: Unpack[NetworkKeywords],
 ) -> FlowClips:
-    """The motion that the network sees between each frame and the next.
+    """Estimate the flow between each frame and the next.
 
     Args:
         clip: any format that `vsrife.RIFE` takes.
-        options: `scale`, `model`, `ensemble`, `tta`, `tta_temporal`, `device`, `precision`, as in `vsrife.RIFE`.
+        options: `scale`, `model`, `ensemble`, `tta`, `tta_temporal`, `device`, `precision`, with the defaults of
+            `vsrife.RIFE`.
 
     Returns:
         Two RGBS clips of the size, length and rate of the clip, made in one estimation. The last frame has no next one
-        and does not move. Scene changes are not looked for: the motion across a cut means nothing.
+        and its flow is zero. Scene changes are not detected: flow across a cut is meaningless.
 
     Raises:
         vs.Error: an argument is wrong, with what came and what to do.

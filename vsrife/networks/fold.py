@@ -6,8 +6,8 @@ What is folded, once, when weights are loaded:
 - flow divided by the block's scale, and multiplied by it again: both go into the weights.
 - block 0's first convolution is linear in the two frames and the timestep: it is split into one part for each role of a
   frame and one for the timestep.
-- outputs of the last convolution that nobody reads are not computed.
-- ensemble: the exchanged pass permutes input channels of the first convolution instead of data.
+- unused outputs of the last convolution are not computed.
+- ensemble: the pass in the other time direction permutes input channels of the first convolution instead of data.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from vsrife.networks.catalogue import BODY_LAYERS, FLOW_CHANNELS, IMAGE_CHANNELS
 from vsrife.ops.dispatch import choose
 from vsrife.ops.protocol import Conv, Ops, TransposedConv
 
-# What channels in eight bits must be multiples of: vectors, and products of one sum.
+# Channel counts of int8 weights must be multiples of these: a vector, and the products that one instruction sums.
 QUANTIZED_OUTPUTS, QUANTIZED_INPUTS = 8, 4
-COARSE_SCALE = 4  # of blocks whose maps stay in float32: a step of eight bits would move the frame by too much
+COARSE_SCALE = 4  # blocks of this scale or more keep their last convolution in float32: one int8 step is a visible jump
 LARGEST_WEIGHT_CODE = 127
 
 
@@ -36,10 +36,10 @@ class FoldedBlock:
     Attributes:
         scale: frame side / side that the block works at.
         first: c/2 outputs for each pass; an ensemble has two. Inputs: stack 0, stack 1, mask, carried features, flow in
-            pixels, times (t, and 1 - t for an ensemble), zeros as far as the hardware likes. A stack is a frame
-            followed by its head features, 3 + k channels. In block 0 it reads a single stack and yields its part
-            as frame 0, then as frame 1, without bias and activation.
-        time: of block 0, the timestep's share with the bias, and what follows.
+            pixels, times (t, and 1 - t for an ensemble), zero padding to a multiple of eight in half precision. A stack
+            is a frame followed by its head features, 3 + k channels. In block 0 it reads a single stack and yields
+            its part as frame 0, then as frame 1, without bias and activation.
+        time: of block 0, the timestep's part with the bias and the activation; None in other blocks.
         second: to c channels.
         body: the rest, at one size.
         outer_skip: whether the body's input is added to its result.
@@ -111,8 +111,9 @@ def fold(
         scale: flow scale, 0.25, 0.5, 1, 2 or 4.
         ensemble: run both time directions and average; the layout must support it.
         device: where the network runs; None is the CPU.
-        dtype: of the convolutions. With int8 those of a block but the first are in eight bits, the others in float32:
-            what the first reads, colours beside flow in pixels, has no common scale. So is the last of coarse blocks.
+        dtype: of the convolutions. int8 quantizes the convolutions within blocks. The head stays in float32, and so
+            do the first convolution of a block, whose inputs have no common scale (colours beside flow in pixels), and
+            the last one of coarse blocks.
 
     Returns:
         The network for `pyramid`. The algebra is done in float64 and rounded once.
@@ -152,7 +153,7 @@ class _Folder:
         return placed.contiguous(memory_format=torch.channels_last) if placed.ndim == 4 else placed
 
     def _within(self, weight: Tensor, groups: int = 1) -> tuple[Tensor, Tensor | None]:
-        """A weight within a block, (out, in, any, any), and what 1 stands for in each output if it is in eight bits."""
+        """The weight (out, in, kh, kw) of a convolution within a block, and the scale of each output if it is int8."""
         outputs, inputs = weight.shape[:2]
         if not self.quantized or groups > 1 or outputs % QUANTIZED_OUTPUTS or inputs % QUANTIZED_INPUTS:
             return self._place(weight), None
@@ -202,7 +203,7 @@ class _Folder:
         )
 
     def _last(self, index: int, scale: float) -> TransposedConv:
-        """Leave out what nobody reads, and fold what flow in the small maps is multiplied by."""
+        """Drop unused outputs, and scale those of flow from the block's maps to pixels of the frame."""
         layout = self.layout
         name = f"block{index}.lastconv.0" if layout.shuffles else f"block{index}.lastconv"
         side = 4 if layout.shuffles else 1
@@ -226,14 +227,14 @@ class _Folder:
         return torch.cat((frame0, head0), 1), torch.cat((frame1, head1), 1), time, rest
 
     def _first_of_pair(self, name: str, _scale: float) -> tuple[Conv, Conv]:
-        """Block 0: one weight for each role of a frame, and the timestep's share. An ensemble needs nothing more."""
+        """Block 0: one weight for each role of a frame, and the timestep's part; the same for an ensemble."""
         stack0, stack1, time, _ = self._inputs(name)
         bias, slopes = self._place(self.tensors[f"{name}.conv0.0.0.bias"]), self._optional(f"{name}.conv0.0.1.weight")
         parts = Conv(self._place(torch.cat((stack0, stack1))), None, stride=2, activated=False)
         return parts, Conv(self._place(time), bias, stride=2, slopes=slopes, activated=False)
 
     def _first(self, name: str, scale: float) -> tuple[Conv, None]:
-        """Reorder the published input channels, fold flow / scale, append the exchanged pass."""
+        """Reorder the published input channels, fold flow / scale, append an ensemble's second pass."""
         stack0, stack1, time, rest = self._inputs(name)
         mask, carried, flow = torch.split(rest, [1, self.layout.carried_channels, FLOW_CHANNELS], 1)
         none, flow = torch.zeros_like(time), flow / scale
@@ -266,7 +267,7 @@ class _Folder:
         exact = self.tensors[f"{name}.conv.weight"] * beta[:, None, None, None]
         bias = self._place(self.tensors[f"{name}.conv.bias"] * beta)
         weight, scales = self._within(exact, groups)
-        # With the identity among them, weights of eight or sixteen bits would lose digits of the others.
+        # An identity beside small weights would cost them digits in int8 and half precision.
         identity_folds = scales is None and self.dtype in (torch.float32, torch.float64)
         if identity_folds:
             outputs, inputs = exact.shape[:2]

@@ -1,4 +1,4 @@
-"""Prints plans as VapourSynth scripts: a .vpy that makes the frames that `vsrife video` would encode."""
+"""Plans as VapourSynth scripts: a .vpy makes the frames that `vsrife video` would encode."""
 
 from __future__ import annotations
 
