@@ -2,18 +2,13 @@
 
 On CUDA three streams run at once and the thread that launches them waits for none. What keeps them in order:
 
-- Upload. A plane is copied into pinned memory, and from there, on the upload stream, to memory that belongs to that
-  stream. The compute stream waits for the end of the copy and is recorded as a user of the memory, so the allocator
-  reuses a dropped frame's memory only after all work launched with it has finished.
-- Computation. It runs on the calling thread's current stream, as everything else in PyTorch. The memory of a CUDA graph
-  is touched there only: inputs are copied in, the graph is replayed, and results are read before the next replay.
-- Download. The download stream waits for the work launched so far and copies to pinned memory. It is recorded as a user
-  of the planes, which may be dropped at once. The next pair is launched meanwhile.
-- Pinned memory comes from PyTorch's caching host allocator: a non-blocking copy is recorded with its buffer, which is
-  not handed out again before the copy has finished. There is one buffer for each plane on its way, and the pipeline
-  bounds the frames in flight.
-- A reader of the result waits for the event behind its copy. `Event.synchronize` releases the interpreter lock
-  (`pybind11::gil_scoped_release` in `torch/csrc/cuda/Event.cpp`), and a blocking event puts the thread to sleep.
+- Upload: through pinned memory, on the upload stream, to memory of that stream. The compute stream waits for the copy
+  and is recorded as a user, so that a dropped frame's memory is reused only after all work launched with it.
+- Computation: on the calling thread's current stream, which alone touches the memory of CUDA graphs.
+- Download: that stream waits for the work launched so far and is recorded as a user of the planes, which may be dropped
+  at once. The next pair is launched meanwhile.
+- PyTorch's host allocator hands pinned memory out again only after the copy. The pipeline bounds the frames in flight.
+- A reader waits for the event behind its copy, asleep and without the interpreter lock.
 
 Nothing in between may wait for the device: a tensor made of a list, `item` or a comparison of planes would.
 """
