@@ -32,15 +32,20 @@ class Kernels(Reference):
         return super().blend_plane(*arguments) + self.error
 
 
+class WrongFlow(Kernels):
+    def upsample(self, *arguments: Any) -> Tensor:
+        return super().upsample(*arguments) + 5
+
+
 class BrokenKernels(Kernels):
     def blend_plane(self, *_arguments: Any) -> Tensor:
         self.calls += 1
         raise KernelError("blend_plane_kernel failed, got RuntimeError: out of resources")
 
 
-def frames_with(kernels: Kernels, monkeypatch: pytest.MonkeyPatch) -> None:
+def frames_with(kernels: Kernels, monkeypatch: pytest.MonkeyPatch, mode: str = "") -> None:
     """Run pairs as the first of a process, and compare them with the CPU's."""
-    monkeypatch.setenv(dispatch.CUDA_VARIABLE, "")
+    monkeypatch.setenv(dispatch.CUDA_VARIABLE, mode)
     monkeypatch.setattr(dispatch, "_cuda_kernels", lambda _device: kernels)
     monkeypatch.setattr(dispatch, "_disabled", set())
     monkeypatch.setattr(verification, "_verified", set())
@@ -67,6 +72,13 @@ def test_wrong_kernels_are_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         assert len(warned) == 1
         assert kernels.calls == calls
     assert any((tmp_path / "verdicts").iterdir())
+
+
+def test_a_graph_of_wrong_kernels_is_not_replayed(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They were recorded when they were compared."""
+    with pytest.warns(RuntimeWarning, match="came out wrong"):
+        frames_with(WrongFlow(), monkeypatch, mode="graph")
+    assert fake.captures == 2
 
 
 @pytest.mark.usefixtures("fake")

@@ -5,13 +5,14 @@ from __future__ import annotations
 import inspect
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-pytest.importorskip("triton", reason="PyTorch brings Triton along on Linux only")
+triton = pytest.importorskip("triton", reason="PyTorch brings Triton along on Linux only")
 
 ROOT = Path(__file__).parents[3]
 KERNELS = {
@@ -38,6 +39,22 @@ def test_kernels_compile(capability: int, tmp_path: Path) -> None:
             assert each["shared"] <= SHARED_BYTES, kernel
             assert each["stack"] < STACK_BYTES, kernel
             assert not each["multiplies_matrices"], kernel
+
+
+@pytest.mark.skipif(shutil.which("gcc") is None, reason="the driver that does nothing is built with gcc")
+def test_kernels_launch(tmp_path: Path) -> None:
+    """Triton's launcher takes the arguments and grids of every kernel; no GPU is there to run them."""
+    headers = Path(triton.__file__).parent / "backends" / "nvidia" / "include"
+    source = Path(__file__).with_name("null_driver.c")
+    command = ["gcc", "-shared", "-fPIC", f"-I{headers}", "-o", str(tmp_path / "libcuda.so.1"), str(source)]
+    subprocess.run(command, check=True)
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    environment |= {"TRITON_CACHE_DIR": str(tmp_path / "cache"), "PYTHONPATH": str(ROOT)}
+    environment |= dict.fromkeys(("TRITON_LIBCUDA_PATH", "LD_LIBRARY_PATH"), str(tmp_path))
+    script = Path(__file__).with_name("launch_kernels.py")
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False, env=environment)
+    assert not done.returncode, done.stderr[-2000:]
+    assert set(json.loads(done.stdout)) == KERNELS
 
 
 def test_no_kernel_multiplies_matrices() -> None:
