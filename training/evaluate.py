@@ -290,7 +290,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--scale", type=float, default=1.0)
     parser.add_argument("--ensemble", action="store_true")
     parser.add_argument("--device")
-    parser.add_argument("--precision", help="of the engine: fp32, fp16 or bf16")
+    parser.add_argument("--precision", help="of the engine: fp32, fp16, bf16 or int8")
     arguments = parser.parse_args(argv)
     if not arguments.paths and not arguments.authors:
         parser.error("nothing to evaluate; give a PATH or --authors")
