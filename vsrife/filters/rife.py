@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Unpack, overload
@@ -29,13 +30,16 @@ from vsrife.filters.duplicates import (
 from vsrife.filters.frames import ABSOLUTE_TIME, DURATION, NEXT, PREV, props_only, shifted
 from vsrife.filters.nodes import interleave, select, short_durations, with_marks
 from vsrife.filters.producer import PREPARED_FRAMES, Producer, carried_prop
-from vsrife.filters.realtime import Playback, ladder
+from vsrife.filters.realtime import Playback, ladder, prepare
 from vsrife.filters.scenechange import cut_clip
 from vsrife.timing.duplicates import Duplicates
 from vsrife.timing.parsing import Ratio, Times, Timestamps, TimesUnit
 from vsrife.timing.schedule import ENDLESS_FRAMES, Schedule
 
 logger = logging.getLogger(__name__)
+
+_SMALL = 128  # width and height of pictures that only load code
+_prepared: set[Hashable] = set()  # what playbacks have loaded code for
 
 
 class RifeKeywords(OldKeywords, total=False):
@@ -211,6 +215,12 @@ def _engine(options: Options, chosen: NetworkOptions) -> Engine:
 
 def _playback(options: Options, best: Engine) -> Playback:
     networks = ladder(options.networks[0])
+    best_network = networks[0]
+    kind = (best_network.device, best_network.dtype, replace(options.picture, width=0, height=0))
+    if kind not in _prepared:
+        small = replace(options.picture, width=_SMALL, height=_SMALL)
+        prepare(_engine(replace(options, picture=small, carried=()), best_network))
+        _prepared.add(kind)
     return Playback(networks, functools.partial(_engine, options), best, (networks, options.picture))
 
 
