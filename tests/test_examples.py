@@ -96,6 +96,7 @@ def decoded(ffprobe: str, path: Path) -> tuple[Fraction, list[Fraction], list[st
         ("to_60fps.vpy", 60, FRAMES * 5 // 2, True),
         ("slow_motion.vpy", 24, 8 * FRAMES, False),
         ("scene_props.vpy", 48, 2 * FRAMES, True),
+        ("anime.vpy", 48, 2 * FRAMES, True),
     ],
 )
 @pytest.mark.usefixtures("source")

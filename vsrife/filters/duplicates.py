@@ -30,7 +30,7 @@ BLOCK_PX = 8
 NOISE_SHARE = 0.12
 MIN_NOISE, MAX_NOISE = 2.0, 12.0
 
-_LINK, _LASTS, _LINKS, _DURATIONS = (f"_vsrife_{name}" for name in ("link", "lasts", "links", "durations"))
+_LINK, _LASTS, LINKS, _DURATIONS = (f"_vsrife_{name}" for name in ("link", "lasts", "links", "durations"))
 _LEFT, _RIGHT, _T = (f"_vsrife_{name}" for name in ("left", "right", "t"))
 _UNKNOWN = (0, 0)  # numerator and denominator of a duration
 
@@ -160,7 +160,7 @@ def link_windows(props: vs.VideoNode, restored: vs.VideoNode, cuts: vs.VideoNode
 
     def window(n: int, f: list[vs.VideoFrame]) -> vs.VideoFrame:  # noqa: ARG001
         result = f[0].copy()
-        result.props[_LINKS] = [int(frame.props.get(_LINK, Link.END)) for frame in f]
+        result.props[LINKS] = [int(frame.props.get(_LINK, Link.END)) for frame in f]
         result.props[_DURATIONS] = [part for frame in f for part in frame.props.get(_LASTS, _UNKNOWN)]
         return result
 
@@ -236,7 +236,7 @@ def planned(windows: vs.VideoNode, schedule: Schedule, repair: Repair) -> vs.Vid
     """
 
     def plan(n: int, f: vs.VideoFrame) -> vs.VideoFrame:
-        links, lasts = f.props[_LINKS], f.props[_DURATIONS]
+        links, lasts = f.props[LINKS], f.props[_DURATIONS]
         assert isinstance(links, list)
         assert isinstance(lasts, list)
         anchors = repair.anchors(schedule, n, links, lasts)
