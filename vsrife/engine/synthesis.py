@@ -13,6 +13,7 @@ from torch import Tensor
 from vsrife.engine.cache import Cache
 from vsrife.engine.color import chroma_in_luma, resized, rgb_transform, to_samples
 from vsrife.engine.formats import PictureFormat
+from vsrife.engine.overlays import mark_overlays
 from vsrife.engine.sources import SourceFrame
 from vsrife.engine.transfer import Planes
 from vsrife.networks.ifnet import warp_by_flow
@@ -89,12 +90,16 @@ class Synthesis:
         return tuple(to_samples(plane, fmt) for plane in torch.split(image, 1, dim=1))
 
     def static_radius(self, frame0: SourceFrame, frame1: SourceFrame) -> Planes:
-        """Distance around each sample within which both frames are equal, per plane; the same for every time."""
-        return self.cache.get(
-            "static radius",
-            (frame0.key, frame1.key),
-            lambda: tuple(map(self.net.ops.static_radius, frame0.planes, frame1.planes)),
-        )
+        """Distance around each sample within which both frames are equal, per plane; the same for every time.
+
+        Of overlays that stand still, it is larger than any flow.
+        """
+
+        def measure() -> Planes:
+            radii = tuple(map(self.net.ops.static_radius, frame0.planes, frame1.planes))
+            return mark_overlays(frame0.planes, radii, frame0.fmt)
+
+        return self.cache.get("static radius", (frame0.key, frame1.key), measure)
 
     def plane_motions(self, frame: SourceFrame, motion: Motion) -> Sequence[Motion]:
         """The motion at the samples of each plane, given that at the first plane's."""
