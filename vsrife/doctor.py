@@ -34,6 +34,7 @@ OWN_PREFIX = "VSRIFE_"
 PLUGINS = {  # namespace to its purpose and how to install it
     "bs": ("`vsrife video` reads files with it", "pip install vapoursynth-bestsource"),
     "bwdif": ("`vsrife video --deinterlace` uses it", "pip install vapoursynth-bwdif"),
+    "vivtc": ("`vsrife video --inverse-telecine` uses it", "pip install vapoursynth-vivtc"),
 }
 BENCHMARK_SIZES = ((640, 360), (1280, 720))
 BENCHMARK_SECONDS = 10.0

@@ -147,6 +147,15 @@ def test_the_file_is_that_of_one_machine_to_the_byte(nodes: Nodes, job: VideoJob
     assert not job.output.with_name("out.mp4.part").exists()
 
 
+def test_repeats_and_damage_that_span_segments(nodes: Nodes, job: VideoJob, tmp_path: Path) -> None:
+    """The file is that of one machine, whichever node looks beyond the ends of its segment."""
+    video = replace(job.video, multi=Fraction(3, 2), duplicates="even", max_repeats=4, replace="11-13")
+    once = replace(job, video=video, output=tmp_path / "once.mp4")
+    run(once, Said().reporter())
+    farmed(nodes, replace(job, video=video))
+    assert job.output.read_bytes() == once.output.read_bytes()
+
+
 def test_shipped_inputs_are_read_on_the_node_and_deleted(nodes: Nodes, job: VideoJob, alone: bytes) -> None:
     farmed(nodes, job, ship=True)
     assert job.output.read_bytes() == alone
