@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageSequence
 
-from tests.media_clips import HEIGHT, WIDTH, video, write_greys
+from tests.media_clips import HEIGHT, WIDTH, failure, video, write_greys
 from vsrife.errors import OptionError
 from vsrife.images.animation import check_animation
 from vsrife.images.files import PictureHeader
@@ -53,6 +53,12 @@ def test_alpha_stays() -> None:
     pixels, _ = frames_of("out.webp")
     assert [pixel[3] for pixel in pixels] == [128] * len(pixels)
     assert pixels[0][0] == 40
+
+
+def test_frames_larger_than_a_format_allows_are_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """WebP's sides have at most 16383 pixels."""
+    Path("wide.y4m").write_bytes(b"YUV4MPEG2 W16400 H2 F25:1 C444\n" + b"FRAME\n" + bytes(3 * 16400 * 2))
+    assert "wide.webp cannot be written, got: " in failure(capsys, "wide.y4m", "wide.webp")
 
 
 def test_too_much_for_memory_is_refused() -> None:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import av
 import pytest
 from PIL import Image
 
+from tests.conftest import VSPipe
 from tests.media_clips import HEIGHT, WIDTH, Programs, failure, video, write_greys
-from vsrife.errors import MediaError
-from vsrife.video.source import open_source
+from vsrife.cli import main
 
 pytestmark = pytest.mark.usefixtures("mixed_frames", "empty_folder")
 PICTURE = ("-f", "lavfi", "-i", f"testsrc2=s={WIDTH}x{HEIGHT}:r=25:d=0.4")
@@ -101,9 +104,38 @@ def test_protocols_are_no_names(capsys: pytest.CaptureFixture[str]) -> None:
     write_greys(Path("a.mkv"), [40, 60], range(3), Fraction(1, 10))
     for name in ("concat:a.mkv|a.mkv", "data:video/x-matroska;base64,AAAA", "subfile,,start,0,end,0,,:a.mkv"):
         assert "cannot be read, got: No such file" in failure(capsys, name, "out.mkv")
-    Path("a.mkv").rename("a\udcff.mkv")
-    with pytest.raises(MediaError, match="not UTF-8; rename it"):
-        open_source(Path("a\udcff.mkv"))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems allow no such names")
+def test_names_need_not_be_utf_8(programs: Programs, capfd: pytest.CaptureFixture[str], vspipe: VSPipe) -> None:
+    """As names of files and folders, in and out; in a script, which is text, as bytes."""
+    folder, name = Path(os.fsdecode(b"f\xfcr")), os.fsdecode(b"Gr\xfc\xdfe.mkv")
+    folder.mkdir()
+    write_greys(Path("in.mkv"), [40, 60], range(3), Fraction(1, 10))
+    Path("in.mkv").rename(folder / name)
+    assert video(folder / name, os.fsdecode(b"o\xff.mkv"), "--codec", "ffv1") == 0
+    assert video(folder, "--output-dir", os.fsdecode(b"\xe9t\xe9"), "--codec", "ffv1") == 0
+    for output in (Path(os.fsdecode(b"o\xff.mkv")), Path(os.fsdecode(b"\xe9t\xe9"), name)):
+        assert len(programs.times(output)) == 4
+    capfd.readouterr()
+    assert main(["script", str(folder / name)]) == 0
+    Path("printed.vpy").write_text(capfd.readouterr().out, encoding="utf-8")
+    shown = vspipe(Path("printed.vpy"), "--info")
+    assert b"Frames: 4" in shown.stdout, shown.stderr.decode()
+    assert main(["video", os.fsdecode(b"absent\xff.mkv"), "out.mkv"]) == 1
+    assert ".mkv cannot be read, got: No such file" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["a.y4m", "a.mkv"])
+def test_a_video_without_frames_comes_with_advice(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("a.y4m").write_bytes(b"YUV4MPEG2 W64 H48 F25:1\n")
+    with av.open("a.mkv", "w") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        container.start_encoding()
+    said = failure(capsys, name, "out.mkv")
+    assert "convert it with: ffmpeg -i FILE" in said
+    assert f"{name} cannot be read, got: " in said
 
 
 @pytest.mark.parametrize("suffix", [".gif", ".webp", ".png", ".apng", ".avif"])
@@ -117,3 +149,9 @@ def test_animated_pictures_are_videos(suffix: str, programs: Programs) -> None:
     assert [float(time) for time in times] == pytest.approx([0, 0.05, 0.1, 0.2, 0.3, 0.35], abs=0.001)
     programs.make("-i", "out.mkv", "-pix_fmt", "gray", "-color_range", "pc", "-c:v", "ffv1", "grey.mkv")
     assert programs.greys(Path("grey.mkv"))[1] == pytest.approx(60, abs=8)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no named pipes among files")
+def test_a_pipe_is_refused_instead_of_waited_for(capsys: pytest.CaptureFixture[str]) -> None:
+    os.mkfifo("in.mkv")
+    assert "got the pipe in.mkv; save it to a file" in failure(capsys, "in.mkv", "out.mkv")

@@ -292,12 +292,14 @@ def _suffix(each: Input, container: str | None) -> str:
 
 
 def _above_zero(name: str, text: str) -> Fraction:
+    from vsrife.timing.parsing import parse_number, shown
+
     try:
-        value = Fraction(text)
-    except (ValueError, ZeroDivisionError):
+        value = parse_number(text)
+    except ValueError:
         value = Fraction(0)
     if value <= 0:
-        raise OptionError(f"{name} must be a number above 0, got {text!r}")
+        raise OptionError(f"{name} must be a number above 0, got {shown(text)}")
     return value
 
 

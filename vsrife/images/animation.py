@@ -119,7 +119,7 @@ def write_animation(
                 _write_video(part, row, first, chain([first], frames), 1 / (starts(1) - starts(0)))
             else:
                 _write_frames(part, row, first, frames, starts, quality)
-        except (av.FFmpegError, ValueError) as error:
+        except (av.FFmpegError, ValueError, OverflowError, RuntimeError) as error:  # Pillow's, of sizes and durations
             raise MediaError(f"{path} cannot be written, got: {error}; choose another format") from error
 
 

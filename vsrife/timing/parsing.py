@@ -22,6 +22,32 @@ TimesUnit = Literal["seconds", "frames"]
 _LARGEST_DENOMINATOR = 1001  # of a float that is taken for a rational
 _LARGEST_PART = 2**31 - 1  # of a factor or a rate: containers and players hold both in 32 bits
 _NTSC = Fraction(1000, 1001)
+_LONGEST_NUMBER, _LARGEST_EXPONENT = 60, 30  # of one that is written out; 1e999999999 would fill the memory
+_SHOWN = 80  # characters of a value in an error
+
+
+def parse_number(text: str) -> Fraction:
+    """A number as written: 2, 2.5, 5/2 or 1e3.
+
+    Raises:
+        ValueError: it is none, or has more digits or a larger exponent than any time, rate or factor.
+    """
+    exponent = re.search(r"[eE]([+-]?\d+)", text)
+    if len(text) > _LONGEST_NUMBER or (exponent and abs(int(exponent[1])) > _LARGEST_EXPONENT):
+        raise ValueError(f"no number of a usual length: {text[:_SHOWN]!r}")
+    try:
+        return Fraction(text)
+    except ZeroDivisionError as error:
+        raise ValueError("division by zero") from error
+
+
+def shown(value: object) -> str:
+    """A value for an error, cut if it is long."""
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes no integers of thousands of digits
+        return "a number of thousands of digits"
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}… ({len(text)} characters)"
 
 
 def parse_multi(multi: Ratio) -> Fraction:
@@ -41,7 +67,7 @@ def parse_multi(multi: Ratio) -> Fraction:
             )
         value = small
     if value < 1:
-        raise OptionError(f"multi must be at least 1, got {multi!r}; to drop frames use std.SelectEvery")
+        raise OptionError(f"multi must be at least 1, got {shown(multi)}; to drop frames use std.SelectEvery")
     return _fitting("multi", value, multi)
 
 
@@ -55,7 +81,7 @@ def parse_fps(fps: Ratio) -> Fraction:
     """
     value = _rational("fps", fps)
     if value <= 0:
-        raise OptionError(f"fps must be above 0, got {fps!r}; give the output rate, e.g. 60 or '60000/1001'")
+        raise OptionError(f"fps must be above 0, got {shown(fps)}; give the output rate, e.g. 60 or '60000/1001'")
     if value.denominator != 1 and (_is_float(fps) or (isinstance(fps, str) and "/" not in fps)):
         ntsc = round(value / _NTSC) * _NTSC
         value = ntsc if abs(ntsc - value) < Fraction(1, 200) else value.limit_denominator(_LARGEST_DENOMINATOR)
@@ -65,10 +91,10 @@ def parse_fps(fps: Ratio) -> Fraction:
 def _fitting(name: str, value: Fraction, given: object) -> Fraction:
     if max(value.numerator, value.denominator) > _LARGEST_PART:
         raise OptionError(
-            f"{name} must be a fraction of integers below 2**31, got {given!r}; round it with "
+            f"{name} must be a fraction of integers below 2**31, got {shown(given)}; round it with "
             "Fraction(...).limit_denominator(1001)"
             if value <= _LARGEST_PART
-            else f"{name} must be below 2**31, got {given!r}; give a smaller one"
+            else f"{name} must be below 2**31, got {shown(given)}; give a smaller one"
         )
     return value
 
@@ -85,13 +111,17 @@ def _rational(name: str, value: Any) -> Fraction:
         if isinstance(value, tuple):
             numerator, denominator = value
             return Fraction(numerator, denominator)
-        if isinstance(value, (int, str, Rational)):
+        if isinstance(value, str):
+            return parse_number(value)
+        if isinstance(value, Rational):
             return Fraction(value)
         if isinstance(value, Real):  # NumPy's scalars too
             return Fraction(float(value))
         raise TypeError(type(value).__name__)
     except (TypeError, ValueError, ZeroDivisionError, OverflowError) as error:
-        raise OptionError(f"{name} must be a number, got {value!r}; write it as 2, 2.5, '5/2' or (5, 2)") from error
+        raise OptionError(
+            f"{name} must be a number, got {shown(value)}; write it as 2, 2.5, '5/2' or (5, 2)"
+        ) from error
 
 
 def parse_pair(name: str, numerator: int, denominator: int) -> Fraction:
@@ -299,12 +329,13 @@ def read_curve(path: Path) -> list[tuple[Fraction, Fraction]]:
         if not row or row[0].lstrip().startswith("#"):
             continue
         try:
-            output, source = map(Fraction, map(str.strip, row))
-        except (ValueError, ZeroDivisionError) as error:
+            output, source = map(parse_number, map(str.strip, row))
+        except ValueError as error:
             if number == 1:
                 continue  # the columns' names
+            line = ",".join(row)
             raise OptionError(
-                f"times file must hold output and source time, got {','.join(row)!r} in line {number} of {path.name}; "
+                f"times file must hold output and source time, got {shown(line)} in line {number} of {path.name}; "
                 "write two numbers a line, such as 1.5,0.75"
             ) from error
         points.append((output, source))
@@ -317,9 +348,9 @@ def _milliseconds(path: Path, text: str) -> Iterator[Fraction]:
         if not line or line.startswith("#"):
             continue
         try:
-            yield Fraction(line) / 1000
-        except (ValueError, ZeroDivisionError) as error:
+            yield parse_number(line) / 1000
+        except ValueError as error:
             raise OptionError(
-                f"timestamps file must hold milliseconds, got {line!r} in line {number} of {path.name}; "
+                f"timestamps file must hold milliseconds, got {shown(line)} in line {number} of {path.name}; "
                 "write one number a line"
             ) from error

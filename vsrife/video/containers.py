@@ -46,6 +46,7 @@ class ContainerSpec:
 
 
 _OTHER = ContainerSpec()
+_PLAYLISTS = (".m3u8", ".mpd", ".ism", ".f4m")
 CONTAINERS = {
     "mp4": ContainerSpec(
         suffixes=frozenset({".mp4", ".m4v"}),
@@ -133,6 +134,10 @@ def container_of(output: Path) -> str:
         OptionError: no container has this suffix.
     """
     suffix = output.suffix.lower()
+    if suffix in _PLAYLISTS:
+        raise OptionError(
+            f"a playlist with its segments is no single file, got {output.name!r}; write .mp4, then split it"
+        )
     special = next((name for name, spec in CONTAINERS.items() if suffix in spec.suffixes), None)
     if special is not None:
         return special

@@ -23,6 +23,11 @@ def media_path(path: Path) -> str:
     return os.fspath(path.absolute())
 
 
+def plugin_path(path: Path) -> bytes:
+    """The same for a plugin of VapourSynth, which takes names that are no UTF-8 as bytes."""
+    return os.fsencode(path.absolute())
+
+
 def open_media(path: Path) -> InputContainer:
     """Open a file of any name."""
     return av.open(media_path(path))

@@ -40,7 +40,18 @@ def find_inputs(names: Sequence[str]) -> list[Input]:
     Raises:
         MediaError: a folder or a glob holds neither videos nor pictures.
     """
-    return [each for name in names for each in _find(name)]
+    return [each for name in names for each in _find(_openable(name))]
+
+
+def _openable(name: str) -> str:
+    """A name that can be opened without waiting for another program.
+
+    Raises:
+        MediaError: it is a named pipe.
+    """
+    if Path(name).is_fifo():
+        raise MediaError(f"an input must be a file, since it is read twice, got the pipe {name}; save it to a file")
+    return name
 
 
 def _find(name: str) -> list[Input]:

@@ -32,6 +32,7 @@ from vsrife.video.streams import Remuxer, Warn, copy_description
 
 _GLOBAL_HEADER = 0x40  # flag of a container format
 _APPLE = "com.apple.quicktime."  # tags of its cameras and phones
+_LOWEST_RATE = Fraction(1, 24 * 3600)  # MP4 holds durations in 32 bits
 _MAX_TICKS_PER_SECOND = 2**31 - 1  # of a track's time base
 _ROUND_TICKS_PER_SECOND = 1_000_000  # where exact times would need more
 
@@ -90,6 +91,11 @@ def plan_encoding(rendered: RenderedClip, output: Path, options: EncodeOptions, 
     """
     source, clip = rendered.source, rendered.clips[0]
     container = container_of(output)
+    if rendered.times.mean_rate < _LOWEST_RATE:
+        raise OptionError(
+            f"a frame must last at most a day, got {float(1 / rendered.times.mean_rate):g} s; give a higher --rate or "
+            "--fps, or less --slow-motion"
+        )
     if rendered.times.rate is None and container_spec(container).constant_rate:
         raise OptionError(
             f"{container} has one frame rate, got a source whose rate varies ({float(rendered.times.mean_rate):.3f} on "

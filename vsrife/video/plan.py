@@ -13,7 +13,7 @@ from typing import Any
 
 from vsrife.errors import ClipError, OptionError
 from vsrife.timing.duplicates import Duplicates
-from vsrife.timing.parsing import format_frames, parse_frames, ramp
+from vsrife.timing.parsing import format_frames, parse_frames, ramp, shown
 from vsrife.timing.pulldown import Film
 from vsrife.timing.schedule import Schedule, by_factor, by_timestamps
 from vsrife.timing.timeline import Timeline
@@ -51,11 +51,11 @@ def parse_mark(name: str, text: str) -> Mark:
     Raises:
         OptionError: it is neither.
     """
-    if match := re.fullmatch(r"(\d+)f", text):
+    if match := re.fullmatch(r"(\d{1,10})f", text):
         return Mark(frame=int(match[1]))
-    match = re.fullmatch(r"(?:(?:(\d+):)?(\d+):)?(\d+(?:\.\d+)?)", text)
+    match = re.fullmatch(r"(?:(?:(\d{1,10}):)?(\d{1,10}):)?(\d{1,10}(?:\.\d{1,20})?)", text)
     if match is None:
-        raise OptionError(f"{name} must be a time like 90, 1:30 or 00:01:30.5, or a frame like 100f, got {text!r}")
+        raise OptionError(f"{name} must be a time like 90, 1:30 or 00:01:30.5, or a frame like 100f, got {shown(text)}")
     hours, minutes, seconds = (Fraction(part or 0) for part in match.groups())
     return Mark(seconds=hours * 3600 + minutes * 60 + seconds)
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
 from itertools import groupby, pairwise
+from pathlib import Path
 from typing import Any
 
 from vsrife.errors import OptionError
@@ -92,7 +94,7 @@ def mpv_script(options: VideoOptions) -> str:
 
 def _source_lines(source: Source, plan: Plan) -> Iterator[str]:
     keywords = [f"{name}={value!r}" for name, value in {"track": source.track, **plan.source}.items()]
-    opened = f"vs.core.bs.VideoSource({', '.join([repr(str(source.path.resolve())), *keywords])}"
+    opened = f"vs.core.bs.VideoSource({', '.join([_path(source.path), *keywords])}"
     if source.timeline.rate is None:
         yield f"opened = {opened}, exporttimestamps=1)"
         yield f'clip, ticks = opened["clip"], [*opened["timestamps"], {source.timeline.ticks[-1]}]'
@@ -170,6 +172,16 @@ def _rife_lines(plan: Plan) -> Iterator[str]:
     yield f"clip = vsrife.RIFE({', '.join(['clip', *keywords])})"
     if rate is not None and plan.slow_motion != 1:
         yield f"clip = clip{_rate(rate)}"
+
+
+def _path(path: Path) -> str:
+    """A file's absolute name as a literal, of bytes if it is no UTF-8."""
+    text = str(path.resolve())
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return repr(os.fsencode(text))
+    return repr(text)
 
 
 def _rate(rate: Fraction) -> str:

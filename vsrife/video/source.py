@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from array import array
 from collections import defaultdict, deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,7 +24,7 @@ from av.video.stream import VideoStream
 
 from vsrife.errors import MediaError, OptionError, RifeError
 from vsrife.timing.timeline import Timeline, constant, exact, fill_missing, measured
-from vsrife.video.demuxing import continuous_packets, media_path, open_media
+from vsrife.video.demuxing import continuous_packets, open_media, plugin_path
 from vsrife.video.odd_sizes import pad_odd_sizes
 from vsrife.video.plan import INTERLACED, SOURCE_KEYWORDS, UPRIGHT_KEYWORDS
 
@@ -127,7 +126,14 @@ def media_errors(path: Path, what: str = "cannot be read") -> Iterator[None]:
         reason = getattr(error, "strerror", None) or _reason(str(error))
         if isinstance(error, UnicodeError):
             reason = "a name that is not UTF-8; rename it"
-        raise MediaError(f"{path} {what}, got: {reason}") from error
+        raise MediaError(f"{path} {what}, got: {reason}{_advice(error, reason)}") from error
+
+
+def _advice(error: Exception, reason: str) -> str:
+    """What to do about a file in which FFmpeg or bestsource finds no frames."""
+    if not isinstance(error, av.error.InvalidDataError | av.error.EOFError) and "Indexing of" not in reason:
+        return ""
+    return "; get it again, or, if a player shows it, convert it with: ffmpeg -i FILE -c:v ffv1 -c:a copy new.mkv"
 
 
 def _reason(text: str) -> str:
@@ -333,9 +339,9 @@ def _frames(path: Path, track: int, index: Path | None, keywords: Mapping[str, A
     """The clip and the time stamp of each frame, in ticks of the stream."""
     keep: dict[str, Any] = {"cachemode": _INDEX_NEVER}
     if index is not None:
-        keep = {"cachemode": _INDEX_ALWAYS, "cachepath": os.fspath(index)}
+        keep = {"cachemode": _INDEX_ALWAYS, "cachepath": plugin_path(index)}
     with _no_warning_of_outputs():
-        read = vs.core.bs.VideoSource(media_path(path), track=track, exporttimestamps=1, **keywords, **keep)
+        read = vs.core.bs.VideoSource(plugin_path(path), track=track, exporttimestamps=1, **keywords, **keep)
     stamps = read["timestamps"]
     return read["clip"], [stamps] if isinstance(stamps, int) else list(stamps)
 
