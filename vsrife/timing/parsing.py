@@ -84,7 +84,8 @@ def parse_fps(fps: Ratio) -> Fraction:
         raise OptionError(f"fps must be above 0, got {shown(fps)}; give the output rate, e.g. 60 or '60000/1001'")
     if value.denominator != 1 and (_is_float(fps) or (isinstance(fps, str) and "/" not in fps)):
         ntsc = round(value / _NTSC) * _NTSC
-        value = ntsc if abs(ntsc - value) < Fraction(1, 200) else value.limit_denominator(_LARGEST_DENOMINATOR)
+        is_ntsc = ntsc > 0 and abs(ntsc - value) < Fraction(1, 200)
+        value = ntsc if is_ntsc else value.limit_denominator(_LARGEST_DENOMINATOR) or value
     return _fitting("fps", value, fps)
 
 
