@@ -91,6 +91,15 @@ def test_a_size_that_changes_can_be_scaled(programs: Programs, capsys: pytest.Ca
     assert (stream["width"], stream["height"], len(programs.times(Path("out.mkv")))) == (WIDTH, HEIGHT, 40)
 
 
+def test_a_format_that_changes_can_be_converted(programs: Programs, capsys: pytest.CaptureFixture[str]) -> None:
+    programs.make(*PICTURE, *X264, "a.ts")
+    programs.make(*PICTURE, *X264[:-1], "yuv422p10le", "b.ts")
+    Path("both.ts").write_bytes(Path("a.ts").read_bytes() + Path("b.ts").read_bytes())
+    assert "changes its picture size or format" in failure(capsys, "both.ts", "out.mkv")
+    assert video("both.ts", "out.mkv", "--resize", "--preset", "ultrafast") == 0
+    assert (programs.stream(Path("out.mkv"))["pix_fmt"], len(programs.times(Path("out.mkv")))) == ("yuv420p", 40)
+
+
 @pytest.mark.parametrize("name", ["Movie: Part 2.mkv", "concat:a|b.mkv", "-100%d.mkv", "film 映画 'x'.mkv"])
 def test_names_are_no_protocols(name: str, programs: Programs) -> None:
     write_greys(Path("in.mkv"), [40, 60], range(3), Fraction(1, 10))

@@ -367,7 +367,7 @@ def _one_size(path: Path, clip: vs.VideoNode, resize: bool) -> vs.VideoNode:
     Raises:
         MediaError: they differ and `resize` is False.
     """
-    if clip.width and clip.format is not None:
+    if clip.width and clip.format is not None and clip.format.color_family != vs.UNDEFINED:
         return clip
     with clip.get_frame(0) as frame:
         width, height, fmt = frame.width, frame.height, frame.format.id
