@@ -8,8 +8,6 @@ frames may be what a fast object passes in between.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
@@ -20,40 +18,31 @@ MOST_EQUAL = 0.5  # share of equal samples in a picture that moves as a whole
 CONTRAST = 40 / 255  # of two neighbours, in shares of the range
 BOX_PX = 2  # to each side of a sample: where detail of its kind is looked for
 LEAST_EDGES = 12  # equal neighbours of that contrast in the box, each counted from both sides
-REACH_PX = 24  # from such detail into what is even beside it, through equal samples
+REACH_PX = 24  # from such detail into what is even beside it
 STILL = 127  # a radius that no flow exceeds
 
 
 def mark_overlays(planes: Planes, radii: Planes, fmt: PictureFormat) -> Planes:
     """Raise the static radius of overlays to `STILL`.
 
+    Luma or green tells where overlays are, and the other planes follow.
+
     Args:
         planes: of one of the frames, (1, 1, H, W) each.
         radii: their static radius, (1, 1, H, W) int8; negative where the frames differ.
         fmt: of the planes.
     """
-    contrast = CONTRAST * (1.0 if fmt.floating else fmt.peak)
-    own = [_overlay(plane, radius >= 0, contrast) for plane, radius in zip(planes, radii, strict=True)]
-    if all(each is None for each in own):
-        return radii
-    return tuple(_raised(radius, _elsewhere(own, i, radius)) for i, radius in enumerate(radii))
+    lead = 1 if fmt.family == "RGB" else 0
+    overlay = _overlay(planes[lead], radii[lead] >= 0, CONTRAST * (1.0 if fmt.floating else fmt.peak))
+    return radii if overlay is None else tuple(_raised(radius, overlay) for radius in radii)
 
 
-def _raised(radius: Tensor, overlay: Tensor | None) -> Tensor:
-    return radius if overlay is None else radius.masked_fill((radius >= 0) & overlay, STILL)
-
-
-def _elsewhere(own: Sequence[Tensor | None], i: int, radius: Tensor) -> Tensor | None:
-    """Where plane i shows an overlay, which another plane of its size, or the first, may tell."""
-    result = own[i]
-    for k, other in enumerate(own):
-        if k == i or other is None or (k and other.shape != radius.shape):
-            continue
-        if other.shape != radius.shape:
-            rows, columns = (-(-a // b) for a, b in zip(other.shape[-2:], radius.shape[-2:], strict=True))
-            other = _pooled(other, rows, columns, radius.shape)
-        result = other if result is None else result | other
-    return result
+def _raised(radius: Tensor, overlay: Tensor) -> Tensor:
+    """The static radius of a plane that may be smaller than the one that told of the overlay."""
+    if overlay.shape != radius.shape:
+        rows, columns = (-(-a // b) for a, b in zip(overlay.shape[-2:], radius.shape[-2:], strict=True))
+        overlay = _pooled(overlay, rows, columns, radius.shape)
+    return radius.masked_fill((radius >= 0) & overlay, STILL)
 
 
 def _pooled(overlay: Tensor, rows: int, columns: int, shape: torch.Size) -> Tensor:
@@ -75,9 +64,7 @@ def _overlay(plane: Tensor, equal: Tensor, contrast: float) -> Tensor | None:
     found = (edges > 0) & (_box_sum(edges) >= LEAST_EDGES) & moves
     if _is_false(found):
         return None
-    for _ in range(REACH_PX):
-        found = _dilated(found) & equal
-    return found
+    return _dilated(found) & equal
 
 
 def _is_false(condition: Tensor) -> bool:
@@ -112,9 +99,15 @@ def _box_sum(values: Tensor) -> Tensor:
 
 
 def _dilated(mask: Tensor) -> Tensor:
-    result = mask.clone()
-    result[..., 1:, :] |= mask[..., :-1, :]
-    result[..., :-1, :] |= mask[..., 1:, :]
-    result[..., 1:] |= mask[..., :-1]
-    result[..., :-1] |= mask[..., 1:]
-    return result
+    """Whether any sample of the box of `REACH_PX` to each side is marked."""
+    for axis in (2, 3):
+        length, reached = mask.shape[axis], 0
+        while reached < REACH_PX:
+            by = min(2 * reached + 1, REACH_PX - reached)  # boxes of `reached` that touch or overlap
+            reached += by
+            if by < length:
+                wider = mask.clone()
+                wider.narrow(axis, by, length - by).logical_or_(mask.narrow(axis, 0, length - by))
+                wider.narrow(axis, 0, length - by).logical_or_(mask.narrow(axis, by, length - by))
+                mask = wider
+    return mask
