@@ -59,7 +59,7 @@ def test_the_best_device_is_one_that_can_run(fake: Fake, monkeypatch: pytest.Mon
         parse_device("cuda:0")
     without_kernels_for(0, 1)
     with pytest.warns(RuntimeWarning, match="cuda:. is passed over"):
-        assert parse_device(None) == torch.device("cpu")
+        assert parse_device(None) == parse_device("auto") == torch.device("cpu")
     assert not fake.findings
 
 
