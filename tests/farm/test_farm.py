@@ -175,7 +175,7 @@ def test_a_killed_process_costs_a_retry(nodes: Nodes, job: VideoJob, alone: byte
 def test_a_hanging_segment_is_made_again(nodes: Nodes, job: VideoJob, alone: bytes) -> None:
     said = Said()
     hanging = replace(job, source=Hanging(job.output.parent, os.getpid()))
-    farmed(nodes, hanging, said, first_seconds=30.0, least_seconds=10.0)
+    farmed(nodes, hanging, said, first_seconds=90.0, least_seconds=30.0)
     assert job.output.read_bytes() == alone
 
 
