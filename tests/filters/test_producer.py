@@ -466,3 +466,16 @@ def test_compiling_says_nothing(tmp_path: Path, vspipe: VSPipe) -> None:
     assert result.returncode == 0, result.stderr[-2000:]
     assert any((tmp_path / "compiled").rglob("*.nbc")), "nothing was compiled, so this proved nothing"
     assert result.stderr.decode().strip().startswith("Output 4 frames in ")
+
+
+@pytest.mark.usefixtures("mixed_frames")
+def test_a_long_run_keeps_no_more_than_a_short_one() -> None:
+    clip = pan(16).std.Loop(100)
+    kept = []
+    for n, _frame in enumerate(RIFE(clip, device="cpu").frames(close=True)):
+        if n % 500 == 499:
+            gc.collect()
+            kept.append((len(gc.get_objects()), vs.core.used_cache_size))
+    (objects, frames), *later = kept[1:]
+    assert max(each[0] for each in later) < objects + 500  # less than one for each new frame
+    assert max(each[1] for each in later) < 1.5 * frames
