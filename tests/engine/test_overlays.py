@@ -30,7 +30,7 @@ def drawn() -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     pen.rectangle((8, 8, 120, 30), fill=(10, 10, 10, 255))
     pen.text((14, 10), "AMMO 30 HP 99", font=small, fill=(0, 255, 0))
     pen.text((50, 86), "What do you mean?", font=large, fill="white", stroke_width=2, stroke_fill="black")
-    pixels = np.asarray(image).astype(np.float32) / 255
+    pixels = np.asarray(image).astype(np.float32) / np.float32(255)
     return pixels[..., :3], pixels[..., 3:]
 
 
