@@ -52,7 +52,7 @@ def test_one_command_measures_a_device(tmp_path: Path, monkeypatch: pytest.Monke
     for title, numbers in (
         ("Network", slice(2, 5)), ("Against torch.compile", slice(2, 7)), ("Engine", slice(2, 5)),
         ("The first frame", slice(2, 4)), ("Filter", slice(2, 7)), ("Pairs on a CPU", slice(4, 5)),
-        ("Memory", slice(2, 4)),
+        ("Memory\n", slice(2, 4)),
     ):  # fmt: skip
         assert rows(text, title), title
         for row in rows(text, title):
