@@ -147,7 +147,8 @@ def test_error_names_what_was_tried_and_later_frames_work() -> None:
             )
             with pytest.raises(vs.Error, match=told):
                 output.get_frame(n)
-    assert equal(planes_of(output, 3), planes_of(RIFE(clip, device="cpu"), 3))  # whole again, without a warning
+    # Nearly: the pair may have been begun ahead while memory was still short, and then is in tiles.
+    assert_like(planes_of(output, 3), planes_of(RIFE(clip, device="cpu"), 3))
 
 
 def test_models_before_4_are_not_divided() -> None:

@@ -56,20 +56,12 @@ def _pooled(overlay: Tensor, rows: int, columns: int, shape: torch.Size) -> Tens
 
 
 def _overlay(plane: Tensor, equal: Tensor, contrast: float) -> Tensor | None:
-    """The samples of an overlay; None if it is known that there are none."""
-    moves = equal.float().mean() < MOST_EQUAL
-    if _is_false(moves):
+    """The samples of an overlay; None if there are none."""
+    if equal.float().mean() >= MOST_EQUAL:
         return None
     edges = _edges(plane, equal, contrast)
-    found = (edges > 0) & (_box_sum(edges) >= LEAST_EDGES) & moves
-    if _is_false(found):
-        return None
-    return _dilated(found) & equal
-
-
-def _is_false(condition: Tensor) -> bool:
-    """Whether it is false everywhere, where reading that makes nothing wait; a GPU goes on as if it were not."""
-    return condition.device.type == "cpu" and not condition.any()
+    found = (edges > 0) & (_box_sum(edges) >= LEAST_EDGES)
+    return _dilated(found) & equal if found.any() else None
 
 
 def _edges(plane: Tensor, equal: Tensor, contrast: float) -> Tensor:

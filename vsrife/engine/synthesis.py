@@ -92,12 +92,13 @@ class Synthesis:
     def static_radius(self, frame0: SourceFrame, frame1: SourceFrame) -> Planes:
         """Distance around each sample within which both frames are equal, per plane; the same for every time.
 
-        Of overlays that stand still, it is larger than any flow.
+        On a CPU it is larger than any flow for overlays that stand still. On other devices they are not looked for: the
+        many small kernels would move more than the network, and nobody has measured them there.
         """
 
         def measure() -> Planes:
             radii = tuple(map(self.net.ops.static_radius, frame0.planes, frame1.planes))
-            return mark_overlays(frame0.planes, radii, frame0.fmt)
+            return mark_overlays(frame0.planes, radii, frame0.fmt) if radii[0].device.type == "cpu" else radii
 
         return self.cache.get("static radius", (frame0.key, frame1.key), measure)
 
