@@ -48,7 +48,7 @@ REAL = ("phone_pan_60fps_01", "phone_pan_60fps_02", "phone_pan_60fps_03", "silen
 
 @dataclass(slots=True)
 class Counts:
-    """What was found of what is there."""
+    """Repeated frames found, against the true ones."""
 
     found: int = 0
     there: int = 0

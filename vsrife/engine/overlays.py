@@ -65,7 +65,7 @@ def _overlay(plane: Tensor, equal: Tensor, contrast: float) -> Tensor | None:
 
 
 def _edges(plane: Tensor, equal: Tensor, contrast: float) -> Tensor:
-    """How many of its four neighbours each equal sample has strong contrast with, of those that are equal as well."""
+    """How many of its four neighbours each equal sample has strong contrast with, counting equal ones alone."""
     wider = torch.int16 if plane.dtype == torch.uint8 else torch.int32
     values = plane.float() if plane.is_floating_point() else plane.to(wider)
     edges = torch.zeros_like(equal, dtype=torch.uint8)

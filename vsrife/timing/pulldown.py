@@ -1,4 +1,4 @@
-"""Film out of pulldown: which frames to drop, and the exact times of those that stay.
+"""Film out of pulldown: which frames to drop, and the exact times of the others.
 
 Pulldown spreads four film frames over five video frames. Hard pulldown stores five frames, of which one repeats the
 frame before once its fields have been matched. Soft pulldown stores the four, and flags make them last two and three
@@ -163,7 +163,7 @@ def _dropped(part: _Part, changes: Sequence[float], is_repeat: Repeats, phase: i
 
 
 def _joined(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Ranges in order, those that touch as one."""
+    """Ranges in order; adjoining ones are joined."""
     result: list[tuple[int, int]] = []
     for first, end in ranges:
         if result and result[-1][1] == first:
