@@ -176,6 +176,23 @@ def test_waited_for_frame_goes_first() -> None:
         assert work.log == [1, 7, 1]
 
 
+def test_look_ahead_left_behind_by_a_jump_is_not_begun_again() -> None:
+    """A seek in the middle of playback: what was computed ahead before it must not slow the frames after it."""
+    work = Work(held=True)
+    with pipeline(work) as line, ThreadPoolExecutor(1) as pool:
+        line.push(5, 5)
+        work.wait_begun()
+        asked = pool.submit(line.take, 100, 100)
+        work.wait_begun()  # 5 is put off
+        work.go.set()
+        assert asked.result(PATIENCE) == 100**2
+        for n in range(102, 120, 2):
+            line.push(n, n)
+            assert line.take(n, n) == n * n
+        assert line.take(5, 5) == 25
+    assert work.log == [5, 100, *range(102, 120, 2), 5]
+
+
 def test_waited_for_frame_is_not_put_off() -> None:
     work = Work(held=True)
     with pipeline(work) as line, ThreadPoolExecutor(3) as pool:

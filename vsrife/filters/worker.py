@@ -47,7 +47,7 @@ class _State[Request, Result]:
         self.collected: OrderedDict[int, None] = OrderedDict()
         self.stopping = False
         self.running: _Job[Request, Result] | None = None
-        self.last = 0  # the frame collected last
+        self.last = 0  # the frame waited for last
         self.thread: threading.Thread | None = None
 
     def work(self) -> None:
@@ -66,7 +66,7 @@ class _State[Request, Result]:
             job.result = self.compute(job.request, self._check)  # type: ignore[arg-type]
         except Interrupted:
             if not self.stopping:
-                return  # back in the queue: it still has its request
+                return  # back in the queue, if it is there still: it has its request
             job.error = RuntimeError("the filter was closed")
         except BaseException as error:  # whatever it is, it belongs to the caller that asks for this frame
             traceback.clear_frames(error.__traceback__)  # which would keep frames alive with the error
@@ -101,8 +101,15 @@ class _State[Request, Result]:
             if self.running.abandoned or any(other.waiters and not other.done.is_set() for other in self.jobs.values()):
                 raise Interrupted
 
+    def follow(self, n: int) -> None:
+        """Forget look-ahead that a jump to frame n left behind: begun and put off again, it would slow every frame."""
+        self.last = n
+        for job in list(self.jobs.values()):
+            if not (job.waiters or job.done.is_set() or 0 <= job.n - n <= MAX_WAITING):
+                del self.jobs[job.n]
+
     def _drop_stale(self) -> None:
-        """Forget what nobody waits for beyond the bounds, farthest from the last collected frame first."""
+        """Forget what nobody waits for beyond the bounds, farthest from the frame waited for last first."""
         unwanted = [job for job in self.jobs.values() if not job.waiters and job is not self.running]
         unwanted.sort(key=lambda job: abs(job.n - self.last))
         finished = [job for job in unwanted if job.done.is_set()]
@@ -161,6 +168,7 @@ class Pipeline[Request, Result]:
         with state.lock:
             job = state.jobs.get(n) or self._add(n, request)
             job.waiters += 1  # before anything is dropped
+            state.follow(n)
             state._drop_stale()
             state.lock.notify_all()
         finished = job.done.wait(timeout)
@@ -169,7 +177,6 @@ class Pipeline[Request, Result]:
             job.abandoned = not finished and not job.waiters
             if not job.waiters and state.jobs.get(n) is job:
                 del state.jobs[n]
-            state.last = n
             state.collected[n] = None
             while len(state.collected) > REMEMBERED:
                 state.collected.popitem(last=False)
