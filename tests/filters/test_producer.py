@@ -155,7 +155,7 @@ def kept(monkeypatch: pytest.MonkeyPatch) -> tuple[list[Engine], list[Pipeline[A
 
 
 def test_random_access_equals_a_linear_run(kept: tuple[list[Engine], list[Pipeline[Any, Any]]]) -> None:
-    """Bit for bit over 2,000 requests, and what is held meanwhile stays within its bounds."""
+    """Bit for bit over 600 requests, and what is held meanwhile stays within its bounds."""
     source = pan(20, 32, 32)
     linear = RIFE(source, multi="5/2", sc_threshold=1.0)
     expected = [digest(linear, n) for n in range(linear.num_frames)]
@@ -164,14 +164,14 @@ def test_random_access_equals_a_linear_run(kept: tuple[list[Engine], list[Pipeli
     random_order = random.Random(7)
     most_jobs = most_prepared = 0
     with counted_runs() as runs:
-        for request in range(2000):
+        for request in range(600):
             if request % 10 == 0:
                 vs.core.clear_cache()  # of the frameserver, which would answer for us
             n = random_order.randrange(out.num_frames)
             assert digest(out, n) == expected[n], f"frame {n}"
             most_jobs = max(most_jobs, len(pipeline._state.jobs))
             most_prepared = max(most_prepared, len(engine.cache.keys("frame")))
-    assert len(runs) > 500, "frames came from a cache of the frameserver"
+    assert len(runs) > 150, "frames came from a cache of the frameserver"
     assert most_prepared <= PREPARED_FRAMES
     assert most_jobs <= 1 + MAX_FINISHED + MAX_WAITING  # and the one being computed
     pipeline.close()

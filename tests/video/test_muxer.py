@@ -41,11 +41,10 @@ def assert_frames_show_their_time(
     assert programs.greys(path) == pytest.approx(list(expected), abs=within)
 
 
-@pytest.mark.slow
-def test_ten_minutes_of_23_976_to_59_94_end_on_the_millisecond(tmp_path: Path, programs: Programs) -> None:
+def test_two_minutes_of_23_976_to_59_94_end_on_the_millisecond(tmp_path: Path, programs: Programs) -> None:
     """The source's container rounds to milliseconds; a flash near the end tells how far the frames have drifted."""
     source, output = tmp_path / "in.mkv", tmp_path / "out.mp4"
-    rate, count, flash = Fraction(24000, 1001), 14386, 14376
+    rate, count, flash = Fraction(24000, 1001), 2878, 2868
     levels = [200 if n >= flash else 40 for n in range(count)]
     ticks = [round(n / rate * 1000) for n in range(count + 1)]
     write_greys(source, levels, ticks, MILLISECOND, codec="libx264", preset="ultrafast", qp="0", g="5000")
@@ -54,7 +53,7 @@ def test_ten_minutes_of_23_976_to_59_94_end_on_the_millisecond(tmp_path: Path, p
     stream = programs.stream(output)
     assert (stream["r_frame_rate"], stream["avg_frame_rate"]) == ("60000/1001", "60000/1001")
     times = programs.times(output)
-    assert times == [n * Fraction(1001, 60000) for n in range(35965)]
+    assert times == [n * Fraction(1001, 60000) for n in range(7195)]
     assert abs(programs.end(output) - count / rate) < Fraction(1001, 60000)
     # Two output frames lie between the last dark frame and the first bright one.
     greys = programs.greys(output)
