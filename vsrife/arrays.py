@@ -18,7 +18,7 @@ from vsrife.engine.formats import Colorimetry, PictureFormat
 from vsrife.engine.keywords import NetworkKeywords
 from vsrife.engine.loaded import NetworkOptions, network
 from vsrife.engine.sources import InputFrame
-from vsrife.errors import OptionError
+from vsrife.errors import OptionError, shown
 from vsrife.networks.ifnet import warp_by_flow
 
 Timestep = float | NDArray[Any] | Tensor
@@ -124,7 +124,7 @@ def _checked(timestep: Any, size: tuple[int, int]) -> float | Tensor:
             raise OptionError(f"timestep must be between 0 and 1, got {low:g} to {high:g} in an array; scale it")
         return times
     if not 0 <= timestep <= 1:
-        raise OptionError(f"timestep must be between 0 and 1, got {timestep!r}; 0.5 is halfway")
+        raise OptionError(f"timestep must be between 0 and 1, got {shown(timestep)}; 0.5 is halfway")
     return float(timestep)
 
 

@@ -13,6 +13,8 @@ them into `vapoursynth.Error`, keeping the original as the cause.
 
 from __future__ import annotations
 
+_SHOWN = 80  # characters of a value in an error
+
 
 class RifeError(Exception):
     """Base of every error that vsrife raises on purpose. The text says what is wrong, what came, and what to do."""
@@ -36,6 +38,15 @@ class DeviceError(RifeError, RuntimeError):
 
 class MediaError(RifeError, OSError):
     """A media file cannot be read, encoded or written."""
+
+
+def shown(value: object) -> str:
+    """A value for an error, cut if it is long."""
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes no integers of thousands of digits
+        return "a number of thousands of digits"
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}… ({len(text)} characters)"
 
 
 def first_line(error: BaseException) -> str:

@@ -47,8 +47,10 @@ def atomic_write(
 
     Raises:
         FileExistsError: `path` exists and `overwrite` is False. `error` does not replace it.
-        OSError: The file cannot be written, e.g. because the disk is full.
+        OSError: The file cannot be written, e.g. because the disk is full; or a pipe or device has its name.
     """
+    if is_special(path):
+        raise (error or OSError)(f"{path} cannot be replaced by a file, got a pipe or device; give another name")
     part = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(3)}{PART_SUFFIX}")
     try:
         yield part
@@ -100,6 +102,16 @@ def sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def is_special(path: Path) -> bool:
+    """Whether a path is a device, pipe or socket, which may block for ever when opened, or never end."""
+    return path.exists() and not path.is_file() and not path.is_dir()
+
+
+def is_taken(path: Path) -> bool:
+    """Whether a name is in use, also by a link to nothing."""
+    return path.exists() or path.is_symlink()
 
 
 @contextlib.contextmanager

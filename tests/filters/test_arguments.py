@@ -42,7 +42,7 @@ def checked(node: vs.VideoNode, **options: Any) -> Options:
          "sc_threshold must be between 0 and 1, or None, got {!r}; 0.15 is usual, None obeys frame props only, "),
         (lambda v: parse_precision(v, CPU), {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16},
          ("FP16", 16, "", ["fp16"], torch.float16),
-         "precision must be one of fp32, fp16, bf16, int8 or None, got {!r}; leave it out for the best"),
+         "precision must be one of fp32, fp16, bf16, int8, got {!r}; leave it out for the best"),
         (lambda v: parse_pair("fps", v, 1), {1: Fraction(1), 60: Fraction(60)}, (0, -1, 1.0, True, "1"),
          "fps_num must be an integer of at least 1, got {!r}"),
         (lambda v: parse_pair("factor", 5, v), {1: Fraction(5), 2: Fraction(5, 2)}, (0, -1, 2.0, True, None),
@@ -67,7 +67,7 @@ def test_device_that_is_not_here(device: Any) -> None:
         parse_device(device)
     text = str(caught.value)
     assert text.startswith(f"device cannot be used, got {str(device)!r} (")
-    assert text.endswith("; try device='cpu'")
+    assert text.endswith("; try 'cpu'")
     assert "\n" not in text
 
 

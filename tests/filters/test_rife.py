@@ -350,7 +350,7 @@ def test_timestamps_from_a_file(tmp_path: Path) -> None:
             {"times": [(0, 0), (1, 0.2)], "fps": 2e9},
             "times and fps must give 1 to 10000000 output frames",
         ),
-        ({"fps": 0}, "fps must be above 0, got 0; give the output rate, e.g. 60 or '60000/1001'"),
+        ({"fps": 0}, "fps must be above 0, got 0; give frames per second, such as 60 or 60000/1001"),
         ({"fps": 12}, "fps must be at least the clip's rate of 24, got 12; to drop frames use std.SelectEvery"),
         ({"fps": "fast"}, "fps must be a number"),
         ({"scale": 0.3}, "scale must be 0.25, 0.5, 1, 2 or 4, got 0.3; for 4K sources try 0.5"),
@@ -368,7 +368,7 @@ def test_timestamps_from_a_file(tmp_path: Path) -> None:
         ({"device": "toaster"}, "device cannot be used, got 'toaster'"),
         (
             {"precision": "fp8"},
-            "precision must be one of fp32, fp16, bf16, int8 or None, got 'fp8'; leave it out for the",
+            "precision must be one of fp32, fp16, bf16, int8, got 'fp8'; leave it out for the",
         ),
         ({"ensemble": True}, "ensemble must be False for models with carried features, got True for"),
     ],

@@ -84,7 +84,7 @@ def test_fps(value: Any, expected: Fraction) -> None:
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        (0, "fps must be above 0, got 0; give the output rate, e.g. 60 or '60000/1001'"),
+        (0, "fps must be above 0, got 0; give frames per second, such as 60 or 60000/1001"),
         (-5.0, "fps must be above 0, got -5.0; give"),
         *((v, f"fps {NO_NUMBER} {v!r}") for v in (float("nan"), float("inf"), False, "x", (60, 0))),
     ],

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.media_clips import Programs, video
+from tests.media_clips import Programs, failure, video
 
 pytestmark = pytest.mark.usefixtures("mixed_frames", "empty_folder")
 BORDER = "if(eq(X,84)+eq(Y,46),200,50+N*10)"  # in the last column and row, else a grey that tells the frame
@@ -39,6 +39,18 @@ def test_size_stays(name: str, options: list[str], pix_fmt: str, odd: Path, prog
     assert frames[:, -1] == pytest.approx(200, abs=12)
     first = 70 if "--start" in options else 50
     assert frames[1, 10, 10] == pytest.approx(first + 5, abs=3)
+
+
+def test_what_cannot_be_encoded_says_why(odd: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said = failure(capsys, odd, "out.mkv", "--pix-fmt", "yuv420p")
+    assert "cannot encode 85x47 yuv420p" in said
+    assert "; the size is odd: leave --pix-fmt out, or give --codec vp9 or ffv1" in said
+
+
+def test_one_pixel_comes_with_advice(programs: Programs, capsys: pytest.CaptureFixture[str]) -> None:
+    filters = "format=yuv444p,crop=1:1:0:0:exact=1,format=yuv420p"
+    programs.make("-f", "lavfi", "-i", "color=s=16x16:d=0.1", "-vf", filters, "-c:v", "ffv1", "in.mkv")
+    assert "too small for this pixel format, convert it with: ffmpeg" in failure(capsys, "in.mkv", "out.mkv")
 
 
 def test_pictures_have_the_whole_size(odd: Path) -> None:

@@ -163,4 +163,4 @@ def test_animated_pictures_are_videos(suffix: str, programs: Programs) -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no named pipes among files")
 def test_a_pipe_is_refused_instead_of_waited_for(capsys: pytest.CaptureFixture[str]) -> None:
     os.mkfifo("in.mkv")
-    assert "got the pipe in.mkv; save it to a file" in failure(capsys, "in.mkv", "out.mkv")
+    assert "got in.mkv, a pipe or device; save it to a file" in failure(capsys, "in.mkv", "out.mkv")

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vsrife.errors import OptionError, RifeError, WeightsError
+from vsrife.errors import OptionError, RifeError, WeightsError, shown
 from vsrife.networks.catalogue import BUNDLED_DEFAULT, LEGACY_MODELS, MODELS, UNVERSIONED_MODELS, LegacySpec, ModelSpec
 
 type Spec = ModelSpec | LegacySpec
@@ -232,7 +232,7 @@ def _unknown(model: str) -> str:
     spelt = version.replace("-", ".").replace("_", ".")
     close = difflib.get_close_matches(spelt, NAMED, n=2) or difflib.get_close_matches(version, others, n=1)
     return (
-        f"model must be a version, the path of a {', '.join(SUFFIXES)} file or folder, or nothing, got {model!r}; "
+        f"model must be a version, the path of a {', '.join(SUFFIXES)} file or folder, or nothing, got {shown(model)}; "
         + (f"did you mean {' or '.join(close)}? " if close else "")
         + f"known versions are {', '.join(NAMED)} and before 4.x {', '.join(LEGACY_MODELS)}"
         + (f"; other models here are {', '.join(others)}" if others else "")

@@ -35,7 +35,7 @@ from vsrife.checkpoints.finding import (
     spec_of,
 )
 from vsrife.checkpoints.recognition import recognise
-from vsrife.errors import OptionError, RifeError, WeightsError
+from vsrife.errors import OptionError, RifeError, WeightsError, shown
 from vsrife.files import atomic_write, file_lock
 from vsrife.networks.catalogue import BUNDLED_DEFAULT, ModelSpec
 
@@ -293,7 +293,7 @@ def _checked_name(name: str) -> Spec | None:
         return spec
     if not _NAME.fullmatch(name) or name.lower().endswith(SUFFIXES) or name.lower() in _GENERIC_NAMES:
         raise OptionError(
-            f"the name must be a version or letters, digits, '.', '_', '+', '-' and blanks, got {name!r}; "
+            f"the name must be a version or letters, digits, '.', '_', '+', '-' and blanks, got {shown(name)}; "
             f"give one such as my-run"
         )
     if any((finding.package_directory() / f"{name}{suffix}").is_file() for suffix in SUFFIXES):

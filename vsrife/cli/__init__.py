@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -27,8 +28,14 @@ from vsrife.cli.image import image
 from vsrife.cli.models import models
 from vsrife.cli.script import script
 from vsrife.cli.video import video
-from vsrife.errors import OptionError, RifeError
+from vsrife.errors import OptionError, RifeError, shown
 
+_OPTIONS = {"times": "--retime"} | {
+    name: f"--{name.replace('_', '-')}"
+    for name in ("multi", "fps", "sc_threshold", "model", "scale", "ensemble", "tta", "device", "precision")
+}
+_LONGEST_WORD = 200  # characters, in an error of click's
+_LONG_WORD = re.compile(rf"\S{{{_LONGEST_WORD},}}")
 _EXTRAS = {"onnx": "export"}  # the extra that installs a package, where it is not `cli`
 
 
@@ -58,6 +65,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the arguments without the program's name; None: those of the process.
     """
     try:
+        if any("\0" in text for text in argv or ()):  # a system passes none on
+            raise OptionError("an argument must be without null characters, got one with; leave it out")
         code = commands.main(argv, prog_name="vsrife", standalone_mode=False)
         if sys.stdout is not None:  # as in a GUI process without a console
             sys.stdout.flush()  # a full disk shows here, not when the interpreter exits
@@ -84,13 +93,15 @@ def _report(error: Exception) -> int:
         code, text = INTERRUPTED, "interrupted"
     elif isinstance(error, click.UsageError):
         where = error.ctx.command_path if error.ctx else "vsrife"
-        code, text = WRONG_USAGE, f"{error.format_message()} See: {where} --help"
+        code, text = WRONG_USAGE, f"{_LONG_WORD.sub(_cut, error.format_message())} See: {where} --help"
     elif isinstance(error, click.ClickException):
         code, text = FAILED, error.format_message()
     elif isinstance(error, ModuleNotFoundError) and not (error.name or "").startswith("vsrife"):
         extra = _EXTRAS.get(error.name or "", "cli")
         code = FAILED
         text = f"this command needs the package {error.name}; install it with: pip install '.[{extra}]'"
+    elif isinstance(error, OSError) and not isinstance(error, RifeError) and error.filename:  # such as too long a name
+        code, text = FAILED, f"{shown(error.filename)} cannot be used, got: {error.strerror}; check the name"
     elif isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EIO, errno.EDQUOT) and not error.filename:
         _without_stdout()
         code, text = FAILED, f"stdout cannot be written, got: {error.strerror}; make room or write elsewhere"
@@ -98,9 +109,19 @@ def _report(error: Exception) -> int:
         ours = error if isinstance(error, RifeError) else error.__cause__  # the filter raises vs.Error from ours
         if not isinstance(ours, RifeError):
             raise error
-        code, text = (WRONG_USAGE if isinstance(ours, OptionError) else FAILED), str(ours)
+        code, text = (WRONG_USAGE if isinstance(ours, OptionError) else FAILED), _in_options(str(ours))
     print(f"vsrife: {text}", file=sys.stderr)
     return code
+
+
+def _cut(word: re.Match[str]) -> str:
+    return f"{word[0][:_LONGEST_WORD]}… ({len(word[0])} characters)"
+
+
+def _in_options(text: str) -> str:
+    """An error that begins with the name of a keyword of `RIFE`, with that of the option."""
+    keyword, blank, rest = text.partition(" ")
+    return f"{_OPTIONS.get(keyword, keyword)}{blank}{rest}"
 
 
 def _without_stdout() -> int:

@@ -13,7 +13,7 @@ import click
 
 from vsrife.cli.completion import complete_device
 from vsrife.cli.console import DONE, FAILED
-from vsrife.errors import OptionError
+from vsrife.errors import OptionError, shown
 
 if TYPE_CHECKING:
     from vsrife.doctor import Diagnosis
@@ -100,5 +100,5 @@ def _parse_target(text: str) -> tuple[int, int, Fraction]:
 
     match = re.fullmatch(r"(\d{2,5})x(\d{2,5})@(.+)", text)
     if match is None:
-        raise OptionError(f"--choose must be a size and a frame rate, got {text!r}; write it like 1280x720@24")
-    return int(match[1]), int(match[2]), parse_fps(match[3])
+        raise OptionError(f"--choose must be a size and a frame rate, got {shown(text)}; write it like 1280x720@24")
+    return int(match[1]), int(match[2]), parse_fps(match[3], "--choose")

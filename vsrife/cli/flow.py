@@ -10,7 +10,14 @@ import click
 
 from vsrife.cli.console import Console
 from vsrife.cli.image import refuse_existing, report
-from vsrife.cli.options import NetworkArguments, SectionedCommand, console_options, network_options, option
+from vsrife.cli.options import (
+    NetworkArguments,
+    Number,
+    SectionedCommand,
+    console_options,
+    network_options,
+    option,
+)
 from vsrife.errors import MediaError
 
 if TYPE_CHECKING:
@@ -34,7 +41,7 @@ Examples:
 @click.argument("second", metavar="B", type=click.Path(path_type=Path))
 @_motion(
     "--timestep",
-    type=click.FloatRange(0, 1),
+    type=Number(0, 1),
     default=0.5,
     show_default=True,
     metavar="T",
@@ -42,7 +49,7 @@ Examples:
 )
 @_motion(
     "--largest",
-    type=click.FloatRange(0, min_open=True),
+    type=Number(0, min_open=True),
     metavar="PX",
     help="Motion shown in full colour.  [the longest vector]",
 )

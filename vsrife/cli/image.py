@@ -11,13 +11,22 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from vsrife.cli.console import Advance, Console
-from vsrife.cli.options import NetworkArguments, SectionedCommand, console_options, network_options, option
-from vsrife.errors import OptionError
+from vsrife.cli.options import (
+    NetworkArguments,
+    Number,
+    SectionedCommand,
+    console_options,
+    network_options,
+    option,
+)
+from vsrife.errors import OptionError, shown
+from vsrife.files import is_taken
 
 if TYPE_CHECKING:
     from vsrife.images.files import Picture
 
 _DEFAULT_RATE = "24"
+_MOST_PICTURES = 100_000  # between two; more is a typing error
 _times, _stitch, _output = (partial(option, section=section) for section in ("Times", "Stitching", "Output"))
 
 
@@ -33,9 +42,11 @@ Examples:
 )
 @click.argument("first", metavar="A", type=click.Path(path_type=Path))
 @click.argument("second", metavar="B", type=click.Path(path_type=Path))
-@_times("--multi", type=click.IntRange(2), metavar="N", help="Make N - 1 pictures at even intervals.  [2]")
 @_times(
-    "--timestep", "timesteps", type=click.FloatRange(0, 1), multiple=True, metavar="T",
+    "--multi", type=click.IntRange(2, _MOST_PICTURES), metavar="N", help="Make N - 1 pictures at even intervals.  [2]"
+)
+@_times(
+    "--timestep", "timesteps", type=Number(0, 1), multiple=True, metavar="T",
     help="Make the picture at this time, from A at 0 to B at 1; repeatable.",
 )  # fmt: skip
 @_stitch(
@@ -76,7 +87,7 @@ def image(
         _stitch_pictures(first, second, offset, output, quality, overwrite, network, console)
         return
     if offset is not None:
-        raise OptionError(f"--offset needs --stitch, got {offset} without it; add --stitch")
+        raise OptionError(f"--offset needs --stitch, got {shown(offset)} without it; add --stitch")
     times = list(timesteps) or [n / (multi or 2) for n in range(1, multi or 2)]
     a, b = _read_alike(first, second, console)
     moving = output is not None and (rate is not None or output.suffix.lower() in MOVING_SUFFIXES)
@@ -90,7 +101,7 @@ def image(
     with console.progress("interpolating", len(times)) as advance:
         between = _between(a, b, times, network, advance)
         if moving:
-            speed = parse_fps(rate or _DEFAULT_RATE)
+            speed = parse_fps(_DEFAULT_RATE if rate is None else rate, "--rate")
             write_animation(paths[0], chain([a], between, [b]), lambda n: n / speed, quality=quality)
         else:
             for path, picture in zip(paths, between, strict=True):
@@ -126,7 +137,7 @@ def _parse_offset(text: str) -> tuple[int, int]:
     try:
         x, y = (int(part) for part in text.split(","))
     except ValueError as error:
-        raise OptionError(f"--offset must be two whole numbers X,Y, got {text!r}; write it like 640,-3") from error
+        raise OptionError(f"--offset must be two whole numbers X,Y, got {shown(text)}; write it like 640,-3") from error
     return x, y
 
 
@@ -186,5 +197,5 @@ def refuse_existing(paths: list[Path], *, overwrite: bool, inputs: tuple[Path, .
     for path in paths:
         if any(path.exists() and path.samefile(source) for source in inputs if source.exists()):
             raise OptionError(f"the output would replace the input, got {path} for both; give another name")
-        if path.exists() and not overwrite:
+        if is_taken(path) and not overwrite:
             raise OptionError(f"{path} exists; give another name, or --overwrite to replace it")

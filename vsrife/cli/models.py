@@ -35,7 +35,7 @@ from vsrife.checkpoints.installed import (
 )
 from vsrife.cli.completion import complete_model, complete_version
 from vsrife.engine.keywords import FLOW_SCALES
-from vsrife.errors import OptionError, WeightsError
+from vsrife.errors import OptionError, WeightsError, shown
 from vsrife.networks.catalogue import MODELS
 
 _COLUMNS = ("model", "layout", "parameters", "size", "licence", "where")
@@ -184,7 +184,9 @@ def export_models(name: str, target: Path, precision: str, scale: float | None, 
     """
     suffix = target.suffix.lower()
     if suffix not in (".onnx", ".safetensors"):
-        raise OptionError(f"OUT must end in .onnx or .safetensors, got {target.name!r}; give it one of these suffixes")
+        raise OptionError(
+            f"OUT must end in .onnx or .safetensors, got {shown(target.name)}; give it one of these suffixes"
+        )
     if scale is not None and (suffix != ".onnx" or scale not in FLOW_SCALES):
         raise OptionError(
             f"--scale is 0.25, 0.5, 1, 2 or 4 and for .onnx alone, got {scale:g} for {target.name}; leave it out, or "
@@ -264,7 +266,7 @@ def _bar(label: str) -> Iterator[Callable[[int, int | None], None]]:
 def _version(text: str) -> Spec:
     spec = spec_of(text)
     if spec is None:
-        raise OptionError(f"only published versions can be downloaded, got {text!r}; name one, such as 4.26")
+        raise OptionError(f"only published versions can be downloaded, got {shown(text)}; name one, such as 4.26")
     if not spec.can_download:
         raise OptionError(f"no source of {spec.name} is known; {how_to_get(spec)}")
     return spec

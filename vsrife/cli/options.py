@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from fractions import Fraction
@@ -16,10 +17,21 @@ from vsrife.cli.console import Console
 from vsrife.cli.models import offer_download
 from vsrife.engine.keywords import FLOW_SCALES
 from vsrife.errors import OptionError
+from vsrife.files import is_special
 
 if TYPE_CHECKING:
     from vsrife.timing.duplicates import Duplicates
     from vsrife.video.plan import VideoOptions
+
+
+class Number(click.FloatRange):
+    """A finite number in a range; click's own takes "nan" for one in any."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is no finite number.", param, ctx)
+        return number
 
 
 class SectionedOption(click.Option):
@@ -101,14 +113,19 @@ class ClipArguments:
 
         if sum(value is not None for value in (self.multi, self.exp, self.fps)) > 1:
             raise OptionError("--multi, --exp and --fps exclude each other, got more than one; give one of them")
-        multi = Fraction(2**self.exp) if self.exp else parse_multi(self.multi) if self.multi else None
+        multi = Fraction(2**self.exp) if self.exp else None
+        if self.exp is None and self.multi is not None:
+            multi = parse_multi(self.multi, "--multi", "for a lower rate give --fps")
+        slow_motion = Fraction(1)
+        if self.slow_motion is not None:
+            slow_motion = parse_multi(self.slow_motion, "--slow-motion", "--retime speeds up")
         return VideoOptions(
             multi=multi,
-            fps=parse_fps(self.fps) if self.fps else None,
-            slow_motion=parse_multi(self.slow_motion) if self.slow_motion else Fraction(1),
-            retime=str(Path(self.retime).resolve()) if self.retime else None,
-            start=parse_mark("--start", self.start) if self.start else None,
-            end=parse_mark("--end", self.end) if self.end else None,
+            fps=None if self.fps is None else parse_fps(self.fps, "--fps"),
+            slow_motion=slow_motion,
+            retime=None if self.retime is None else _ramp_file(Path(self.retime)),
+            start=None if self.start is None else parse_mark("--start", self.start),
+            end=None if self.end is None else parse_mark("--end", self.end),
             deinterlace=self.deinterlace,
             inverse_telecine=self.inverse_telecine,
             duplicates=self.duplicates,
@@ -117,6 +134,13 @@ class ClipArguments:
             sc_threshold=self.sc_threshold,
             network=network.keywords(),
         )
+
+
+def _ramp_file(path: Path) -> str:
+    """The absolute name of a speed ramp, which is read more than once."""
+    if is_special(path):
+        raise OptionError(f"--retime must be a file, got {path}, a pipe or device; save it to a file")
+    return str(path.resolve())
 
 
 _source = functools.partial(option, section="Source")
@@ -133,7 +157,7 @@ def reading_options[F: Callable[..., Any]](function: F) -> F:
     """Add the options for reading a source: `deinterlace` and `sc_threshold`."""
     function = _source(
         "--sc-threshold",
-        type=click.FloatRange(0, 1),
+        type=Number(0, 1),
         default=0.15,
         show_default=True,
         metavar="X",

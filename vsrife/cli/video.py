@@ -28,7 +28,8 @@ from vsrife.cli.options import (
     network_options,
     option,
 )
-from vsrife.errors import MediaError, OptionError, RifeError
+from vsrife.errors import MediaError, OptionError, RifeError, shown
+from vsrife.files import is_special
 
 if TYPE_CHECKING:
     from vsrife.video.inputs import Input
@@ -213,6 +214,9 @@ def _write_y4m(job: VideoJob, report: Reporter) -> Outcome:
 
     if str(job.output) == "-":
         return write_y4m(job, sys.stdout.buffer, report)
+    if is_special(job.output):
+        with job.output.open("wb") as file:
+            return write_y4m(job, file, report)
     check_output(job)
     with atomic_write(job.output, error=MediaError) as part, part.open("wb") as file:
         return write_y4m(job, file, report)
@@ -224,7 +228,7 @@ def _opener(
     """A function that opens the files of an input; it also gets the folder for bestsource's index."""
     from vsrife.timing.parsing import parse_fps
 
-    given = None if rate is None else parse_fps(rate)
+    given = None if rate is None else parse_fps(rate, "--rate")
     if each.sequence:
         return partial(_open_sequence, rate=given)
     return partial(_open_video, rate=given, upright=upright, track=track, resize=resize)
@@ -292,7 +296,7 @@ def _suffix(each: Input, container: str | None) -> str:
 
 
 def _above_zero(name: str, text: str) -> Fraction:
-    from vsrife.timing.parsing import parse_number, shown
+    from vsrife.timing.parsing import parse_number
 
     try:
         value = parse_number(text)
@@ -345,8 +349,8 @@ def _run(task: _Task, console: Console, stop: threading.Event) -> Outcome:
     from vsrife.video.reporting import Reporter
 
     if missing := missing_numbers(task.job.inputs):
-        shown = ", ".join(map(str, missing[:_MISSING_SHOWN])) + (", …" if len(missing) > _MISSING_SHOWN else "")
-        console.warn(f"{task.name}: pictures {shown} are missing ({len(missing)} in all); the motion will jump there")
+        numbers = ", ".join(map(str, missing[:_MISSING_SHOWN])) + (", …" if len(missing) > _MISSING_SHOWN else "")
+        console.warn(f"{task.name}: pictures {numbers} are missing ({len(missing)} in all); the motion will jump there")
     with console.progress(Path(task.name).name, None) as advance:
         report = Reporter(say=console.say, warn=console.warn, advance=advance, stop=stop.is_set)
         return task.make(task.job, report)
@@ -362,7 +366,9 @@ def _run_on_farm(
     if address is None:
         raise OptionError("--ship goes with --farm; add it, or leave --ship out")
     if address not in ("auto", "local") and ":" not in address:
-        raise OptionError(f"--farm must be auto, local or ray://HOST:10001, got {address!r}; give it after IN and OUT")
+        raise OptionError(
+            f"--farm must be auto, local or ray://HOST:10001, got {shown(address)}; give it after IN and OUT"
+        )
     if any(task.make is not run for task in tasks):
         raise OptionError("--farm makes videos; leave out --images, --png or --y4m")
     try:

@@ -10,7 +10,7 @@ from typing import get_args
 import torch
 
 from vsrife.engine.keywords import FLOW_SCALES, Precision
-from vsrife.errors import DeviceError, OptionError, first_line
+from vsrife.errors import DeviceError, OptionError, first_line, shown
 from vsrife.networks.catalogue import INT8_BUNDLED
 from vsrife.ops.dispatch import cuda_mode
 
@@ -30,13 +30,15 @@ def parse_device(device: str | torch.device | None) -> torch.device:
     if device is None or device == "auto":
         return _best_device()
     if isinstance(device, str) and "," in device:
-        raise DeviceError(f"device must be one here, got {device!r}; several share the frames of a clip, in RIFE alone")
+        raise DeviceError(
+            f"device must be one here, got {shown(device)}; several share the frames of a clip, in RIFE alone"
+        )
     try:
         held = torch.zeros(1, device=torch.device(device))
         held.cpu()  # a device that holds no data fails here
     except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
         reason = first_line(error)
-        raise DeviceError(f"device cannot be used, got {str(device)!r} ({reason}); try device='cpu'") from error
+        raise DeviceError(f"device cannot be used, got {shown(str(device))} ({reason}); try 'cpu'") from error
     return held.device  # with its index: "cuda" and "cuda:0" are one
 
 
@@ -123,7 +125,7 @@ def parse_precision(precision: str | None, *devices: torch.device, bundled: str 
         return _DTYPES[best.pop() if len(best) == 1 else "fp32"]
     if not isinstance(precision, str) or precision not in _DTYPES:
         known = ", ".join(get_args(Precision))
-        raise OptionError(f"precision must be one of {known} or None, got {precision!r}; leave it out for the best")
+        raise OptionError(f"precision must be one of {known}, got {shown(precision)}; leave it out for the best")
     problem = _bytes_problem(devices) if precision == "int8" else ""
     if problem:
         raise DeviceError(f"precision 'int8' {problem}")
@@ -144,5 +146,5 @@ def _bytes_problem(devices: Iterable[torch.device]) -> str:
 
 def parse_scale(scale: float) -> float:
     if isinstance(scale, bool) or not isinstance(scale, Real) or scale not in FLOW_SCALES:
-        raise OptionError(f"scale must be 0.25, 0.5, 1, 2 or 4, got {scale!r}; for 4K sources try 0.5")
+        raise OptionError(f"scale must be 0.25, 0.5, 1, 2 or 4, got {shown(scale)}; for 4K sources try 0.5")
     return float(scale)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from fractions import Fraction
 from typing import Any
 
-from vsrife.errors import OptionError
+from vsrife.errors import OptionError, shown
 from vsrife.timing.parsing import parse_fps, parse_multi
 
 _DISPLAY = "display"  # the rate of the display, as `fps`
@@ -75,9 +75,9 @@ def _parse(text: str) -> dict[str, Any]:
         except (KeyError, ValueError) as error:
             known = f"a number such as 4 or 5/2, or options such as 'model=lite fps=60' out of {', '.join(_OPTIONS)}"
             reason = f" ({error})" if isinstance(error, ValueError) else ""
-            raise OptionError(f"user-data must be {known}, got {word!r}{reason}") from error
+            raise OptionError(f"user-data must be {known}, got {shown(word)}{reason}") from error
     if {"multi", "fps"} <= found.keys():
-        raise OptionError(f"user-data takes multi or fps, got both in {text!r}; leave one out")
+        raise OptionError(f"user-data takes multi or fps, got both in {shown(text)}; leave one out")
     return found
 
 

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from vsrife.errors import MediaError, OptionError
-from vsrife.files import atomic_write
+from vsrife.files import atomic_write, is_special
 
 Pixels = NDArray[Any]
 
@@ -162,6 +162,8 @@ def _opened(path: Path) -> Iterator[_Stored]:
     Raises:
         MediaError: it cannot be opened, or decoding inside the block fails.
     """
+    if is_special(path):
+        raise MediaError(f"picture must be a file, got {path}, a pipe or device; save it to a file")
     try:
         with path.open("rb") as file:
             is_tiff = file.read(4) in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")

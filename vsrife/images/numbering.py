@@ -11,7 +11,7 @@ from pathlib import Path
 from vsrife.errors import MediaError
 from vsrife.images.files import PICTURE_SUFFIXES
 
-_NUMBER = re.compile(r"%0?(\d*)d")
+_NUMBER = re.compile(r"%0?(\d{0,2})d")
 _LAST_DIGITS = re.compile(r"(.*?)(\d+)(\D*)")
 
 

@@ -12,7 +12,8 @@ from numbers import Rational, Real
 from pathlib import Path
 from typing import Any, Literal
 
-from vsrife.errors import OptionError
+from vsrife.errors import OptionError, shown
+from vsrife.files import is_special
 from vsrife.timing.schedule import Schedule, along_curve, by_positions, check_length, check_timestamps, source_position
 
 Ratio = int | float | Fraction | str | tuple[int, int]
@@ -22,8 +23,8 @@ TimesUnit = Literal["seconds", "frames"]
 _LARGEST_DENOMINATOR = 1001  # of a float that is taken for a rational
 _LARGEST_PART = 2**31 - 1  # of a factor or a rate: containers and players hold both in 32 bits
 _NTSC = Fraction(1000, 1001)
+_MOST_BYTES = 2**28  # of a file of times: more than any table that is held in memory
 _LONGEST_NUMBER, _LARGEST_EXPONENT = 60, 30  # of one that is written out; 1e999999999 would fill the memory
-_SHOWN = 80  # characters of a value in an error
 
 
 def parse_number(text: str) -> Fraction:
@@ -34,66 +35,65 @@ def parse_number(text: str) -> Fraction:
     """
     exponent = re.search(r"[eE]([+-]?\d+)", text)
     if len(text) > _LONGEST_NUMBER or (exponent and abs(int(exponent[1])) > _LARGEST_EXPONENT):
-        raise ValueError(f"no number of a usual length: {text[:_SHOWN]!r}")
+        raise ValueError(f"no number of a usual length: {shown(text)}")
     try:
         return Fraction(text)
     except ZeroDivisionError as error:
         raise ValueError("division by zero") from error
 
 
-def shown(value: object) -> str:
-    """A value for an error, cut if it is long."""
-    try:
-        text = repr(value)
-    except ValueError:  # Python writes no integers of thousands of digits
-        return "a number of thousands of digits"
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}… ({len(text)} characters)"
-
-
-def parse_multi(multi: Ratio) -> Fraction:
+def parse_multi(multi: Ratio, name: str = "multi", lower: str = "to drop frames use std.SelectEvery") -> Fraction:
     """Output frames per source frame as an exact rational, at least 1.
+
+    Args:
+        multi: the value.
+        name: of the argument, for errors.
+        lower: what to do where a value below 1 is wanted.
 
     Raises:
         OptionError: not a number, below 1, beyond 32 bits, or a float that is no small rational.
     """
-    value = _rational("multi", multi)
+    value = _rational(name, multi)
     if _is_float(multi):
         small = value.limit_denominator(_LARGEST_DENOMINATOR)
         if abs(small - value) > Fraction(1, 10**6):
             near = value.limit_denominator(400)
             raise OptionError(
-                f"multi must be exact, got {multi!r}; write it as a fraction, such as '{near}', or a quotient of two "
+                f"{name} must be exact, got {multi!r}; write it as a fraction, such as '{near}', or a quotient of two "
                 "rates as Fraction(quotient).limit_denominator(400)"
             )
         value = small
     if value < 1:
-        raise OptionError(f"multi must be at least 1, got {shown(multi)}; to drop frames use std.SelectEvery")
-    return _fitting("multi", value, multi)
+        raise OptionError(f"{name} must be at least 1, got {shown(multi)}; {lower}")
+    return _fitting(name, value, multi)
 
 
-def parse_fps(fps: Ratio) -> Fraction:
+def parse_fps(fps: Ratio, name: str = "fps") -> Fraction:
     """A frame rate as an exact rational.
 
     Decimals such as 59.94 and 23.976 mean the NTSC rates, 60000/1001 and 24000/1001.
 
+    Args:
+        fps: the value.
+        name: of the argument, for errors.
+
     Raises:
         OptionError: not a positive number, or beyond 32 bits.
     """
-    value = _rational("fps", fps)
+    value = _rational(name, fps)
     if value <= 0:
-        raise OptionError(f"fps must be above 0, got {shown(fps)}; give the output rate, e.g. 60 or '60000/1001'")
+        raise OptionError(f"{name} must be above 0, got {shown(fps)}; give frames per second, such as 60 or 60000/1001")
     if value.denominator != 1 and (_is_float(fps) or (isinstance(fps, str) and "/" not in fps)):
         ntsc = round(value / _NTSC) * _NTSC
         is_ntsc = ntsc > 0 and abs(ntsc - value) < Fraction(1, 200)
         value = ntsc if is_ntsc else value.limit_denominator(_LARGEST_DENOMINATOR) or value
-    return _fitting("fps", value, fps)
+    return _fitting(name, value, fps)
 
 
 def _fitting(name: str, value: Fraction, given: object) -> Fraction:
     if max(value.numerator, value.denominator) > _LARGEST_PART:
         raise OptionError(
-            f"{name} must be a fraction of integers below 2**31, got {shown(given)}; round it with "
-            "Fraction(...).limit_denominator(1001)"
+            f"{name} must be a fraction of integers below 2**31, got {shown(given)}; round it, such as to 5/2"
             if value <= _LARGEST_PART
             else f"{name} must be below 2**31, got {shown(given)}; give a smaller one"
         )
@@ -120,9 +120,8 @@ def _rational(name: str, value: Any) -> Fraction:
             return Fraction(float(value))
         raise TypeError(type(value).__name__)
     except (TypeError, ValueError, ZeroDivisionError, OverflowError) as error:
-        raise OptionError(
-            f"{name} must be a number, got {shown(value)}; write it as 2, 2.5, '5/2' or (5, 2)"
-        ) from error
+        forms = "2, 2.5 or 5/2" if isinstance(value, str) else "2, 2.5, '5/2' or (5, 2)"
+        raise OptionError(f"{name} must be a number, got {shown(value)}; write it as {forms}") from error
 
 
 def parse_pair(name: str, numerator: int, denominator: int) -> Fraction:
@@ -143,7 +142,7 @@ def parse_timestamps(timestamps: Timestamps) -> list[Fraction]:
         return read_timecodes(Path(timestamps))
     if not isinstance(timestamps, Iterable):
         raise OptionError(
-            f"timestamps must be seconds or the path of a timecodes v2 file, got {timestamps!r}; give one a frame"
+            f"timestamps must be seconds or the path of a timecodes v2 file, got {shown(timestamps)}; give one a frame"
         )
     return [_rational("timestamps", t) for t in timestamps]
 
@@ -162,7 +161,7 @@ def parse_times(times: Times, fps: Fraction) -> Iterator[Fraction]:
         return _curve(read_curve(Path(times)), fps)
     if not isinstance(times, Iterable):
         raise OptionError(
-            f"times must be source times, points of a curve or the path of a CSV file, got {times!r}; give a list"
+            f"times must be source times, points of a curve or the path of a CSV file, got {shown(times)}; give a list"
         )
     listed = list(times)
     if listed and all(isinstance(point, Sequence) and len(point) == 2 for point in listed):
@@ -200,17 +199,17 @@ def parse_frames(name: str, frames: str | Sequence[int], source_frames: int) -> 
             match = re.fullmatch(r"(\d{1,10})(?:-(\d{1,10}))?", part)
             if match is None:
                 raise OptionError(
-                    f"{name} must list frames and ranges such as 120,455-456, got {frames!r}; check {part!r}"
+                    f"{name} must list frames and ranges such as 120,455-456, got {shown(frames)}; check {shown(part)}"
                 )
             first, last = int(match[1]), int(match[2] or match[1])
             if last < first:
-                raise OptionError(f"{name} must have ranges that increase, got {part!r}; write {last}-{first}")
+                raise OptionError(f"{name} must have ranges that increase, got {shown(part)}; write {last}-{first}")
             _check_frame(name, last, source_frames)
             numbers.update(range(first, last + 1))
     elif isinstance(frames, Iterable):
         numbers = set(frames)
     else:
-        raise OptionError(f"{name} must be frame numbers, got {frames!r}; give a list such as [120, 455]")
+        raise OptionError(f"{name} must be frame numbers, got {shown(frames)}; give a list such as [120, 455]")
     for n in numbers:
         _check_frame(name, n, source_frames)
     if len(numbers) >= source_frames:
@@ -236,7 +235,7 @@ def format_frames(frames: Sequence[int]) -> str:
 
 def _check_frame(name: str, n: int, source_frames: int) -> None:
     if isinstance(n, bool) or not isinstance(n, int) or not 0 <= n < source_frames:
-        raise OptionError(f"{name} must be frames from 0 to {source_frames - 1}, got {n!r}; count from 0")
+        raise OptionError(f"{name} must be frames from 0 to {source_frames - 1}, got {shown(n)}; count from 0")
 
 
 def parse_threshold(threshold: float | None) -> float | None:
@@ -249,8 +248,8 @@ def parse_threshold(threshold: float | None) -> float | None:
         return None
     if isinstance(threshold, bool) or not isinstance(threshold, Real) or not 0 <= threshold <= 1:
         raise OptionError(
-            f"sc_threshold must be between 0 and 1, or None, got {threshold!r}; 0.15 is usual, None obeys frame props "
-            "only, 1.0 ignores cuts"
+            f"sc_threshold must be between 0 and 1, or None, got {shown(threshold)}; 0.15 is usual, None obeys frame "
+            "props only, 1.0 ignores cuts"
         )
     return float(threshold)
 
@@ -305,13 +304,10 @@ def read_timecodes(path: Path) -> list[Fraction]:
     Raises:
         OptionError: the file is absent, of another version, or a line is no number; names file and line.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise OptionError(f"timestamps file cannot be read, got {str(path)!r} ({error}); check the path") from error
+    text = _read_text("timestamps", path)
     header = text.partition("\n")[0].strip().lower()
     if header.startswith("#") and "format" in header and "v2" not in header:
-        raise OptionError(f"timestamps file must be timecodes v2, got {header!r} in {path.name}; convert it to v2")
+        raise OptionError(f"timestamps file must be timecodes v2, got {shown(header)} in {path.name}; convert it to v2")
     return list(_milliseconds(path, text))
 
 
@@ -322,9 +318,9 @@ def read_curve(path: Path) -> list[tuple[Fraction, Fraction]]:
         OptionError: the file is absent, or a line is not two numbers; names file and line.
     """
     try:
-        rows = list(csv.reader(path.read_text(encoding="utf-8-sig").splitlines()))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise OptionError(f"times file cannot be read, got {str(path)!r} ({error}); check the path") from error
+        rows = list(csv.reader(_read_text("times", path).splitlines()))
+    except csv.Error as error:
+        raise OptionError(f"times file cannot be read, got {str(path)!r} ({error}); check its quotes") from error
     points = []
     for number, row in enumerate(rows, 1):
         if not row or row[0].lstrip().startswith("#"):
@@ -341,6 +337,20 @@ def read_curve(path: Path) -> list[tuple[Fraction, Fraction]]:
             ) from error
         points.append((output, source))
     return points
+
+
+def _read_text(name: str, path: Path) -> str:
+    """The text of a file of times."""
+    try:
+        if is_special(path):
+            raise OptionError(f"{name} must be a file, got {str(path)!r}, a pipe or device; save it to a file")
+        if (size := path.stat().st_size) > _MOST_BYTES:
+            raise OptionError(f"{name} file must have at most {_MOST_BYTES} bytes, got {size} in {path.name}; check it")
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError, ValueError) as error:
+        if isinstance(error, OptionError):
+            raise
+        raise OptionError(f"{name} file cannot be read, got {shown(str(path))} ({error}); check the path") from error
 
 
 def _milliseconds(path: Path, text: str) -> Iterator[Fraction]:

@@ -11,7 +11,7 @@ import av
 import torch
 from av.codec.codec import UnknownCodecError
 
-from vsrife.errors import OptionError
+from vsrife.errors import OptionError, shown
 from vsrife.video.containers import can_hold
 from vsrife.video.hdr import Hdr10Metadata, Hdr10Parameters, decimal_text, integer_text
 from vsrife.video.pixel_formats import PixelFormat, named_format
@@ -92,7 +92,7 @@ def find_codec(name: str) -> CodecSpec:
         codec = None
     if codec is None or codec.type != "video":
         names = ", ".join(row.name for row in CODECS)
-        raise OptionError(f"--codec must be {names} or another video encoder of FFmpeg, got {name!r}")
+        raise OptionError(f"--codec must be {names} or another video encoder of FFmpeg, got {shown(name)}")
     options = option_names(codec.name)
     return CodecSpec(name=name, encoder=codec.name, preset_option="preset" if "preset" in options else "cpu-used")
 
@@ -193,5 +193,7 @@ def check_format(encoder: str, name: str) -> PixelFormat:
     fmt = named_format(name)
     if fmt is None or (offered and name not in offered):
         usable = [each for each in offered if named_format(each) and not each.startswith(_FULL_RANGE_NAMES)]
-        raise OptionError(f"--pix-fmt must be a format of {encoder}, got {name!r}; give one of {', '.join(usable)}")
+        raise OptionError(
+            f"--pix-fmt must be a format of {encoder}, got {shown(name)}; give one of {', '.join(usable)}"
+        )
     return fmt

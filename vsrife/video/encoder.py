@@ -113,9 +113,12 @@ def encoder_error(settings: VideoSettings, error: Exception) -> MediaError:
     """The error for an encoder that FFmpeg could not open or that failed."""
     reason = getattr(error, "strerror", None) or str(error)
     options = ", ".join(f"{key}={value}" for key, value in settings.options.items()) or "no options"
+    advice = "check --preset, --crf and --pix-fmt, or give another --codec"
+    if settings.width % 2 or settings.height % 2:
+        advice = "the size is odd: leave --pix-fmt out, or give --codec vp9 or ffv1"
     return MediaError(
         f"{settings.encoder} cannot encode {settings.width}x{settings.height} {settings.pix_fmt} with {options}, got: "
-        f"{reason}; check --preset, --crf and --pix-fmt, or give another --codec"
+        f"{reason}; {advice}"
     )
 
 

@@ -13,7 +13,8 @@ import numpy as np
 import vapoursynth as vs
 from numpy.typing import NDArray
 
-from vsrife.errors import MediaError, OptionError
+from vsrife.errors import MediaError, OptionError, shown
+from vsrife.files import is_taken
 from vsrife.images.files import (
     PICTURE_SUFFIXES,
     Picture,
@@ -104,7 +105,7 @@ def pattern_of(text: str) -> Path:
     if numbered(path, 0):
         return path
     if path.suffix.lower() in PICTURE_SUFFIXES:
-        raise OptionError(f"pictures need a number in their name, got {path.name!r}; write it like %05d{path.suffix}")
+        raise OptionError(f"pictures need a number in their name, got {shown(path.name)}; write %05d{path.suffix}")
     return path / "%08d.png"
 
 
@@ -119,8 +120,10 @@ def write_pictures(job: VideoJob, report: Reporter) -> Outcome:
     """
     folder, first = job.output.parent, _numbered(job.output, 0)
     state = resume.folder_of(folder)
-    if first.exists() and not (job.overwrite or (job.resume and state.is_dir())):
+    if is_taken(first) and not (job.overwrite or (job.resume and state.is_dir())):
         raise OptionError(f"{first} exists; give --overwrite to replace pictures, or another folder")
+    if is_taken(folder) and not folder.is_dir():
+        raise OptionError(f"pictures go into a folder, got the file {folder}; give another name")
     identity = identify(job)
     with ExitStack() as stack:
         with media_errors(folder, "cannot be written"):

@@ -10,6 +10,7 @@ from pathlib import Path
 from PIL import Image
 
 from vsrife.errors import MediaError
+from vsrife.files import is_special
 from vsrife.images.files import PICTURE_SUFFIXES
 from vsrife.images.numbering import find_sequence
 
@@ -38,20 +39,28 @@ def find_inputs(names: Sequence[str]) -> list[Input]:
     """Find the inputs that names stand for; a folder or glob may hold several videos.
 
     Raises:
-        MediaError: a folder or a glob holds neither videos nor pictures.
+        MediaError: a folder or a glob holds neither videos nor pictures, or an input is a pipe or device.
     """
-    return [each for name in names for each in _find(_openable(name))]
+    inputs = []
+    for name in names:
+        _check_openable(Path(name))
+        for each in _find(name):
+            for path in each.files if each.sequence else ():
+                _check_openable(path)
+            inputs.append(each)
+    return inputs
 
 
-def _openable(name: str) -> str:
-    """A name that can be opened without waiting for another program.
+def _check_openable(path: Path) -> None:
+    """Check that a path can be opened without waiting for another program.
 
     Raises:
-        MediaError: it is a named pipe.
+        MediaError: it is a named pipe or a device.
     """
-    if Path(name).is_fifo():
-        raise MediaError(f"an input must be a file, since it is read twice, got the pipe {name}; save it to a file")
-    return name
+    if is_special(path):
+        raise MediaError(
+            f"an input must be a file, since it is read twice, got {path}, a pipe or device; save it to a file"
+        )
 
 
 def _find(name: str) -> list[Input]:

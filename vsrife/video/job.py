@@ -14,7 +14,7 @@ import av
 from vsrife._version import __version__
 from vsrife.checkpoints.finding import files_of, find_weights
 from vsrife.errors import MediaError, OptionError
-from vsrife.files import replace_file
+from vsrife.files import is_special, replace_file
 from vsrife.video import encoder, resume
 from vsrife.video.encoder import Frames
 from vsrife.video.muxer import EncodeOptions, Encoding, check_streams, plan_encoding, write_file
@@ -139,6 +139,10 @@ def check_output(job: VideoJob) -> None:
         raise OptionError(f"the output would replace the input, got {output} for both; give another name")
     if output.is_dir():
         raise OptionError(f"the output must be a file, got the folder {output}; add a name, or use --output-dir")
+    if is_special(output):
+        raise OptionError(f"the output must be a file, got {output}, a pipe or device; --y4m writes to these")
+    if output.is_symlink() and not (output.exists() or job.overwrite):
+        raise OptionError(f"{output} is a link to nothing; give --overwrite to replace it, or another name")
     if output.exists() and not job.overwrite and not (job.resume and resume.is_delivered(output)):
         unfinished = resume.has_segments(resume.folder_of(output))
         what = "is complete, there is nothing to continue" if job.resume and not unfinished else "exists"

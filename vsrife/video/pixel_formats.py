@@ -9,7 +9,7 @@ from typing import Any, Literal
 import av
 import vapoursynth as vs
 
-from vsrife.errors import OptionError
+from vsrife.errors import OptionError, shown
 
 UNSPECIFIED = 2  # matrix, primaries and transfer, in VapourSynth as in FFmpeg
 
@@ -115,7 +115,7 @@ def parse_format(name: str) -> PixelFormat:
     fmt = named_format(name)
     if fmt is None:
         raise OptionError(
-            f"--pix-fmt must be a planar pixel format of FFmpeg such as yuv420p or yuv444p10le, got {name!r}"
+            f"--pix-fmt must be a planar pixel format of FFmpeg such as yuv420p or yuv444p10le, got {shown(name)}"
         )
     return fmt
 

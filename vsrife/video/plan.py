@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
 
-from vsrife.errors import ClipError, OptionError
+from vsrife.errors import ClipError, OptionError, shown
 from vsrife.timing.duplicates import Duplicates
-from vsrife.timing.parsing import format_frames, parse_frames, ramp, shown
+from vsrife.timing.parsing import format_frames, parse_frames, ramp
 from vsrife.timing.pulldown import Film
 from vsrife.timing.schedule import Schedule, by_factor, by_timestamps
 from vsrife.timing.timeline import Timeline

@@ -174,15 +174,15 @@ def read_packets(path: Path) -> Iterator[SegmentPacket]:
         MediaError: the file is damaged.
     """
     with path.open("rb") as file:
+        room = path.stat().st_size  # a damaged record may claim 4 GiB, for which memory would be taken
         intact = file.read(len(_MAGIC)) == _MAGIC
         while intact and len(record := file.read(_RECORD.size)) == _RECORD.size:
             number, flags, size, side_size = _RECORD.unpack(record)
             if flags & _END:
                 return
-            data, side_data = file.read(size), file.read(side_size)
-            intact = len(data) == size and len(side_data) == side_size
+            intact = file.tell() + size + side_size <= room
             if intact:
-                yield SegmentPacket(number, bool(flags & _KEY), data, side_data)
+                yield SegmentPacket(number, bool(flags & _KEY), file.read(size), file.read(side_size))
     raise MediaError(f"{path} is damaged, got no footer; run again with --resume to make it anew")
 
 

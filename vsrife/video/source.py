@@ -130,7 +130,11 @@ def media_errors(path: Path, what: str = "cannot be read") -> Iterator[None]:
 
 
 def _advice(error: Exception, reason: str) -> str:
-    """What to do about a file in which FFmpeg or bestsource finds no frames."""
+    """What to do about a file in which FFmpeg or bestsource finds no frames, or too small ones."""
+    if "leaves nothing to output" in reason:
+        return (
+            "; one pixel is too small for this pixel format, convert it with: ffmpeg -i FILE -pix_fmt yuv444p new.mkv"
+        )
     if not isinstance(error, av.error.InvalidDataError | av.error.EOFError) and "Indexing of" not in reason:
         return ""
     return "; get it again, or, if a player shows it, convert it with: ffmpeg -i FILE -c:v ffv1 -c:a copy new.mkv"
