@@ -111,7 +111,7 @@ def read(name: str, data: bytes, folder: Path) -> None:
 
 
 def can_fuzz() -> bool:
-    """Whether atheris is installed; it has wheels for Linux on x86-64 alone."""
+    """Whether atheris is installed."""
     return find_spec("atheris") is not None
 
 

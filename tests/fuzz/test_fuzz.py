@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -22,8 +23,10 @@ def test_what_was_found_before(path: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("reader", READERS)
 def test_fuzzing_finds_nothing(reader: str, tmp_path: Path) -> None:
+    if (sys.platform, platform.machine()) != ("linux", "x86_64") or sys.version_info >= (3, 15):
+        pytest.skip("atheris has wheels for Linux on x86-64 and CPython up to 3.14 alone")
     if not can_fuzz():
-        missing("atheris is not installed; it has wheels for Linux on x86-64")
+        missing("atheris is not installed")
     command = [sys.executable, "-m", "tests.fuzz.readers", reader, "--seconds", f"{SECONDS}", "--found", f"{tmp_path}"]
     run = subprocess.run([*command, "--timeout", "120"], capture_output=True, text=True, errors="replace", timeout=500)
     broken = {path.name: path.read_bytes() for path in tmp_path.glob(f"{reader}-*")}
