@@ -87,6 +87,29 @@ def test_variable_rates_move_evenly_in_time(
         vs.clear_outputs()
 
 
+@pytest.mark.parametrize("mode", ["fill", "even"])
+@pytest.mark.parametrize("multi", [1, 2])
+def test_a_repeat_before_a_cut_stays(mode: str, multi: int, tmp_path: Path, programs: Programs) -> None:
+    """A A | B holds A: dark pictures on twos, then bright ones, encoded by ffmpeg with x264."""
+    source, output = tmp_path / "in.mkv", tmp_path / "out.mkv"
+    scene = "testsrc2=size=96x64:rate=12:duration=0.5,lutyuv=y={}:u=128:v=128,fps=24"
+    dark, bright = (scene.format(luma) for luma in ("val/2", "255-val/2"))
+    programs.make(
+        "-f", "lavfi", "-i", f"{dark}[a];{bright}[b];[a][b]concat=n=2", "-pix_fmt", "yuv420p", "-c:v", "libx264",
+        "-crf", "18", source,
+    )  # fmt: skip
+    options = ("--duplicates", mode, "--multi", str(multi), *LOSSLESS)
+    assert video(source, output, *options) == 0
+    before, after = programs.frame_hashes(source), programs.frame_hashes(output)
+    assert (len(before), len(after)) == (24, 24 * multi)
+    cut = 11 * multi + 1  # at twice the rate, halfway between both scenes belongs to the later one
+    assert after[cut - 1] == before[11]
+    assert after[cut] == before[12]
+    assert after[multi] != before[1]  # elsewhere motion takes the place of a repeat
+    greys = programs.greys(output)
+    assert max(greys[:cut]) < 100 < 150 < min(greys[cut:])
+
+
 def test_damaged_frames_are_counted_in_the_whole_file(tmp_path: Path, programs: Programs) -> None:
     source = make(tmp_path / "in.mkv", (40, 50, 255, 70, 80, 0, 1, 110))
     assert shown(programs, source, "--multi", "1", "--replace", "2,5-6") == list(range(40, 111, 10))
