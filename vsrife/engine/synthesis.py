@@ -98,7 +98,9 @@ class Synthesis:
 
         def measure() -> Planes:
             radii = tuple(map(self.net.ops.static_radius, frame0.planes, frame1.planes))
-            return mark_overlays(frame0.planes, radii, frame0.fmt) if radii[0].device.type == "cpu" else radii
+            if radii[0].device.type != "cpu":
+                return radii
+            return mark_overlays(frame0.planes, frame1.planes, radii, frame0.fmt)
 
         return self.cache.get("static radius", (frame0.key, frame1.key), measure)
 
