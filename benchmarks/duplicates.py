@@ -1,11 +1,13 @@
 """How well repeated frames are found, and how close the motion in their place is to ordinary interpolation.
 
-    python benchmarks/duplicates.py --data FOLDER [--model base] [--part detection] [--part motion] [--output FILE]
+    python benchmarks/duplicates.py --data FOLDER [--model base] [--part detection|vdecimate|motion ...]
+        [--output FILE]
 
 FOLDER holds `eval/sequences` and `train` with footage. Detection: each sequence is shown on twos, as 24 in 30, and with
 frames repeated at random (up to 3 times, every fourth on average), encoded anew by x264, and every decoded frame is
-asked whether it repeats the one before. Of the footage in `train`, phone_pan_60fps holds 30 frames a second, told by
-every other change being less than a quarter of its neighbours'; the repeats of silent_film have been taken out.
+asked whether it repeats the one before. Of the footage in `train`, phone_pan_60fps holds 30 frames a second and
+silent_film a few repeats: frames whose mean change is less than a third of that of the frames before and after. The
+filter decides by the largest change of a block instead. VDecimate: the same of what its props say, 640 pixels wide.
 
 Motion: twos and threes of a sequence, encoded at crf 18, filled at the same rate; ordinary interpolation by 2 and 3 of
 the same decoded frames, each once; both against the sequence's own frames. 24 in 30 of synthetic film, a picture that
@@ -16,12 +18,14 @@ moves by whole pixels, spread evenly, against the true 30 frames a second; ordin
 from __future__ import annotations
 
 import argparse
+import math
 import random
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).parents[1])
@@ -33,12 +37,13 @@ from numpy.typing import NDArray
 
 import vsrife
 from benchmarks.measure import Row
-from vsrife.filters.duplicates import LINKS, Repair, block_changes, change_of, link_windows
+from vsrife.filters.duplicates import BLOCK_DIFFERENCE, DROPPED, LINKS, REPEAT_DIFFERENCE, Repair, link_windows
 from vsrife.filters.frames import props_only
 from vsrife.filters.scenechange import cut_clip
 from vsrife.timing.duplicates import Link
 
 CRFS = (18, 24, 30)
+PARTS = ("detection", "vdecimate", "motion")
 TWOS, THREES, IN_30 = (0, 0), (0, 0, 0), (0, 1, 2, 2, 3)
 MOST = 3  # repeats of a run
 WIDTH_PX = 480  # of the motion part
@@ -122,13 +127,40 @@ def detection(data: Path, folder: Path) -> Iterator[Row]:
             yield counts.row(f"{len(sequences)} sequences, {pattern}", str(crf))
     for path in filter(Path.exists, [data / "train" / f"{name}.mp4" for name in REAL]):
         name, clip = path.stem, read(path)
-        changes = [change_of(frame) or 0.0 for frame in block_changes(clip).frames(close=True)]
-        none = name.startswith("silent")
-        quiet = [4 * change < max(changes[max(1, n - 1) : n + 2]) for n, change in enumerate(changes) if n]
-        there = [False, *(each and not none for each in quiet)]
         counts = Counts()
-        counts.add(found_repeats(clip), there)
+        counts.add(found_repeats(clip), repeats_by_mean(clip))
         yield counts.row(name, "as it is")
+
+
+def vdecimate(data: Path, folder: Path) -> Iterator[Row]:
+    """Rows of: material, crf, precision and recall of what VDecimate would drop, and of its metric."""
+    for crf in (CRFS[0], CRFS[-1]):
+        for pattern in ("on twos", "24 in 30", "at random"):
+            dropped, near = Counts(), Counts()
+            for path in sorted((data / "eval" / "sequences").glob("*.mp4")):
+                clip = read(path)
+                clip = clip.resize.Bicubic(640, round(clip.height * 640 / clip.width / 2) * 2)
+                shown = patterns(clip.num_frames)[pattern]
+                there = [n > 0 and shown[n] == shown[n - 1] for n in range(len(shown))]
+                marked = encoded(clip, shown, crf, folder / f"{path.stem}.mkv").vivtc.VDecimate(dryrun=1)
+                both = [marked_repeats(frame.props) for frame in marked.frames(close=True)]
+                dropped.add([False, *(each[0] for each in both[1:])], there)
+                near.add([False, *(each[1] for each in both[1:])], there)
+            yield pattern, str(crf), ", ".join(dropped.row()[2:]), ", ".join(near.row()[2:])
+
+
+def marked_repeats(props: Mapping[str, Any]) -> tuple[bool, bool]:
+    """By what VDecimate would drop, and by its metric."""
+    return bool(props[DROPPED]), props[BLOCK_DIFFERENCE] <= 255 * REPEAT_DIFFERENCE
+
+
+def repeats_by_mean(clip: vs.VideoNode) -> list[bool]:
+    """Whether each frame changes much less than the one before and the one after."""
+    compared = clip.std.PlaneStats(clip[0] + clip)
+    changes = [float(frame.props["PlaneStatsDiff"]) for frame in compared.frames(close=True)]  # type: ignore[arg-type]
+    changes[0] = math.inf
+    around = zip(changes, [*changes[2:], math.inf], strict=False)
+    return [False, *(3 * here < min(pair) for here, pair in zip(changes[1:], around, strict=True))]
 
 
 def psnr_db(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
@@ -201,15 +233,18 @@ def main(given: Sequence[str] | None = None) -> int:
     options = argparse.ArgumentParser(description="repeated frames: found, and filled")
     options.add_argument("--data", type=Path, required=True, help="folder with eval/sequences and train")
     options.add_argument("--model", default="base", help="for motion; default: base")
-    options.add_argument("--part", choices=("detection", "motion"), action="append", help="default: both")
+    options.add_argument("--part", choices=PARTS, action="append", help="default: all")
     options.add_argument("--output", type=Path, help="write the tables to this file")
     arguments = options.parse_args(given)
-    parts = arguments.part or ["detection", "motion"]
+    parts = arguments.part or PARTS
     lines: list[str] = []
     with tempfile.TemporaryDirectory() as name:
         if "detection" in parts:
             head: Row = ("material", "crf", "repeats", "found", "precision", "recall")
             lines += table("Repeats found", head, detection(arguments.data, Path(name)))
+        if "vdecimate" in parts:
+            head = ("material", "crf", "VDecimateDrop: precision, recall", "VDecimateMaxBlockDiff: precision, recall")
+            lines += table("Props of VDecimate", head, vdecimate(arguments.data, Path(name)))
         if "motion" in parts:
             head = ("material", "as it is, dB", "repaired, dB", "ordinary, dB", "difference, dB")
             lines += table(f"Motion, {arguments.model}", head, motion(arguments.data, Path(name), arguments.model))

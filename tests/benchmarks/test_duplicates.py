@@ -41,3 +41,9 @@ def test_repeats_of_the_sample_are_found(
         assert float(precision) > 0.8
         assert float(recall) > 0.8
     assert capsys.readouterr().out.count("| 1 sequences") == 9
+
+    assert duplicates.main(["--data", str(tmp_path), "--part", "vdecimate"]) == 0
+    rows = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines()[4:-1]]
+    assert len(rows) == 6
+    for *_, dropped, near in rows:
+        assert float(near.split(", ")[1]) >= float(dropped.split(", ")[1])  # recall

@@ -25,6 +25,7 @@ from tests.clips import (
     pan,
     panned,
     planes_of,
+    props_of,
     psnr_db,
     scene,
     texture,
@@ -143,6 +144,21 @@ def test_props_decide(prop: str) -> None:
     assert values(fill(moving, duplicate_prop="mine")) == pytest.approx([0, 1, 2, 3, 4, 5])  # halfway between 2 and 4
     denied = with_props(held(TWOS), lambda n: {prop: 0})  # noqa: ARG005
     assert values(fill(denied, duplicate_prop="mine")) == TWOS
+
+
+@pytest.mark.parametrize("fmt", ["YUV420P8", "GRAY16"])
+@pytest.mark.usefixtures("linear")
+def test_the_metric_of_vdecimate_decides(fmt: str) -> None:
+    """VDecimate would drop one frame of five; of a film on twos, its metric tells every repeat. A mark goes first."""
+    distinct = clip_of([panned(n, 64, 64, step_px=4) for n in range(6)], fmt)
+    on_twos = held(TWOS, distinct).vivtc.VDecimate(dryrun=1)
+    dropped = [props_of(on_twos, n)["VDecimateDrop"] for n in range(12)]
+    assert sum(dropped) < 6
+    out = fill(on_twos)
+    same = [n for n in range(12) if equal(planes_of(out, n), planes_of(on_twos, n))]
+    assert same == [0, 2, 4, 6, 8, 10, 11]
+    denied = fill(with_props(on_twos, lambda n: {"_Duplicate": 0}))  # noqa: ARG005
+    assert all(equal(planes_of(denied, n), planes_of(on_twos, n)) for n in range(12))
 
 
 @pytest.mark.parametrize("fmt", ["YUV420P8", "GRAY16", "RGB24", "RGBS", "YUV444P10"])

@@ -26,6 +26,7 @@ CONTRAST = 40 / 255  # of an edge, in shares of the range
 EDGE_PX = 2  # between its sides: softened edges of letters are as wide
 BLOCK_PX = 8  # width and height of the blocks of luma in which edges are counted
 LEAST_EDGES = 10  # of a block's samples, each to up to four sides: those of a line that is a sample wide are sixteen
+LEAST_EQUAL = 6  # of nine samples: inside an overlay or at its border; others are equal by chance
 REACH = 3  # blocks from such edges into what is even beside them
 STILL = 127  # a radius that no flow exceeds
 
@@ -50,15 +51,31 @@ def mark_overlays(planes0: Planes, planes1: Planes, radii: Planes, fmt: PictureF
     if not found.any():
         return radii
     blocks = F.max_pool2d(found.float(), 2 * REACH + 1, stride=1, padding=REACH) > 0
-    return tuple(_raised(radius, blocks, fmt, plane) for plane, radius in enumerate(radii))
+    equal = radii[lead] >= 0
+    for axis in (2, 3):
+        blocks = blocks.index_select(axis, torch.arange(equal.shape[axis], device=equal.device) // BLOCK_PX)
+    core = blocks & equal & ((edges > 0) | (_around(equal) >= LEAST_EQUAL))
+    overlay = equal & (_around(core) > 0)
+    return tuple(_raised(radius, overlay) for radius in radii)
 
 
-def _raised(radius: Tensor, blocks: Tensor, fmt: PictureFormat, plane: int) -> Tensor:
-    """The static radius of a plane in which equal samples of these blocks are part of an overlay."""
-    down = (fmt.subsampling_h, fmt.subsampling_w) if fmt.subsampled(plane) else (0, 0)
-    for axis, by in zip((-2, -1), down, strict=True):
-        blocks = blocks.index_select(axis, torch.arange(radius.shape[axis], device=radius.device) // (BLOCK_PX >> by))
-    return radius.masked_fill((radius >= 0) & blocks, STILL)
+def _raised(radius: Tensor, overlay: Tensor) -> Tensor:
+    """The static radius of a plane that may be smaller than the one that told of the overlay."""
+    if overlay.shape != radius.shape:
+        factors = [-(-a // b) for a, b in zip(overlay.shape[-2:], radius.shape[-2:], strict=True)]
+        overlay = F.max_pool2d(overlay.float(), factors, ceil_mode=True) > 0
+    return radius.masked_fill((radius >= 0) & overlay, STILL)
+
+
+def _around(mask: Tensor) -> Tensor:
+    """How many samples of the box of three by three around each are marked."""
+    total = mask.view(torch.uint8)
+    for axis in (2, 3):
+        part, total = total, total.clone()
+        length = total.shape[axis] - 1
+        for to, start in ((1, 0), (0, 1)):
+            total.narrow(axis, to, length).add_(part.narrow(axis, start, length))
+    return total
 
 
 def _edges(plane0: Tensor, plane1: Tensor, equal: Tensor, contrast: float) -> Tensor:

@@ -19,8 +19,11 @@ from vsrife.timing.duplicates import EVEN_REACH, Anchors, Duplicates, Link, Wind
 from vsrife.timing.parsing import runs
 from vsrife.timing.schedule import Schedule
 
-# Props of frames that repeat the one before: 1, or 0 for one that does not. VDecimate (dryrun=1) sets the second.
-DUPLICATE_PROPS = ("_Duplicate", "VDecimateDrop")
+DUPLICATE = "_Duplicate"  # prop of frames that repeat the one before: 1, or 0 for one that does not
+# Props that VDecimate(dryrun=1) sets: whether it would drop a frame, which is one of every cycle; and the largest
+# difference of a block from the frame before, known as DMetric, to which its default threshold is applied.
+DROPPED, BLOCK_DIFFERENCE = "VDecimateDrop", "VDecimateMaxBlockDiff"
+REPEAT_DIFFERENCE = 0.011 * 32 * 32  # the threshold for its default blocks, in shares of the range
 DAMAGED = "_Damaged"
 MAX_DAMAGED = 4  # frames in a row that the prop marks; listed ones may be any number
 BLOCK_PX = 8
@@ -124,7 +127,9 @@ def link_windows(props: vs.VideoNode, restored: vs.VideoNode, cuts: vs.VideoNode
     measured = repair.mode != "keep"
     listed = frozenset(repair.replaced or ())
     first_good = _first_good(listed)
-    marks = (*DUPLICATE_PROPS, repair.prop) if repair.prop else DUPLICATE_PROPS
+    marks = (DUPLICATE, repair.prop) if repair.prop else (DUPLICATE,)
+    fmt = restored.format
+    threshold = REPEAT_DIFFERENCE * ((1 << fmt.bits_per_sample) - 1) if fmt.sample_type == vs.INTEGER else None
 
     def find_link(n: int, f: list[vs.VideoFrame]) -> Link:
         here, cut, *changes = f
@@ -138,7 +143,7 @@ def link_windows(props: vs.VideoNode, restored: vs.VideoNode, cuts: vs.VideoNode
             return Link.CUT
         if not measured:
             return Link.MOTION
-        repeats = _marked(here.props, marks)
+        repeats = _marked(here.props, marks, threshold)
         if repeats is None:
             repeats = is_repeat(*(change_of(frame) for frame in changes))
         return Link.REPEAT if repeats else Link.MOTION
@@ -188,9 +193,16 @@ def _first_good(replaced: Collection[int]) -> int | None:
     return n or None
 
 
-def _marked(props: Mapping[str, Any], marks: Sequence[str]) -> bool | None:
+def _marked(props: Mapping[str, Any], marks: Sequence[str], threshold: float | None) -> bool | None:
+    """What the props say: marks, else VDecimate's metric up to a threshold, else what it would drop."""
     values = [value for key in marks if (value := integer(props, key)) is not None]
-    return any(values) if values else None
+    if values:
+        return any(values)
+    difference = integer(props, BLOCK_DIFFERENCE)
+    if difference is not None and threshold is not None:
+        return difference <= threshold
+    dropped = integer(props, DROPPED)
+    return None if dropped is None else bool(dropped)
 
 
 def _guarded(clip: vs.VideoNode) -> vs.VideoNode:

@@ -38,6 +38,7 @@ from vsrife.timing.schedule import ENDLESS_FRAMES, Schedule
 
 logger = logging.getLogger(__name__)
 
+_LINES = 540  # of a picture for each pixel of a letter's strokes
 _SMALL = 128  # width and height of pictures that only load code
 _prepared: set[Hashable] = set()  # what playbacks have loaded code for
 
@@ -131,10 +132,10 @@ def RIFE(
             statistics into the picture. Default False: every frame is interpolated, and the same in every run.
         duplicates: "keep" (default) shows frames that repeat the one before as they are. "fill" replaces them by motion
             between the distinct frames around them: A A B B becomes A, halfway, B, halfway. "even" besides spreads the
-            distinct frames of a regular rhythm evenly in time: the four of A B C C D over five frames. The props
-            `_Duplicate` and `VDecimateDrop` decide where they are set; otherwise a frame repeats the one before if no
-            block of 8x8 pixels changes by more than coding noise. Never across a cut. Also with `multi` = 1, and with
-            variable rates, where new frames follow the durations of the source frames.
+            distinct frames of a regular rhythm evenly in time: the four of A B C C D over five frames. The prop
+            `_Duplicate` and those of `VDecimate` decide where they are set; otherwise a frame repeats the one before if
+            no block of 8x8 pixels changes by more than coding noise. Never across a cut. Also with `multi` = 1, and
+            with variable rates, where new frames follow the durations of the source frames.
         max_repeats: repeats in a row that `duplicates` replaces, at least 1; a longer run is a pause and stays.
             Default 3. The filter looks 2 * `max_repeats` + 3 source frames ahead, with "even" `max_repeats` + 14.
         duplicate_prop: name of a further frame prop that marks a repeated frame with 1 and others with 0.
@@ -225,8 +226,9 @@ def _playback(options: Options, best: Engine) -> Playback:
 
 
 def _with_overlay(clip: vs.VideoNode, playback: Playback) -> vs.VideoNode:
-    """Write statistics into the picture."""
-    return clip.std.FrameEval(lambda n: clip.text.Text(playback.status()))  # noqa: ARG005
+    """Write statistics into the picture, in letters that grow with it."""
+    scale = max(1, round(clip.height / _LINES))
+    return clip.std.FrameEval(lambda n: clip.text.Text(playback.status(), scale=scale))  # noqa: ARG005
 
 
 def _nodes(
