@@ -90,6 +90,8 @@ def test_json_lines_tell_progress_and_result(
     }  # fmt: skip
     progress = [line for line in lines if line["event"] == "progress"]
     assert progress[-1]["done"] == progress[-1]["total"] == 10
+    assert progress[0]["eta"] is None  # nothing is done yet
+    assert progress[-1]["eta"] == 0
 
 
 def test_a_folder_that_cannot_be_made_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:

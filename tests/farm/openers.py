@@ -39,28 +39,33 @@ class Opener:
     def changed(self, source: Source) -> Source:
         return source
 
-    def first(self) -> bool:
-        """Whether this is the first process of all that asks."""
-        try:
-            (self.notes / "first").open("x").close()
-        except FileExistsError:
-            return False
-        return True
+    def is_among(self, count: int) -> bool:
+        """Whether this process is one of the first `count` that ask."""
+        for number in range(count):
+            try:
+                (self.notes / f"process-{number}").open("x").close()
+            except FileExistsError:
+                continue
+            return True
+        return False
 
 
 class Killed(Opener):
     """The first process dies."""
 
     def fault(self) -> None:
-        if self.first():
+        if self.is_among(1):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
+@dataclass(frozen=True, slots=True)
 class Hanging(Opener):
-    """The first process never returns, and says on which node it is."""
+    """The first processes never return, and say on which node they are."""
+
+    processes: int = 1
 
     def fault(self) -> None:
-        if self.first():
+        if self.is_among(self.processes):
             (self.notes / "node").write_text(ray.get_runtime_context().get_node_id())
             time.sleep(600)
 
@@ -69,7 +74,7 @@ class Slow(Opener):
     """The first process takes two seconds for a frame, and leaves a file for each."""
 
     def changed(self, source: Source) -> Source:
-        if os.getpid() == self.head or not self.first():
+        if os.getpid() == self.head or not self.is_among(1):
             return source
         clip = source.clip
 
@@ -82,14 +87,22 @@ class Slow(Opener):
 
 
 class Broken(Opener):
-    """Frame 30 of the source cannot be read, on any node."""
+    """Frame 15 of the source cannot be read, on any node."""
 
     def changed(self, source: Source) -> Source:
         clip = source.clip
 
         def fail(n: int, f: vs.VideoFrame) -> vs.VideoFrame:
-            if n == 30:
+            if n == 15:
                 raise ValueError("the disk has a scratch here")
             return f
 
         return source if os.getpid() == self.head else replace(source, clip=clip.std.ModifyFrame([clip], fail))
+
+
+def meet(notes: Path, count: int) -> int:
+    """Wait until `count` processes are here at once; returns how many are."""
+    (notes / f"met-{os.getpid()}").touch()
+    while len(found := list(notes.glob("met-*"))) < count:
+        time.sleep(0.05)
+    return len(found)

@@ -74,7 +74,8 @@ class Console:
             fps, now = rate(done), time.monotonic()
             if now - last >= _JSON_SECONDS or done == total:
                 last = now
-                self.event("progress", task=description, done=done, total=total, fps=round(fps, 2), **more)
+                eta = round((total - done) / fps, 1) if total is not None and fps > 0 else None
+                self.event("progress", task=description, done=done, total=total, fps=round(fps, 2), eta=eta, **more)
 
         return advance
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
@@ -13,7 +14,7 @@ from fractions import Fraction
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
@@ -378,17 +379,51 @@ def _run_on_farm(
             raise
         raise OptionError("--farm needs Ray, which is not installed; run: pip install 'vsrife[farm]'") from error
     wanted = _wanted(tasks, console)
-    with console.progress("farm", None) as advance, ThreadPoolExecutor(_FILES_AT_ONCE) as pool:
+    pool = ThreadPoolExecutor(_FILES_AT_ONCE)
+    with console.progress("farm", None) as advance:
         farm, total = Farm(address, ship=ship), _Total(advance)
-        reports = [
-            Reporter(say=console.say, warn=console.warn, advance=partial(total.advance, task.name), stop=stop.is_set)
-            for task in wanted
-        ]
-        futures = [pool.submit(farm.run, task.job, report) for task, report in zip(wanted, reports, strict=True)]
-        wait(futures)
-    if len(tasks) == len(futures) == 1:
-        return _report(futures[0].result(), console)
-    return _report_all(tasks, [future.result for future in futures], console)
+
+        def run_unless_stopped(task: _Task) -> Outcome | None:
+            """None if the run was interrupted before the first frame of this file."""
+            report = Reporter(
+                say=console.say, warn=console.warn, advance=partial(total.advance, task.name), stop=stop.is_set
+            )
+            try:
+                return None if stop.is_set() else farm.run(task.job, report)
+            except KeyboardInterrupt:
+                return None
+
+        futures = [pool.submit(run_unless_stopped, task) for task in wanted]
+        try:
+            wait(futures)
+        except KeyboardInterrupt:  # the second one; segments are as safe as when a process is killed
+            console.warn("interrupted; --resume continues")
+            sys.stdout.flush()
+            os._exit(INTERRUPTED)  # the threads may be indexing a film, which nothing can stop
+    if stop.is_set():
+        return _report_interrupted(wanted, [future.result for future in futures], console)
+    results = [cast("Callable[[], Outcome]", future.result) for future in futures]  # without a stop there is one
+    if len(tasks) == len(results) == 1:
+        return _report(results[0](), console)
+    return _report_all(tasks, results, console)
+
+
+def _report_interrupted(
+    tasks: Sequence[_Task], results: Sequence[Callable[[], Outcome | None]], console: Console
+) -> int:
+    """Report what an interruption has left of each file. Returns the exit code."""
+    codes = []
+    for task, result in zip(tasks, results, strict=True):
+        try:
+            outcome = result()
+        except (RifeError, OSError) as error:
+            console.warn(f"{task.name}: {error}")
+            codes.append(FAILED)
+            continue
+        if outcome is None:
+            console.warn(f"interrupted: nothing of {task.job.output} is made yet; the same command makes it")
+        codes.append(INTERRUPTED if outcome is None else _report(outcome, console))
+    return INTERRUPTED if INTERRUPTED in codes else max(codes)
 
 
 class _Total:

@@ -1,12 +1,11 @@
-"""A Ray cluster: joining it, its nodes, and whether they can do the work."""
+"""A Ray cluster: joining it, its nodes, and questions to all of them at once."""
 
 from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 os.environ.setdefault(
@@ -20,10 +19,9 @@ import vapoursynth as vs
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from vsrife._version import __version__
-from vsrife.errors import DeviceError, OptionError
+from vsrife.errors import DeviceError
 
 LOCAL = "local"  # the address that stands for all devices of this machine
-PROBE_SECONDS = 120.0  # a node has to import vsrife in this time
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +58,10 @@ class Node:
             "scheduling_strategy": self.affinity,
         }  # fmt: skip
 
+    def beside(self, name: str) -> dict[str, Any]:
+        """Ray's options for what takes no device: it runs beside the segments."""
+        return {"name": name, "num_cpus": 0, "max_retries": 0, "scheduling_strategy": self.affinity}
+
 
 def connect(address: str) -> None:
     """Join a cluster, unless this process already belongs to one.
@@ -80,13 +82,25 @@ def connect(address: str) -> None:
         )  # fmt: skip
     except Exception as error:  # Ray raises bare ones, too
         raise DeviceError(
-            f"no Ray cluster at {address!r}, got: {_first_line(error)}; start one with `ray start --head`, or use "
+            f"no Ray cluster at {address!r}, got: {first_line(error)}; start one with `ray start --head`, or use "
             "--farm local"
         ) from error
 
 
 def nodes() -> list[Node]:
-    """The nodes that are alive and have cores for work."""
+    """The nodes that are alive and have cores for work.
+
+    Raises:
+        DeviceError: there is none.
+    """
+    found = alive()
+    if not found:
+        raise DeviceError("the Ray cluster has no node with cores for work; add one with `ray start --address=...`")
+    return found
+
+
+def alive() -> list[Node]:
+    """As `nodes`; may be empty."""
     found = []
     rows: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
     for row in rows:
@@ -97,57 +111,49 @@ def nodes() -> list[Node]:
     return sorted(found, key=lambda node: (-node.gpus, node.name))
 
 
-def check(node: Node, inputs: Sequence[Path]) -> str | None:
-    """What keeps a node from working, with the remedy; None if nothing does.
+def ask(nodes: Sequence[Node], name: str, function: Callable[..., Any], *args: object, seconds: float) -> list[Any]:
+    """Call a function on all nodes at once.
 
     Args:
-        node: a node of the cluster.
-        inputs: files that it must see.
+        nodes: of the cluster.
+        name: what Ray's dashboard shows.
+        function: of a module that the nodes have.
+        args: of the function.
+        seconds: to wait for answers.
+
+    Returns:
+        For each node what the function returned, or the exception.
     """
-    task = ray.remote(num_cpus=0, max_retries=0)(_probe)
-    probe = task.options(name="check versions", scheduling_strategy=node.affinity)
-    try:
-        theirs, unseen = ray.get(probe.remote([str(path) for path in inputs]), timeout=PROBE_SECONDS)
-    except ray.exceptions.RayError as error:
-        return f"{node.name} cannot run vsrife, got: {_first_line(error)}; install the same packages there"
-    for name, ours in versions().items():
-        if theirs[name] != ours:
-            return f"{node.name} has {name} {theirs[name]}, this machine {ours}; install the same version on both"
-    if unseen:
-        return f"{node.name} does not see {unseen[0]}; give --ship to send it, or a path on a shared disk"
-    return None
+    task = ray.remote(function)
+    waiting = [task.options(**node.beside(name)).remote(*args) for node in nodes]
+    ready, _ = ray.wait(waiting, num_returns=len(waiting), timeout=seconds) if waiting else ([], [])
+    answers: list[Any] = []
+    for reference in waiting:
+        if reference not in ready:
+            answers.append(TimeoutError(f"no answer in {seconds:.0f} s"))
+            ray.cancel(reference, force=True)
+            continue
+        try:
+            answers.append(ray.get(reference))
+        except ray.exceptions.RayTaskError as error:
+            answers.append(error.cause or error)
+        except ray.exceptions.RayError as error:
+            answers.append(error)
+    return answers
 
 
 def versions() -> dict[str, str]:
     """Versions that decide on the result."""
     python = ".".join(platform.python_version_tuple()[:2])
     vapoursynth = str(vs.__version__.release_major)
+    source = getattr(vs.core, "bs", None)
     return {
         "vsrife": __version__, "Python": python, "PyTorch": torch.__version__, "VapourSynth": vapoursynth,
-        "PyAV": av.__version__,
+        "PyAV": av.__version__, "BestSource": "none" if source is None else f"{source.version.major}.{source.version.minor}",
     }  # fmt: skip
 
 
-def _probe(paths: Sequence[str]) -> tuple[Mapping[str, str], list[str]]:
-    return versions(), [path for path in paths if not Path(path).exists()]
-
-
-def require_ready(inputs: Sequence[Path]) -> list[Node]:
-    """All nodes, checked.
-
-    Raises:
-        OptionError: a node has other versions, or does not see an input.
-        DeviceError: there is no node with cores.
-    """
-    found = nodes()
-    if not found:
-        raise DeviceError("the Ray cluster has no node with cores for work; add one with `ray start --address=...`")
-    for node in found:
-        if problem := check(node, inputs):
-            raise OptionError(problem)
-    return found
-
-
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """The line of an error that says most: of Ray's, which hold tracebacks, the last."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__

@@ -1,17 +1,17 @@
-"""The work of a node: one segment of a video, encoded."""
+"""The work of a node: joining a run, and one segment of a video, encoded."""
 
 from __future__ import annotations
 
-import hashlib
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vsrife.checkpoints.finding import files_of, find_weights
 from vsrife.errors import MediaError, RifeError
-from vsrife.farm.shipping import ShippedFile, node_folder, receive
+from vsrife.farm import cluster, shipping
+from vsrife.farm.shipping import Bundle
 from vsrife.files import file_lock
 from vsrife.video.job import VideoJob, encode_segment, prepare
 from vsrife.video.muxer import Encoding
@@ -19,28 +19,81 @@ from vsrife.video.reporting import Reporter
 from vsrife.video.resume import Segments
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Needs:
+    """What a node must have for a run.
+
+    Attributes:
+        run: identifies the output; the same for a run that continues another.
+        seen: paths that the node must see, with their sizes.
+        inputs, ramp: files that are sent instead.
+        model: the weights; sent to nodes that have others under their name, or none.
+        model_name: as the user gave it.
+        model_spec: name of the version, where the weights do not tell it.
+    """
+
+    run: str
+    seen: tuple[tuple[Path, int], ...] = ()
+    inputs: Bundle | None = None
+    ramp: Bundle | None = None
+    model: Bundle | None = None
+    model_name: str | None = None
+    model_spec: str | None = None
+
+    @property
+    def bundles(self) -> dict[str, Bundle]:
+        """By their keys."""
+        return {each.key: each for each in (self.inputs, self.ramp, self.model) if each is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What a node answers.
+
+    Attributes:
+        versions: of the packages that decide on the result.
+        unseen: the first path that is not there, or has another size, and that size.
+        lacking: keys of the bundles that it needs.
+    """
+
+    versions: Mapping[str, str]
+    unseen: tuple[Path, int | None] | None
+    lacking: tuple[str, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class SharedJob:
     """A job as its segments are handed to nodes.
 
     Attributes:
-        run: identifies the run.
-        job: as on the head.
-        inputs: the inputs' content; empty if every node sees their paths.
-        model: the weights' content.
+        id: of this start of the run.
+        needs: what the nodes have got.
+        job: its paths are absolute: a node has its own working directory.
         length: frames of a segment.
         frames: of the whole result.
     """
 
-    run: str
+    id: str
+    needs: Needs
     job: VideoJob
-    inputs: tuple[ShippedFile, ...]
-    model: tuple[ShippedFile, ...]
     length: int
     frames: int
 
 
 _opened: tuple[str, Encoding] | None = None  # the run that this process worked on last; tasks run one at a time
+
+
+def join(needs: Needs) -> State:
+    """Look at what this node has for a run, and keep it for the run."""
+    bundles = needs.bundles
+    if bundles:
+        shipping.use(needs.run, list(bundles))
+    unseen = next(((path, size) for path, size in needs.seen if _size(path) != size), None)
+    lacking = {key for key, bundle in bundles.items() if not bundle.is_here()}
+    if needs.model is not None and _own_model(needs, needs.model) is not None:
+        lacking.discard(needs.model.key)
+    found = None if unseen is None else (unseen[0], _size(unseen[0]))
+    return State(cluster.versions(), found, tuple(sorted(lacking)))
 
 
 def make_segment(shared: SharedJob, start: int) -> bytes:
@@ -49,10 +102,10 @@ def make_segment(shared: SharedJob, start: int) -> bytes:
     Raises:
         MediaError: the source cannot be read here, or has another number of frames.
     """
-    folder = node_folder(shared.run)
+    folder = shipping.run_folder(shared.needs.run)
     folder.mkdir(parents=True, exist_ok=True)
     encoding = _open(shared, folder)
-    own = folder / f"{os.getpid()}"  # another copy of the segment may be made beside this one
+    own = folder / f"segments-{os.getpid()}"  # another copy of the segment may be made beside this one
     own.mkdir(exist_ok=True)
     segments = Segments(own, shared.length, shared.frames)
     path = encode_segment(encoding, segments, start, _silent())
@@ -66,18 +119,20 @@ def make_segment(shared: SharedJob, start: int) -> bytes:
 
 def _open(shared: SharedJob, folder: Path) -> Encoding:
     global _opened
-    if _opened is None or _opened[0] != shared.run:
+    if _opened is None or _opened[0] != shared.id:
         _opened = None  # the source of another run is closed before this one is opened
-        _opened = shared.run, _prepare(shared, folder)
+        _opened = shared.id, _prepare(shared, folder)
     return _opened[1]
 
 
 def _prepare(shared: SharedJob, folder: Path) -> Encoding:
-    job = shared.job
-    if shared.inputs:
-        job = replace(job, inputs=receive(shared.inputs, shared.run))
-    network = dict(job.video.network) | {"model": str(_model(shared))}
-    job = replace(job, video=replace(job.video, network=network))
+    job, needs = shared.job, shared.needs
+    if needs.inputs is not None:
+        job = replace(job, inputs=needs.inputs.there())
+    video = replace(job.video, network=dict(job.video.network) | {"model": _model(needs)})
+    if needs.ramp is not None:
+        video = replace(video, retime=str(needs.ramp.there()[0]))
+    job = replace(job, video=video)
     with file_lock(folder / "index.lock", "another worker"):  # the first process of a node indexes the source
         encoding = prepare(job, folder, _silent())
     if encoding.rendered.times.frames != shared.frames:
@@ -88,20 +143,29 @@ def _prepare(shared: SharedJob, folder: Path) -> Encoding:
     return encoding
 
 
-def _model(shared: SharedJob) -> Path:
-    """The weights: this node's own if they are the same, else the shipped ones."""
+def _model(needs: Needs) -> str:
+    """The weights, as `model=` takes them: this node's own if they are the same, else the shipped ones."""
+    assert needs.model is not None
+    path = _own_model(needs, needs.model)
+    if path is None:
+        paths = needs.model.there()
+        path = paths[0] if len(paths) == 1 else paths[0].parent
+    return str(path) if needs.model_spec is None else f"{needs.model_spec}:{path}"
+
+
+def _own_model(needs: Needs, model: Bundle) -> Path | None:
     try:
-        own = find_weights(shared.job.video.network.get("model"))
-        if _hashes(files_of(own)) == [file.sha256 for file in shared.model]:
-            return own
+        own = find_weights(needs.model_name)
+        return own if [*map(shipping.digest, files_of(own))] == [*model.digests] else None
     except (RifeError, OSError):
-        pass
-    paths = receive(shared.model, shared.run)
-    return paths[0] if len(paths) == 1 else paths[0].parent
+        return None
 
 
-def _hashes(files: Sequence[Path]) -> list[str]:
-    return [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
+def _size(path: Path) -> int | None:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return None
 
 
 def _silent() -> Reporter:
