@@ -50,24 +50,26 @@ class Opener:
         return False
 
 
-class Killed(Opener):
-    """The first process dies."""
+class Hanging(Opener):
+    """The first process never returns, and says on which node it is."""
+
+    def fault(self) -> None:
+        if self.is_among(1):
+            self.hang()
+
+    def hang(self) -> None:
+        (self.notes / "node").write_text(ray.get_runtime_context().get_node_id())
+        time.sleep(600)
+
+
+class KilledThenHanging(Hanging):
+    """The first process dies, and the second never returns."""
 
     def fault(self) -> None:
         if self.is_among(1):
             os.kill(os.getpid(), signal.SIGKILL)
-
-
-@dataclass(frozen=True, slots=True)
-class Hanging(Opener):
-    """The first processes never return, and say on which node they are."""
-
-    processes: int = 1
-
-    def fault(self) -> None:
-        if self.is_among(self.processes):
-            (self.notes / "node").write_text(ray.get_runtime_context().get_node_id())
-            time.sleep(600)
+        if self.is_among(2):
+            self.hang()
 
 
 class Slow(Opener):

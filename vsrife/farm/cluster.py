@@ -146,10 +146,11 @@ def versions() -> dict[str, str]:
     """Versions that decide on the result."""
     python = ".".join(platform.python_version_tuple()[:2])
     vapoursynth = str(vs.__version__.release_major)
-    source = getattr(vs.core, "bs", None)
+    plugin = getattr(vs.core, "bs", None)
+    source = "none" if plugin is None else f"{plugin.version.major}.{plugin.version.minor}"
     return {
         "vsrife": __version__, "Python": python, "PyTorch": torch.__version__, "VapourSynth": vapoursynth,
-        "PyAV": av.__version__, "BestSource": "none" if source is None else f"{source.version.major}.{source.version.minor}",
+        "PyAV": av.__version__, "BestSource": source,
     }  # fmt: skip
 
 

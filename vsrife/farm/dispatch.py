@@ -258,9 +258,9 @@ class Dispatch:
             MediaError: a segment failed on every attempt, or cannot be stored.
             DeviceError: no node is left.
         """
-        done = self.segments.done()
+        done = set(self.segments.done())
         self.made = single.sum_footers(read_footer(self.segments.path(start)) for start in done)
-        self.pending.extend(start for start in self.segments.starts() if start not in set(done))
+        self.pending.extend(start for start in self.segments.starts() if start not in done)
         self.looked = time.monotonic()
         self._show()
         with ThreadPoolExecutor(1) as self.admission:
