@@ -40,7 +40,7 @@ class WrongFlow(Kernels):
 class BrokenKernels(Kernels):
     def blend_plane(self, *_arguments: Any) -> Tensor:
         self.calls += 1
-        raise KernelError("blend_plane_kernel failed, got RuntimeError: out of resources")
+        raise KernelError("blend_kernel failed, got RuntimeError: out of resources")
 
 
 def frames_with(kernels: Kernels, monkeypatch: pytest.MonkeyPatch, mode: str = "") -> None:

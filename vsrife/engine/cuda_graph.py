@@ -39,17 +39,15 @@ def _capture_stream(device: torch.device) -> torch.cuda.Stream:
 class Recording:
     """A function of tensors, captured for arguments of one shape and memory layout, large ones at one address.
 
-    Args:
-        function: takes and returns tensors; its control flow must depend on shapes alone, never on values.
-        inputs: the first arguments.
-        pool: memory to share with another recording, which then is not replayed at the same time.
+    Its control flow must depend on shapes alone, never on values. A recording in whose `pool` another one computes is
+    not replayed at the same time.
 
     Raises:
         RuntimeError: the capture failed, or a replay gives another result than the calls before it.
     """
 
     def __init__(self, function: Callable[..., Tensors], inputs: Sequence[Tensor], pool: Any = None) -> None:
-        self.copies = {i: _same_layout(tensor) for i, tensor in enumerate(inputs) if _is_copied(tensor)}
+        self.copies = {i: _same_layout(tensor) for i, tensor in enumerate(inputs) if tensor.nbytes <= COPIED_BYTES}
         self.graph = torch.cuda.CUDAGraph()
         device = inputs[0].device
         side, own = _capture_stream(device), torch.cuda.current_stream(device)
@@ -85,10 +83,6 @@ class Recording:
         return self.results
 
 
-def _is_copied(tensor: Tensor) -> bool:
-    return tensor.nbytes <= COPIED_BYTES
-
-
 def _same_layout(tensor: Tensor) -> Tensor:
     """A copy with the same strides; a clone would close the gaps between pixels, which kernels like aligned."""
     return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=tensor.device).copy_(tensor)
@@ -105,18 +99,17 @@ def call(net: FoldedNet, function: Callable[..., Tensors], inputs: Sequence[Tens
     recordings = _recordings.setdefault(net, {})
     if recordings is None:
         return function(*inputs)
-    places = (None if _is_copied(tensor) else tensor.data_ptr() for tensor in inputs)
-    layouts = ((tensor.shape, tensor.stride(), tensor.dtype) for tensor in inputs)
-    key = (uses_kernels(net.device), *places, *layouts)
+    places = (None if tensor.nbytes <= COPIED_BYTES else tensor.data_ptr() for tensor in inputs)
+    key = (uses_kernels(net.device), *places, *((tensor.shape, tensor.stride(), tensor.dtype) for tensor in inputs))
     if key not in recordings:
         if len(recordings) == MOST_RECORDINGS:
             return function(*inputs)
         try:
             pool = next((each.graph.pool() for each in recordings.values()), None)
             recordings[key] = Recording(function, inputs, pool)
+        except KernelError:
+            raise
         except RuntimeError as error:
-            if isinstance(error, KernelError):
-                raise
             _recordings[net] = None
             if out_of_memory(error):
                 raise

@@ -38,13 +38,9 @@ def _prepare(device: torch.device) -> None:
 
 
 def run_on[Result](device: torch.device, function: Callable[[], Result], reset: Callable[[], None]) -> Result:
-    """Run a pair: on CUDA on the device's thread, elsewhere at once.
+    """Run a pair: on CUDA on the device's thread, elsewhere at once. `function` must not call `run_on` itself.
 
-    Args:
-        device: of the network.
-        function: the work. Where a kernel fails it runs a second time, with plain PyTorch from then on. Must not call
-            `run_on` itself.
-        reset: drops what the kernels have computed so far.
+    Where a kernel fails, `reset` drops what the kernels have computed, and the pair is run again with plain PyTorch.
 
     Raises:
         DeviceError: an error that leaves the device unusable for this process.

@@ -31,12 +31,8 @@ _verified: set[tuple[torch.device, str]] = set()  # by this process; used by the
 def verify(net: Network, fmt: PictureFormat, compute: Callable[[], Planes | None]) -> None:
     """Compare both ways to compute a pair, once per device, network architecture and format class.
 
-    Disables the kernels of the device, with a warning, where they are wrong.
-
-    Args:
-        net: the network.
-        fmt: of the clip.
-        compute: the planes of a frame between two, from scratch, on the device; None for identical frames.
+    Disables the kernels of the device, with a warning, where they are wrong. `compute` gives the planes of a frame
+    between two, from scratch, on the device, or None for identical frames.
 
     Raises:
         KernelError: a kernel does not compile or cannot be started.

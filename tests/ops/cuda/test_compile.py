@@ -17,7 +17,7 @@ triton = pytest.importorskip("triton", reason="PyTorch brings Triton along on Li
 ROOT = Path(__file__).parents[3]
 KERNELS = {
     "planes_to_rgb_kernel", "sample_kernel", "upsample_kernel", "warp_stacks_kernel", "blend_kernel",
-    "blend_plane_kernel", "row_distance_kernel", "static_radius_kernel", "finish_kernel", "interleave_kernel",
+    "static_radius_kernel", "finish_kernel", "interleave_kernel",
 }  # fmt: skip
 SHARED_BYTES = 48 << 10  # available to a program on every GPU
 STACK_BYTES = 256

@@ -16,18 +16,11 @@ from vsrife.ops.protocol import STATIC_RADII_PX, Axis, Conv, Ops, RgbTransform, 
 
 PIXELS = 128  # of one program
 FUSION = {"enable_fp_fusion": True}  # multiply-adds; left open, Triton warns
-STATIC_RADIUS = {"RADIUS": STATIC_RADII_PX[-1]}
 
 
 def launch(kernel: Any, written: Tensor, *arguments: Any, groups: int = 1, **constants: Any) -> None:
-    """Launch a kernel on the device of the tensor that it writes, for every pixel of it.
-
-    Args:
-        kernel: of `kernels`.
-        written: (N, any, H, W).
-        arguments: of the kernel; images as `_image` has them.
-        groups: of channels, each computed by programs of its own.
-        constants: of the kernel.
+    """Launch a kernel for every pixel of `written`, (N, any, H, W), on its device; images are as `_image` has them, and
+    each of `groups` of channels has programs of its own.
 
     Raises:
         KernelError: it does not compile or cannot be launched.
@@ -37,8 +30,6 @@ def launch(kernel: Any, written: Tensor, *arguments: Any, groups: int = 1, **con
     try:
         with torch.cuda.device(written.device) if written.is_cuda else nullcontext():
             kernel[grid](*arguments, **constants, P=PIXELS, **FUSION)
-    except torch.OutOfMemoryError:
-        raise
     except Exception as error:  # compilers fail in many ways
         if "out of memory" in str(error):
             raise
@@ -53,11 +44,10 @@ class CudaOps(Ops):
         return torch.float16 if dtype == torch.float16 else torch.float32
 
     def planes_to_rgb(self, planes: Sequence[Tensor], transform: RgbTransform, clamps: bool, out: Tensor) -> Tensor:
-        three = planes if len(planes) == 3 else (planes[0],) * 3
         rows, columns, bias = transform.rows, transform.columns, transform.bias
         axes = ((bias,) * 3,) * 2 if rows is None or columns is None else (_axis(rows), _axis(columns))
         launch(
-            kernels.planes_to_rgb_kernel, out, *map(_image, three), transform.weight.contiguous(), bias, *axes,
+            kernels.planes_to_rgb_kernel, out, tuple(map(_image, planes)), transform.weight.contiguous(), bias, *axes,
             _image(out), *planes[0].shape[-2:], *out.shape[-2:],
             PLANES=len(planes), SUBSAMPLED=rows is not None, CLAMPS=clamps,
         )  # fmt: skip
@@ -84,34 +74,27 @@ class CudaOps(Ops):
         times = inputs.times.to(extra.dtype).expand(-1, -1, height, width)
         launch(
             kernels.warp_stacks_kernel, out, _image(inputs.stack0), _image(inputs.stack1), *_maps(inputs.maps, *size),
-            inputs.rows, inputs.columns, _image(extra), _image(times), _image(out), height, width, *size,
-            *extra.shape[-2:], extra.shape[-2] / height, extra.shape[-1] / width,
-            stacked, extras, times.shape[1], channels, TAPS=inputs.taps, MAPS=len(inputs.maps),
+            inputs.rows, inputs.columns, *_maps([extra], height, width), _image(times), _image(out), height, width,
+            *size, stacked, extras, times.shape[1], channels, TAPS=inputs.taps, MAPS=len(inputs.maps),
             C=_lanes(stacked), E=_lanes(extras), R=_lanes(channels - 2 * stacked - extras - 4),
         )  # fmt: skip
         return out
 
     def blend(self, a: Tensor, b: Tensor, flow: Tensor, weight0: Tensor) -> Tensor:
-        channels, height, width = a.shape[1], *flow.shape[-2:]
-        out = _empty(flow, channels, height, width, flow.dtype)
-        images = map(_image, (a, b, flow, weight0, out))
-        launch(kernels.blend_kernel, out, *images, height, width, *a.shape[-2:], channels, C=_lanes(channels))
-        return out
+        out = _empty(flow, a.shape[1], *flow.shape[-2:], flow.dtype)
+        return _blend(a, b, flow, weight0, weight0, out)
 
     def static_radius(self, a: Tensor, b: Tensor) -> Tensor:
-        size = a.shape[-2:]
-        distances = torch.empty((1, 1, *size), dtype=torch.int8, device=a.device)
-        out = torch.empty_like(distances)
-        launch(kernels.row_distance_kernel, distances, _image(a), _image(b), distances, *size, **STATIC_RADIUS)
-        launch(kernels.static_radius_kernel, out, distances, out, *size, **STATIC_RADIUS)
+        equal = (a == b).contiguous().view(torch.int8)
+        distances, out = torch.empty_like(equal), torch.empty_like(equal)
+        for kernel_in, kernel_out in ((equal, distances), (distances, out)):
+            constants = {"COLUMNS": kernel_out is out, "RADIUS": STATIC_RADII_PX[-1]}
+            launch(kernels.static_radius_kernel, kernel_out, kernel_in, kernel_out, *a.shape[-2:], **constants)
         return out
 
     def blend_plane(self, a: Tensor, b: Tensor, flow: Tensor, mask: Tensor, radius: Tensor, peak: int) -> Tensor:
-        size = flow.shape[-2:]
-        out = torch.empty((len(flow), 1, *size), dtype=a.dtype, device=a.device)
-        images = map(_image, (a, b, flow, mask, radius, out))
-        launch(kernels.blend_plane_kernel, out, *images, *size, float(peak), ROUNDS=not a.dtype.is_floating_point)
-        return out
+        out = torch.empty((len(flow), 1, *flow.shape[-2:]), dtype=a.dtype, device=a.device)
+        return _blend(a, b, flow, mask, radius, out, float(peak), PLANE=True, ROUNDS=not a.dtype.is_floating_point)
 
     def convolve(self, x: Tensor, conv: Conv) -> Tensor:
         """cuDNN's convolution, then bias, residual and activation in place."""
@@ -134,6 +117,15 @@ class CudaOps(Ops):
 
     def head(self, x: Tensor, convs: Sequence[Conv], last: TransposedConv, out: Tensor) -> Tensor:
         return _transposed(self.convolve_chain(x, convs), last, out)
+
+
+def _blend(
+    a: Tensor, b: Tensor, flow: Tensor, weight0: Tensor, radius: Tensor, out: Tensor, peak: float = 0.0, **kind: bool
+) -> Tensor:
+    images = map(_image, (a, b, flow, weight0, radius, out))
+    sizes, channels = (*out.shape[-2:], *a.shape[-2:]), out.shape[1]
+    launch(kernels.blend_kernel, out, *images, *sizes, channels, peak, **kind, C=_lanes(channels))
+    return out
 
 
 def _transposed(x: Tensor, conv: TransposedConv, out: Tensor) -> Tensor:

@@ -17,12 +17,9 @@ from vsrife.ops.protocol import LEAKY_SLOPE
 # Sizes that do not change how memory is accessed. Triton would specialise kernels for multiples of 16 among them and
 # for 1, which gives the same accesses but one more kernel for each picture, block and batch.
 SIZES = (
-    "height", "width", "out_height", "out_width", "image_height", "image_width", "extra_height", "extra_width", "sides",
+    "height", "width", "out_height", "out_width", "image_height", "image_width", "sides", "extra_sides",
 )  # fmt: skip
 SLOPE = tl.constexpr(LEAKY_SLOPE)
-
-
-# --- pixels -----------------------------------------------------------------------------------------------------------
 
 
 @triton.jit
@@ -95,23 +92,19 @@ def _summed(maps, sides, n, y, x, c, use, MAPS: tl.constexpr):
 
 @triton.jit(do_not_specialize=SIZES)
 def planes_to_rgb_kernel(
-    first, second, third, weight, bias, rows, columns, out, height, width, out_height, out_width,
+    planes, weight, bias, rows, columns, out, height, width, out_height, out_width,
     PLANES: tl.constexpr, SUBSAMPLED: tl.constexpr, CLAMPS: tl.constexpr, P: tl.constexpr,
 ):  # fmt: skip
     n, y, x, inside = _pixels(out_height, out_width, P)
     c, k = tl.arange(0, 1)[None, :], tl.arange(0, 4)[None, :]
     use, known = inside & (y < height) & (x < width), k < 3
-    sample = tl.load(_all_at(first, n, y, x, c), mask=use[:, None], other=0).to(tl.float32)
-    value = tl.load(bias + k, mask=known, other=0) + sample * tl.load(weight + k * PLANES, mask=known, other=0)
-    if PLANES == 3:
-        if SUBSAMPLED:
-            u = _on_grid(second, n, rows, columns, y, x, use, c, use[:, None])
-            v = _on_grid(third, n, rows, columns, y, x, use, c, use[:, None])
+    value = tl.load(bias + k, mask=known, other=0)
+    for i in tl.static_range(PLANES):
+        if SUBSAMPLED and i > 0:
+            sample = _on_grid(planes[i], n, rows, columns, y, x, use, c, use[:, None])
         else:
-            u = tl.load(_all_at(second, n, y, x, c), mask=use[:, None], other=0).to(tl.float32)
-            v = tl.load(_all_at(third, n, y, x, c), mask=use[:, None], other=0).to(tl.float32)
-        value += u * tl.load(weight + k * PLANES + 1, mask=known, other=0)
-        value += v * tl.load(weight + k * PLANES + 2, mask=known, other=0)
+            sample = tl.load(_all_at(planes[i], n, y, x, c), mask=use[:, None], other=0).to(tl.float32)
+        value += sample * tl.load(weight + k * PLANES + i, mask=known, other=0)
     if CLAMPS:
         value = tl.minimum(tl.maximum(value, 0.0), 1.0)
     value = tl.where(use[:, None], value, 0.0)
@@ -145,9 +138,8 @@ def upsample_kernel(
 
 @triton.jit(do_not_specialize=SIZES)
 def warp_stacks_kernel(
-    stack0, stack1, maps, sides, rows, columns, extra, times, out,
-    height, width, image_height, image_width, extra_height, extra_width, step_y, step_x,
-    channels, extras, moments, filled,
+    stack0, stack1, maps, sides, rows, columns, extra, extra_sides, times, out,
+    height, width, image_height, image_width, channels, extras, moments, filled,
     TAPS: tl.constexpr, MAPS: tl.constexpr, C: tl.constexpr, E: tl.constexpr, R: tl.constexpr, P: tl.constexpr,
 ):  # fmt: skip
     n, y, x, inside = _pixels(height, width, P)
@@ -167,8 +159,7 @@ def warp_stacks_kernel(
         from1 += _bilinear(stack1, n, row + y1, column + x1, image_height, image_width, c, use)
         mean += flow
     tap_weight = 1.0 / (TAPS * TAPS)
-    at_y, at_x = (y.to(tl.float32) + 0.5) * step_y - 0.5, (x.to(tl.float32) + 0.5) * step_x - 0.5
-    further = _bilinear(extra, n, at_y, at_x, extra_height, extra_width, e, use_extra)
+    further = _summed(extra, extra_sides, n, y, x, e, use_extra, 1)
     time = tl.load(_all_at(times, n, y, x, r), mask=inside[:, None] & (r < moments), other=0)
     behind = 2 * channels + extras
     tl.store(_all_at(out, n, y, x, c), from0 * tap_weight, mask=use)
@@ -179,46 +170,33 @@ def warp_stacks_kernel(
     tl.store(_all_at(out, n, y, x, behind + 4 + r), time, mask=inside[:, None] & (behind + 4 + r < filled))
 
 
-@triton.jit
-def _mix(a, b, flow, weight0, n, y, x, height, width, c, use, inside):
-    """Both images warped and mixed, (P, C) float32; and the largest component of the flow, (P,)."""
+@triton.jit(do_not_specialize=SIZES)
+def blend_kernel(
+    a, b, flow, weight0, radius, out, height, width, image_height, image_width, channels, peak,
+    PLANE: tl.constexpr, ROUNDS: tl.constexpr, C: tl.constexpr, P: tl.constexpr,
+):  # fmt: skip
+    """PLANE: the weight is a logit, and samples of `a` that cannot have moved stay as they are."""
+    n, y, x, inside = _pixels(height, width, P)
+    c = tl.arange(0, C)[None, :]
+    use, at_y, at_x = inside[:, None] & (c < channels), y.to(tl.float32), x.to(tl.float32)
     place = _at(flow, n, y, x)
     x0, y0 = tl.load(place, mask=inside, other=0), tl.load(place + flow[2], mask=inside, other=0)
     x1, y1 = tl.load(place + 2 * flow[2], mask=inside, other=0), tl.load(place + 3 * flow[2], mask=inside, other=0)
-    at_y, at_x = y.to(tl.float32), x.to(tl.float32)
-    earlier = _bilinear(a, n, at_y + y0, at_x + x0, height, width, c, use)
-    later = _bilinear(b, n, at_y + y1, at_x + x1, height, width, c, use)
-    reach = tl.maximum(tl.maximum(tl.abs(x0), tl.abs(y0)), tl.maximum(tl.abs(x1), tl.abs(y1)))
-    return later + (earlier - later) * weight0[:, None], reach
-
-
-@triton.jit(do_not_specialize=SIZES)
-def blend_kernel(
-    a, b, flow, weight0, out, height, width, image_height, image_width, channels, C: tl.constexpr, P: tl.constexpr
-):
-    n, y, x, inside = _pixels(height, width, P)
-    c = tl.arange(0, C)[None, :]
-    use = inside[:, None] & (c < channels)
     weight = tl.load(_at(weight0, n, y, x), mask=inside, other=0)
-    value, _ = _mix(a, b, flow, weight, n, y, x, image_height, image_width, c, use, inside)
-    tl.store(_all_at(out, n, y, x, c), value, mask=use)
-
-
-@triton.jit(do_not_specialize=SIZES)
-def blend_plane_kernel(
-    a, b, flow, mask, radius, out, height, width, peak, ROUNDS: tl.constexpr, P: tl.constexpr
-):  # fmt: skip
-    n, y, x, inside = _pixels(height, width, P)
-    weight = 1.0 / (1.0 + tl.exp(-tl.load(_at(mask, n, y, x), mask=inside, other=0)))
-    c = tl.arange(0, 1)[None, :]
-    value, reach = _mix(a, b, flow, weight, n, y, x, height, width, c, inside[:, None], inside)
-    value = tl.reshape(value, (P,))
+    if PLANE:
+        weight = 1.0 / (1.0 + tl.exp(-weight))
+    earlier = _bilinear(a, n, at_y + y0, at_x + x0, image_height, image_width, c, use)
+    later = _bilinear(b, n, at_y + y1, at_x + x1, image_height, image_width, c, use)
+    value = later + (earlier - later) * weight[:, None]
     if ROUNDS:
         # Half to even, as everywhere: adding and taking away 1.5 * 2^23 leaves no digits behind the point.
         value = tl.minimum(tl.maximum((value + 12582912.0) - 12582912.0, 0.0), peak)
-    quiet = tl.load(_at(radius, n, y, x), mask=inside, other=0).to(tl.float32)
-    same = tl.load(_at(a, n, y, x), mask=inside, other=0)
-    tl.store(_at(out, n, y, x), tl.where(reach <= quiet, same, value.to(out[0].dtype.element_ty)), mask=inside)
+    if PLANE:
+        reach = tl.maximum(tl.maximum(tl.abs(x0), tl.abs(y0)), tl.maximum(tl.abs(x1), tl.abs(y1)))
+        quiet = tl.load(_at(radius, n, y, x), mask=inside, other=0).to(tl.float32)
+        same = tl.load(_all_at(a, n, y, x, c), mask=use, other=0)
+        value = tl.where((reach <= quiet)[:, None], same, value.to(same.dtype))
+    tl.store(_all_at(out, n, y, x, c), value, mask=use)
 
 
 # --- static radius ----------------------------------------------------------------------------------------------------
@@ -230,39 +208,33 @@ def _larger(a, b):
 
 
 @triton.jit(do_not_specialize=SIZES)
-def row_distance_kernel(a, b, out, height, width, RADIUS: tl.constexpr, P: tl.constexpr):
-    """The distance to the nearest difference in the row, at most RADIUS + 1; stops when all pixels have found one."""
-    n, y, x, inside = _pixels(height, width, P)
-    at_a, at_b = _at(a, n, y, x), _at(b, n, y, x)
-    differs = tl.load(at_a, mask=inside, other=0) != tl.load(at_b, mask=inside, other=0)
-    nearest = tl.where(inside & (differs == 0), RADIUS + 1, 0)
+def static_radius_kernel(
+    before, out, height, width, COLUMNS: tl.constexpr, RADIUS: tl.constexpr, P: tl.constexpr
+):  # fmt: skip
+    """One of two passes, over contiguous planes.
+
+    Along the rows: from 1 where planes are equal to the distance of the nearest difference, at most RADIUS + 1. Along
+    the columns: from these distances to the largest radius without a difference. Both stop when no pixel can find a
+    nearer one.
+    """
+    pixel = tl.program_id(0) * P + tl.arange(0, P)
+    inside = pixel < height * width
+    place, size, step = pixel % width, width, 1
+    if COLUMNS:
+        place, size, step = pixel // width, height, width
+    unit = 1 if COLUMNS else RADIUS + 1
+    nearest = tl.load(before + pixel, mask=inside, other=0).to(tl.int32) * unit
     d = 1
     while (d <= RADIUS) & (tl.reduce(nearest, 0, _larger) > d):
-        left, right = inside & (x >= d), inside & (x + d < width)
-        step_a, step_b = d * a[4], d * b[4]
-        before = tl.load(at_a - step_a, mask=left, other=0) != tl.load(at_b - step_b, mask=left, other=0)
-        after = tl.load(at_a + step_a, mask=right, other=0) != tl.load(at_b + step_b, mask=right, other=0)
-        nearest = tl.where((nearest > d) & (before | after), d, nearest)
+        low = tl.load(before + pixel - d * step, mask=inside & (place >= d), other=RADIUS + 1).to(tl.int32) * unit
+        high = tl.load(before + pixel + d * step, mask=inside & (place + d < size), other=RADIUS + 1).to(tl.int32) * unit
+        nearest = tl.minimum(nearest, tl.maximum(tl.minimum(low, high), d))
         d += 1
-    tl.store(out + y * width + x, nearest.to(tl.int8), mask=inside)
-
-
-@triton.jit(do_not_specialize=SIZES)
-def static_radius_kernel(distances, out, height, width, RADIUS: tl.constexpr, P: tl.constexpr):
-    """From the distances in the rows: the largest radius below the distance along both axes."""
-    pixel = tl.program_id(0) * P + tl.arange(0, P)
-    inside, y = pixel < height * width, pixel // width
-    nearest = tl.load(distances + pixel, mask=inside, other=0).to(tl.int32)
-    d = 1
-    while (d <= RADIUS) & (tl.reduce(nearest, 0, _larger) > d):  # rows at distance d bring nothing nearer than d
-        above = tl.load(distances + pixel - d * width, mask=inside & (y >= d), other=RADIUS + 1).to(tl.int32)
-        below = tl.load(distances + pixel + d * width, mask=inside & (y + d < height), other=RADIUS + 1).to(tl.int32)
-        nearest = tl.minimum(nearest, tl.maximum(tl.minimum(above, below), d))
-        d += 1
-    radius = tl.where(nearest > 0, 0, -1)
-    for power in tl.static_range(6):
-        radius = tl.where(nearest > (1 << power), 1 << power, radius)
-    tl.store(out + pixel, radius.to(tl.int8), mask=inside)
+    if COLUMNS:
+        distance, nearest = nearest, tl.where(nearest > 0, 0, -1)
+        for power in tl.static_range(6):
+            nearest = tl.where(distance > (1 << power), 1 << power, nearest)
+    tl.store(out + pixel, nearest.to(tl.int8), mask=inside)
 
 
 # --- after a convolution ----------------------------------------------------------------------------------------------
