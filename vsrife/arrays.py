@@ -135,12 +135,7 @@ class Pair[Array: (NDArray[Any], Tensor)]:
         OptionError, DeviceError: as `interpolate`. The network is loaded when it is first needed.
     """
 
-    def __init__(
-        self,
-        a: Array,
-        b: Array,
-        **options: Unpack[NetworkKeywords],
-    ) -> None:
+    def __init__(self, a: Array, b: Array, **options: Unpack[NetworkKeywords]) -> None:
         _check_picture("a", a)
         _check_picture("b", b)
         if tuple(a.shape) != tuple(b.shape) or a.dtype != b.dtype:

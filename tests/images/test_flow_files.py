@@ -6,23 +6,16 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import pytest
 
-from vsrife.errors import MediaError
-from vsrife.images.flow_files import flow_colours, read_flo, write_flo
+from vsrife.images.flow_files import flow_colours, write_flo
 
 
 def test_flo_files(tmp_path: Path) -> None:
     flow = np.random.default_rng(1).normal(0, 30, (5, 7, 2)).astype(np.float32)
     write_flo(tmp_path / "a.flo", flow)
     assert np.array_equal(cv2.readOpticalFlow(str(tmp_path / "a.flo")), flow)
-    assert np.array_equal(read_flo(tmp_path / "a.flo"), flow)
     cv2.writeOpticalFlow(str(tmp_path / "b.flo"), flow)
     assert (tmp_path / "a.flo").read_bytes() == (tmp_path / "b.flo").read_bytes()
-    for damage in (b"", b"PIEH", (tmp_path / "a.flo").read_bytes()[:-1]):
-        (tmp_path / "c.flo").write_bytes(damage)
-        with pytest.raises(MediaError, match=r"c\.flo must be a Middlebury flow, got "):
-            read_flo(tmp_path / "c.flo")
 
 
 def test_colours() -> None:

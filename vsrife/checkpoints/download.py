@@ -14,14 +14,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from vsrife.checkpoints import wheels
-from vsrife.checkpoints.finding import (
-    DOWNLOADABLE,
-    Spec,
-    download_command,
-    how_to_get,
-    model_directory,
-    to_download,
-)
+from vsrife.checkpoints.finding import DOWNLOADABLE, Spec, download_command, how_to_get, model_directory, to_download
 from vsrife.checkpoints.installed import install, writing_to_store
 from vsrife.checkpoints.loading import read_model
 from vsrife.checkpoints.transfer import Report, discard, say, transfer

@@ -21,10 +21,7 @@ from vsrife.networks.catalogue import BUNDLED_DEFAULT, LEGACY_MODELS, MODELS, UN
 type Spec = ModelSpec | LegacySpec
 
 NAMED = {**MODELS, **UNVERSIONED_MODELS}  # models of 4.x that can be asked for by name, here or not
-DOWNLOADABLE: dict[str, Spec] = {
-    **NAMED,
-    **{name: spec for name, spec in LEGACY_MODELS.items() if spec.can_download},
-}
+DOWNLOADABLE: dict[str, Spec] = {**NAMED, **{name: spec for name, spec in LEGACY_MODELS.items() if spec.can_download}}
 
 DIRECTORY_VARIABLE = "VSRIFE_MODEL_DIR"
 MODEL_VARIABLE = "VSRIFE_MODEL"
@@ -122,7 +119,7 @@ def find_weights(model: str | Path | None = None) -> Path:
         return _find(*_parse(model))
 
 
-def model_labels(models: Sequence[str | None]) -> list[str]:
+def model_labels(models: Sequence[str | Path | None]) -> list[str]:
     """Return a short label for each model: its version or file name, or the name as given where two would be equal.
 
     Raises:

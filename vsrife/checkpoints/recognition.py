@@ -12,15 +12,7 @@ from pathlib import Path
 
 from vsrife.checkpoints.finding import PARTS, remedy
 from vsrife.errors import WeightsError
-from vsrife.networks.catalogue import (
-    LAYOUTS,
-    LEGACY_LAYOUTS,
-    LEGACY_MODELS,
-    MODELS,
-    Layout,
-    LegacyLayout,
-    Shape,
-)
+from vsrife.networks.catalogue import LAYOUTS, LEGACY_LAYOUTS, LEGACY_MODELS, MODELS, Layout, LegacyLayout, Shape
 
 logger = logging.getLogger(__name__)
 

@@ -14,19 +14,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from vsrife.cli.console import DONE, Console, plural
-from vsrife.cli.options import (
-    NetworkArguments,
-    SectionedCommand,
-    console_options,
-    network_options,
-    option,
-    part_options,
-    reading_options,
-)
+from vsrife.cli.options import SectionedCommand, console_options, network_options, option, part_options, reading_options
 from vsrife.errors import ClipError, MediaError, OptionError, RifeError
 from vsrife.evaluation import BASELINE_NAMES
 
 if TYPE_CHECKING:
+    from vsrife.engine.keywords import NetworkKeywords
     from vsrife.evaluation.comparison import Comparison
     from vsrife.timing.timeline import Timeline
     from vsrife.video.source import Source
@@ -129,7 +122,7 @@ class _Part:
 
 
 def _run(
-    file: Path, console: Console, *, drop: int, network: Sequence[NetworkArguments], baselines: Sequence[str],
+    file: Path, console: Console, *, drop: int, network: Sequence[NetworkKeywords], baselines: Sequence[str],
     start: str | None, end: str | None, frames: int | None, deinterlace: bool, sc_threshold: float, worst: int,
 ) -> tuple[Comparison, Seconds]:  # fmt: skip
     """Compare, and return the result with the time of each of its frames."""
@@ -151,13 +144,12 @@ def _run(
     return result.renumbered(part.first), part.seconds
 
 
-def _models(network: Sequence[NetworkArguments]) -> dict[str, dict[str, Any]]:
+def _models(network: Sequence[NetworkKeywords]) -> dict[str, dict[str, Any]]:
     """Keywords of `RIFE` by the short name of each model."""
     from vsrife.checkpoints.finding import model_labels
 
-    chosen = list({arguments.model: arguments for arguments in network}.values())
-    names = model_labels([arguments.model for arguments in chosen])
-    return {name: arguments.keywords() for name, arguments in zip(names, chosen, strict=True)}
+    chosen = {keywords.get("model"): keywords for keywords in network}
+    return dict(zip(model_labels(list(chosen)), map(dict, chosen.values()), strict=True))
 
 
 def _part(source: Source, start: str | None, end: str | None, frames: int | None, deinterlace: bool) -> _Part:

@@ -10,18 +10,12 @@ import click
 
 from vsrife.cli.console import Console
 from vsrife.cli.image import refuse_existing, report
-from vsrife.cli.options import (
-    NetworkArguments,
-    Number,
-    SectionedCommand,
-    console_options,
-    network_options,
-    option,
-)
+from vsrife.cli.options import Number, SectionedCommand, console_options, network_options, option
 from vsrife.errors import MediaError
 
 if TYPE_CHECKING:
     from vsrife.arrays import OpticalFlow
+    from vsrife.engine.keywords import NetworkKeywords
     from vsrife.images.files import Picture
 
 _FILES = (
@@ -67,7 +61,7 @@ Examples:
 @console_options
 def flow(
     first: Path, second: Path, timestep: float, largest: float | None, output: Path | None, names: tuple[str, ...],
-    overwrite: bool, network: NetworkArguments, console: Console,
+    overwrite: bool, network: NetworkKeywords, console: Console,
 ) -> None:  # fmt: skip
     """Write the estimated motion between pictures A and B, to find out why a frame looks wrong.
 
@@ -92,7 +86,7 @@ def flow(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise MediaError(f"{folder} cannot be created, got: {error.strerror}; give another --output") from error
-    pair: Pair[Any] = Pair(a.pixels, b.pixels, **network.keywords())
+    pair: Pair[Any] = Pair(a.pixels, b.pixels, **network)
     motion = pair.flow(timestep)
     between = Picture(pair.at(timestep), a.icc) if folder / "between.png" in paths else None
     for path in paths:

@@ -11,18 +11,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from vsrife.cli.console import Advance, Console
-from vsrife.cli.options import (
-    NetworkArguments,
-    Number,
-    SectionedCommand,
-    console_options,
-    network_options,
-    option,
-)
+from vsrife.cli.options import Number, SectionedCommand, console_options, network_options, option
 from vsrife.errors import OptionError, shown
 from vsrife.files import is_taken
 
 if TYPE_CHECKING:
+    from vsrife.engine.keywords import NetworkKeywords
     from vsrife.images.files import Picture
 
 _DEFAULT_RATE = "24"
@@ -67,7 +61,7 @@ Examples:
 @console_options
 def image(
     first: Path, second: Path, multi: int | None, timesteps: tuple[float, ...], stitch: bool, offset: str | None,
-    output: Path | None, rate: str | None, quality: int | None, overwrite: bool, network: NetworkArguments,
+    output: Path | None, rate: str | None, quality: int | None, overwrite: bool, network: NetworkKeywords,
     console: Console,
 ) -> None:  # fmt: skip
     """Interpolate between the pictures A and B.
@@ -118,7 +112,7 @@ def report(paths: list[Path], console: Console) -> None:
 
 def _stitch_pictures(
     first: Path, second: Path, offset: str | None, output: Path | None, quality: int | None, overwrite: bool,
-    network: NetworkArguments, console: Console,
+    network: NetworkKeywords, console: Console,
 ) -> None:  # fmt: skip
     from vsrife.images.files import Picture, check_writable, write_picture
     from vsrife.images.stitching import find_offset, stitch
@@ -129,7 +123,7 @@ def _stitch_pictures(
     refuse_existing([path], overwrite=overwrite, inputs=(first, second))
     position = find_offset(a.pixels, b.pixels) if offset is None else _parse_offset(offset)
     console.say(f"offset of {second} in {first}: {position[0]},{position[1]}")
-    write_picture(path, Picture(stitch(a.pixels, b.pixels, position, **network.keywords()), a.icc), quality=quality)
+    write_picture(path, Picture(stitch(a.pixels, b.pixels, position, **network), a.icc), quality=quality)
     report([path], console)
 
 
@@ -151,12 +145,12 @@ def _read_alike(first: Path, second: Path, console: Console, *, same_size: bool 
 
 
 def _between(
-    a: Picture, b: Picture, times: list[float], network: NetworkArguments, advance: Advance
+    a: Picture, b: Picture, times: list[float], network: NetworkKeywords, advance: Advance
 ) -> Iterator[Picture]:
     from vsrife.arrays import Pair
     from vsrife.images.files import Picture
 
-    pair: Pair[Any] = Pair(a.pixels, b.pixels, **network.keywords())
+    pair: Pair[Any] = Pair(a.pixels, b.pixels, **network)
     for number, time in enumerate(times, 1):
         yield Picture(pair.at(float(time)), a.icc)
         advance(number)

@@ -5,17 +5,17 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
 from vsrife.cli.completion import complete_device, complete_model, complete_precision
 from vsrife.cli.console import Console
 from vsrife.cli.models import offer_download
-from vsrife.engine.keywords import FLOW_SCALES
+from vsrife.engine.keywords import FLOW_SCALES, NetworkKeywords
 from vsrife.errors import OptionError
 from vsrife.files import is_special
 
@@ -68,23 +68,6 @@ def option[F: Callable[..., Any]](*names: str, section: str, **rest: Any) -> Cal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NetworkArguments:
-    """Model and device, as given on the command line; the filter and `interpolate` check the values."""
-
-    model: str | None
-    scale: float
-    ensemble: bool
-    tta: bool
-    tta_temporal: bool
-    device: str | None
-    precision: str | None
-
-    def keywords(self) -> dict[str, Any]:
-        """Keywords for `RIFE(...)` or `interpolate(...)`."""
-        return asdict(self)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class ClipArguments:
     """Rate, range and scene-change options, as given on the command line."""
 
@@ -102,7 +85,7 @@ class ClipArguments:
     replace: str | None
     sc_threshold: float
 
-    def options(self, network: NetworkArguments) -> VideoOptions:
+    def options(self, network: NetworkKeywords) -> VideoOptions:
         """Parse and check the values.
 
         Raises:
@@ -132,7 +115,7 @@ class ClipArguments:
             max_repeats=self.max_repeats,
             replace=self.replace,
             sc_threshold=self.sc_threshold,
-            network=network.keywords(),
+            network=network,
         )
 
 
@@ -167,22 +150,6 @@ def reading_options[F: Callable[..., Any]](function: F) -> F:
     return _source("--deinterlace", is_flag=True, help=deinterlace)(function)
 
 
-def repair_options[F: Callable[..., Any]](function: F) -> F:
-    """Add the options for film in video and for repeated and damaged frames."""
-    replace = "Make these damaged frames from their neighbours, such as 120,455-456."
-    function = _source("--replace", metavar="FRAMES", help=replace)(function)
-    function = _source(
-        "--max-repeats", type=click.IntRange(1, 60), default=3, show_default=True, metavar="N",
-        help="Repeats in a row that --duplicates replaces; longer ones are a pause.",
-    )(function)  # fmt: skip
-    function = _source(
-        "--duplicates", type=click.Choice(["keep", "fill", "even"]), default="keep", show_default=True,
-        help="Frames that repeat the one before: keep them, fill in motion, or also spread a regular rhythm evenly.",
-    )(function)  # fmt: skip
-    film = "Take film out of video with pulldown first: 23.976 from 29.97 frames per second. Reads the file twice."
-    return _source("--inverse-telecine", is_flag=True, help=film)(function)
-
-
 def clip_options[R](function: Callable[..., R]) -> Callable[..., R]:
     """Add rate, range and scene-change options; the command gets them as `clip`, a `ClipArguments`."""
     rate = functools.partial(option, section="Frame rate")
@@ -199,7 +166,21 @@ def clip_options[R](function: Callable[..., R]) -> Callable[..., R]:
     )
     @part_options
     @reading_options
-    @repair_options
+    @_source(
+        "--inverse-telecine", is_flag=True,
+        help="Take film out of video with pulldown first: 23.976 from 29.97 frames per second. Reads the file twice.",
+    )  # fmt: skip
+    @_source(
+        "--duplicates", type=click.Choice(["keep", "fill", "even"]), default="keep", show_default=True,
+        help="Frames that repeat the one before: keep them, fill in motion, or also spread a regular rhythm evenly.",
+    )  # fmt: skip
+    @_source(
+        "--max-repeats", type=click.IntRange(1, 60), default=3, show_default=True, metavar="N",
+        help="Repeats in a row that --duplicates replaces; longer ones are a pause.",
+    )  # fmt: skip
+    @_source(
+        "--replace", metavar="FRAMES", help="Make these damaged frames from their neighbours, such as 120,455-456."
+    )
     @functools.wraps(function)
     def command(*args: Any, **options: Any) -> R:
         own = {field.name: options.pop(field.name) for field in fields(ClipArguments)}
@@ -209,7 +190,7 @@ def clip_options[R](function: Callable[..., R]) -> Callable[..., R]:
 
 
 def network_options[R](function: Callable[..., R], *, several: bool = False, runs: bool = True) -> Callable[..., R]:
-    """Add the network options; the command gets them as `network`, a `NetworkArguments`.
+    """Add the network options; the command gets them as `network`, whose values the filter and `interpolate` check.
 
     With `several`, --model may be repeated, and `network` is a list. With `runs`, a missing model is downloaded, after
     a question unless --yes is given.
@@ -253,12 +234,7 @@ def network_options[R](function: Callable[..., R], *, several: bool = False, run
     )
     @functools.wraps(function)
     def command(
-        *args: Any,
-        model: str | tuple[str, ...] | None,
-        scale: float | None,
-        uhd: bool,
-        yes: bool = False,
-        **rest: Any,
+        *args: Any, model: str | tuple[str, ...] | None, scale: float | None, uhd: bool, yes: bool = False, **rest: Any
     ) -> R:
         own = {name: rest.pop(name) for name in ("ensemble", "tta", "tta_temporal", "device", "precision")}
         if uhd and scale not in (None, 0.5):
@@ -270,7 +246,7 @@ def network_options[R](function: Callable[..., R], *, several: bool = False, run
         if runs:
             for each in models:
                 offer_download(each, yes)
-        networks = [NetworkArguments(model=each, scale=chosen, **own) for each in models]
+        networks = [cast(NetworkKeywords, {"model": each, "scale": chosen, **own}) for each in models]
         return function(*args, network=networks if several else networks[0], **rest)
 
     return command

@@ -4,25 +4,18 @@ from __future__ import annotations
 
 import functools
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from vsrife.checkpoints.finding import spec_of
-from vsrife.cli.options import (
-    ClipArguments,
-    NetworkArguments,
-    SectionedCommand,
-    clip_options,
-    network_options,
-    option,
-)
+from vsrife.cli.options import ClipArguments, SectionedCommand, clip_options, network_options, option
 from vsrife.errors import OptionError
 from vsrife.networks.catalogue import MODELS
 
 if TYPE_CHECKING:
+    from vsrife.engine.keywords import NetworkKeywords
     from vsrife.video.plan import VideoOptions
 
 
@@ -38,12 +31,12 @@ Examples:
 @clip_options
 @functools.partial(network_options, runs=False)
 @option("--mpv", is_flag=True, section="Player", help="Print a script for real-time playback in mpv; takes no IN.")
-def script(source: Path | None, clip: ClipArguments, network: NetworkArguments, mpv: bool) -> None:
+def script(source: Path | None, clip: ClipArguments, network: NetworkKeywords, mpv: bool) -> None:
     """Print a VapourSynth script for the same options as `vsrife video`.
 
     Run by vspipe, it makes the same frames at the same times, as a starting point for scripts of your own.
     """
-    options = clip.options(replace(network, model=_located(network.model)))
+    options = clip.options({**network, "model": _located(network.get("model"))})
     if mpv:
         _print_mpv(source, options)
         return
@@ -77,7 +70,7 @@ def _print_mpv(source: Path | None, options: VideoOptions) -> None:
     print(f"save it as vsrife.vpy in mpv's folder, and put into mpv.conf:  {MPV_LINE}", file=sys.stderr)
 
 
-def _located(model: str | None) -> str | None:
+def _located(model: str | Path | None) -> str | Path | None:
     """A model's name, or the absolute path of a file, since the script may run in another folder."""
     if model is None or model in MODELS:
         return model

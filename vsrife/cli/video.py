@@ -20,19 +20,12 @@ import click
 
 from vsrife.cli.completion import complete_codec
 from vsrife.cli.console import DONE, FAILED, INTERRUPTED, Advance, Console, plural
-from vsrife.cli.options import (
-    ClipArguments,
-    NetworkArguments,
-    SectionedCommand,
-    clip_options,
-    console_options,
-    network_options,
-    option,
-)
+from vsrife.cli.options import ClipArguments, SectionedCommand, clip_options, console_options, network_options, option
 from vsrife.errors import MediaError, OptionError, RifeError, shown
 from vsrife.files import is_special
 
 if TYPE_CHECKING:
+    from vsrife.engine.keywords import NetworkKeywords
     from vsrife.video.inputs import Input
     from vsrife.video.job import Outcome, VideoJob
     from vsrife.video.reporting import Reporter
@@ -84,13 +77,7 @@ Examples:
 @_output("--overwrite", is_flag=True, help="Replace existing files.")
 @_output("--skip-existing", is_flag=True, help="Skip inputs whose result is complete.")
 @_output("--resume", is_flag=True, help="Continue a run that was interrupted or failed.")
-@_output(
-    "--segment",
-    default="10",
-    show_default=True,
-    metavar="SECONDS",
-    help="Segment length for --resume.",
-)
+@_output("--segment", default="10", show_default=True, metavar="SECONDS", help="Segment length for --resume.")
 @_farm(
     "--farm",
     is_flag=False,
@@ -140,7 +127,7 @@ class _Task:
 
 
 def _tasks(
-    files: tuple[str, ...], *, clip: ClipArguments, network: NetworkArguments, rate: str | None,
+    files: tuple[str, ...], *, clip: ClipArguments, network: NetworkKeywords, rate: str | None,
     video_track: int | None, resize: bool, output_dir: str | None, container: str | None, images: str | None,
     png: str | None, y4m: str | None,
     montage: bool, overwrite: bool, skip_existing: bool, resume: bool, segment: str, **encode: Any,

@@ -14,15 +14,7 @@ from vsrife.engine.cache import Cache
 from vsrife.engine.color import rgb_transform
 from vsrife.engine.formats import PictureFormat
 from vsrife.engine.sources import SourceFrame
-from vsrife.engine.synthesis import (
-    Motion,
-    Synthesis,
-    cropped,
-    exact_at_sources,
-    padded_rgb,
-    padded_times,
-    zero_motion,
-)
+from vsrife.engine.synthesis import Motion, Synthesis, cropped, exact_at_sources, padded_rgb, padded_times, zero_motion
 from vsrife.engine.tiling import MOST_TILES, Cut, Tiling
 from vsrife.engine.transfer import Planes
 from vsrife.networks import pyramid, tta

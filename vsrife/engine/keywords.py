@@ -13,11 +13,10 @@ FLOW_SCALES = (0.25, 0.5, 1.0, 2.0, 4.0)
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
 
 
-class NetworkKeywords(TypedDict, total=False):
+class ModelKeywords(TypedDict, total=False):
     """Model, device and quality settings, as `vsrife.RIFE` documents them.
 
     Attributes:
-        scale: resolution of the flow estimate relative to the frame, one of `FLOW_SCALES`; default 1.
         model: version, name of an installed model, or path of a weights file; None, the default:
             the default model.
         ensemble: average both time directions, for models that were published with it; default False.
@@ -27,10 +26,19 @@ class NetworkKeywords(TypedDict, total=False):
         precision: of the convolutions, one of `Precision`; None, the default: the best for the device.
     """
 
-    scale: float
     model: str | Path | None
     ensemble: bool
     tta: bool
     tta_temporal: bool
     device: str | torch.device | None
     precision: str | None
+
+
+class NetworkKeywords(ModelKeywords, total=False):
+    """`ModelKeywords` and the flow scale.
+
+    Attributes:
+        scale: resolution of the flow estimate relative to the frame, one of `FLOW_SCALES`; default 1.
+    """
+
+    scale: float

@@ -88,7 +88,3 @@ class SourceFrame:
     def equals(self, other: SourceFrame) -> bool:
         """Whether all samples are equal; carried frames are not compared."""
         return all(torch.equal(a, b) for a, b in zip(self.planes, other.planes, strict=True))
-
-    def all_planes(self) -> Planes:
-        """The planes of the frame, then those of its carried frames."""
-        return tuple(plane for frame in (self, *self.carried) for plane in frame.planes)

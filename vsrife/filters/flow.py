@@ -34,10 +34,7 @@ class FlowClips(NamedTuple):
     backward: vs.VideoNode
 
 
-def Flow(
-    clip: vs.VideoNode,
-    **options: Unpack[NetworkKeywords],
-) -> FlowClips:
+def Flow(clip: vs.VideoNode, **options: Unpack[NetworkKeywords]) -> FlowClips:
     """Estimate the flow between each frame and the next.
 
     Args:

@@ -18,10 +18,7 @@ from vsrife.networks.cancellation import Cancellation
 
 
 def merge(
-    clip_a: vs.VideoNode,
-    clip_b: vs.VideoNode,
-    mask: vs.VideoNode,
-    **options: Unpack[NetworkKeywords],
+    clip_a: vs.VideoNode, clip_b: vs.VideoNode, mask: vs.VideoNode, **options: Unpack[NetworkKeywords]
 ) -> vs.VideoNode:
     """Interpolate between two clips at a time given for every pixel.
 

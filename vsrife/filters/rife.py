@@ -15,18 +15,11 @@ import vapoursynth as vs
 
 from vsrife.checkpoints.finding import find_weights
 from vsrife.engine.engine import Engine
+from vsrife.engine.keywords import ModelKeywords
 from vsrife.engine.loaded import NetworkOptions, network
 from vsrife.errors import RifeError
 from vsrife.filters.arguments import OldKeywords, Options, Realtime, check_options, translated
-from vsrife.filters.duplicates import (
-    Repair,
-    anchored,
-    frozen,
-    link_windows,
-    planned,
-    undamaged,
-    unless_new,
-)
+from vsrife.filters.duplicates import Repair, anchored, frozen, link_windows, planned, undamaged, unless_new
 from vsrife.filters.frames import ABSOLUTE_TIME, DURATION, NEXT, PREV, props_only, shifted
 from vsrife.filters.nodes import interleave, select, short_durations, with_marks
 from vsrife.filters.producer import PREPARED_FRAMES, Producer, carried_prop
@@ -43,7 +36,7 @@ _SMALL = 128  # width and height of pictures that only load code
 _prepared: set[Hashable] = set()  # what playbacks have loaded code for
 
 
-class RifeKeywords(OldKeywords, total=False):
+class RifeKeywords(OldKeywords, ModelKeywords, total=False):
     """The keywords of `RIFE` except `carry`."""
 
     fps: Ratio | None
@@ -55,12 +48,6 @@ class RifeKeywords(OldKeywords, total=False):
     max_repeats: int
     duplicate_prop: str | None
     replace: str | Sequence[int] | None
-    model: str | Path | None
-    ensemble: bool
-    tta: bool
-    tta_temporal: bool
-    device: str | torch.device | None
-    precision: str | None
 
 
 @overload

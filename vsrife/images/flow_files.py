@@ -32,20 +32,6 @@ def write_flo(path: Path, flow: NDArray[np.float32]) -> None:
         )
 
 
-def read_flo(path: Path) -> NDArray[np.float32]:
-    """Read a .flo file, (H, W, 2) in pixels, x before y.
-
-    Raises:
-        MediaError: the file is no Middlebury flow, or cut short.
-    """
-    data = path.read_bytes()
-    head = np.frombuffer(data[:12].ljust(12, b"\0"), "<i4")
-    width, height = int(head[1]), int(head[2])
-    if data[:4] != _MAGIC.astype("<f4").tobytes() or len(data) != 12 + 8 * width * height:
-        raise MediaError(f"{path} must be a Middlebury flow, got {len(data)} bytes that are not; write it again")
-    return np.frombuffer(data[12:], "<f4").astype(np.float32).reshape(height, width, 2)
-
-
 def flow_colours(flow: NDArray[Any], largest_px: float | None = None) -> NDArray[np.uint8]:
     """Colour-code a flow, (H, W, 2), as an RGB picture with Middlebury's colour wheel.
 

@@ -106,11 +106,7 @@ class Axis:
         """
         clamped = positions.clamp(0, size - 1)
         low = clamped.floor()
-        return cls(
-            low=low.long(),
-            high=(low.long() + 1).clamp_max(size - 1),
-            weight=(clamped - low),
-        )
+        return cls(low=low.long(), high=(low.long() + 1).clamp_max(size - 1), weight=(clamped - low))
 
     @classmethod
     def resizing(cls, count: int, size: int) -> Axis:

@@ -89,34 +89,11 @@ CONTAINERS = {
     ),  # its muxer writes others as private data, which no player reads
     "nut": ContainerSpec(chapters=True),
     "flv": ContainerSpec(
-        codecs=frozenset(
-            {
-                "flv1",
-                "h264",
-                "vp6f",
-                "vp6a",
-                "aac",
-                "mp3",
-                "speex",
-                "nellymoser",
-            }
-        )
+        codecs=frozenset({"flv1", "h264", "vp6f", "vp6a", "aac", "mp3", "speex", "nellymoser"})
     ),  # others are extensions that few players read
     **dict.fromkeys(
         ("mpeg", "vob", "dvd", "svcd"),
-        ContainerSpec(
-            codecs=frozenset(
-                {
-                    "mpeg1video",
-                    "mpeg2video",
-                    "mp2",
-                    "mp3",
-                    "ac3",
-                    "dts",
-                    "dvd_subtitle",
-                }
-            )
-        ),
+        ContainerSpec(codecs=frozenset({"mpeg1video", "mpeg2video", "mp2", "mp3", "ac3", "dts", "dvd_subtitle"})),
     ),
     **dict.fromkeys(("avi", "h264", "hevc", "m4v", "mpeg1video", "mpeg2video"), ContainerSpec(constant_rate=True)),
 }

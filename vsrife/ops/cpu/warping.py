@@ -67,13 +67,7 @@ class _BilinearSums:
     """Emits sums of weighted bilinear samples of two pictures; left and right corners are summed separately."""
 
     def __init__(
-        self,
-        e: Emitter,
-        layout: _Layout,
-        stacks: Sequence[ir.Value],
-        row: ir.Value,
-        last_x: ir.Value,
-        last_y: ir.Value,
+        self, e: Emitter, layout: _Layout, stacks: Sequence[ir.Value], row: ir.Value, last_x: ir.Value, last_y: ir.Value
     ) -> None:
         self.e, self.layout, self.stacks, self.row = e, layout, stacks, row
         self.limits = e.shuffle(e.broadcast(last_x), e.broadcast(last_y), (0, 5, 2, 7))

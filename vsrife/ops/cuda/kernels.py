@@ -226,9 +226,9 @@ def static_radius_kernel(
     nearest = tl.load(before + pixel, mask=inside, other=0).to(tl.int32) * unit
     d = 1
     while (d <= RADIUS) & (tl.reduce(nearest, 0, _larger) > d):
-        low = tl.load(before + pixel - d * step, mask=inside & (place >= d), other=RADIUS + 1).to(tl.int32) * unit
-        high = tl.load(before + pixel + d * step, mask=inside & (place + d < size), other=RADIUS + 1).to(tl.int32) * unit
-        nearest = tl.minimum(nearest, tl.maximum(tl.minimum(low, high), d))
+        low = tl.load(before + pixel - d * step, mask=inside & (place >= d), other=RADIUS + 1)
+        high = tl.load(before + pixel + d * step, mask=inside & (place + d < size), other=RADIUS + 1)
+        nearest = tl.minimum(nearest, tl.maximum(tl.minimum(low, high).to(tl.int32) * unit, d))
         d += 1
     if COLUMNS:
         distance, nearest = nearest, tl.where(nearest > 0, 0, -1)
