@@ -168,7 +168,7 @@ def name_outputs(output: Path | None, first: Path, second: Path, picture: Pictur
     from vsrife.images.files import PICTURE_SUFFIXES
     from vsrife.images.numbering import numbered
 
-    deep = picture.bits > 8 or picture.has_alpha
+    deep = picture.header.bits > 8 or picture.header.has_alpha
     kept = first.suffix.lower() in PICTURE_SUFFIXES and not (deep and first.suffix.lower() in (".jpg", ".jpeg"))
     name = f"{first.stem}-{second.stem}{first.suffix if kept else '.png'}".replace("%", "")
     if output is None:

@@ -139,15 +139,15 @@ def _write_frames(
 
 def _image(picture: Picture) -> Image.Image:
     pixels = picture.pixels
-    image = Image.fromarray(pixels[..., 0] if picture.channels == 1 else pixels)
-    return image.convert("RGBA") if picture.channels == 2 else image
+    image = Image.fromarray(pixels[..., 0] if picture.header.channels == 1 else pixels)
+    return image.convert("RGBA") if picture.header.channels == 2 else image
 
 
 def _write_video(part: Path, row: _Video, first: Picture, pictures: Iterable[Picture], rate: Fraction) -> None:
     """Encode in BT.709, limited range; 4:2:0 if both sides are even, else 4:4:4."""
     height, width = first.pixels.shape[:2]
     chroma = "444" if height % 2 or width % 2 else "420"
-    pix_fmt = f"yuv{chroma}p10le" if first.bits > 8 else f"yuv{chroma}p"
+    pix_fmt = f"yuv{chroma}p10le" if first.header.bits > 8 else f"yuv{chroma}p"
     with av.open(str(part), "w", format=row.container) as target:
         stream = target.add_stream(row.encoder, rate=rate, options=dict(row.options))
         assert isinstance(stream, av.VideoStream)
@@ -164,5 +164,5 @@ def _write_video(part: Path, row: _Video, first: Picture, pictures: Iterable[Pic
 
 
 def _video_frame(picture: Picture) -> av.VideoFrame:
-    pixels = picture.pixels if picture.channels == 3 else picture.pixels.repeat(3, axis=-1)
-    return av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), "rgb48le" if picture.bits > 8 else "rgb24")
+    pixels = picture.pixels if picture.header.channels == 3 else picture.pixels.repeat(3, axis=-1)
+    return av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), "rgb48le" if picture.header.bits > 8 else "rgb24")

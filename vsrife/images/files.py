@@ -71,23 +71,6 @@ class Picture:
         height, width, channels = self.pixels.shape
         return PictureHeader(width, height, channels, self.pixels.dtype.itemsize * 8)
 
-    @property
-    def bits(self) -> int:
-        return self.header.bits
-
-    @property
-    def channels(self) -> int:
-        return self.header.channels
-
-    @property
-    def has_alpha(self) -> bool:
-        return self.header.has_alpha
-
-    @property
-    def size(self) -> str:
-        """Width and height as text, e.g. "1280x720"."""
-        return self.header.size
-
 
 # --- reading ----------------------------------------------------------------------------------------------------------
 
@@ -320,9 +303,10 @@ def alike(
     Raises:
         OptionError: their sizes differ, and `same_size` is True.
     """
-    if same_size and a.size != b.size:
+    if same_size and a.header.size != b.header.size:
         raise OptionError(
-            f"pictures must have the same size, got {a.size} ({names[0]}) and {b.size} ({names[1]}); scale or crop one"
+            f"pictures must have the same size, got {a.header.size} ({names[0]}) and {b.header.size} ({names[1]}); "
+            "scale or crop one"
         )
     channels, bits = common_samples((a.header, b.header))
     return convert(a, channels, bits), convert(b, channels, bits)
@@ -338,12 +322,12 @@ def common_samples(headers: Iterable[PictureHeader]) -> tuple[int, int]:
 def convert(picture: Picture, channels: int, bits: int) -> Picture:
     """Convert a picture to as many channels and bits or more; nothing is lost, added alpha is opaque."""
     pixels = picture.pixels
-    if bits > picture.bits:
+    if bits > picture.header.bits:
         pixels = pixels.astype(np.uint16) * 257
-    parts = np.split(pixels, [-1], axis=-1) if picture.has_alpha else [pixels]
+    parts = np.split(pixels, [-1], axis=-1) if picture.header.has_alpha else [pixels]
     if channels >= 3 and parts[0].shape[-1] == 1:
         parts[0] = parts[0].repeat(3, axis=-1)
-    if channels in (2, 4) and not picture.has_alpha:
+    if channels in (2, 4) and not picture.header.has_alpha:
         parts.append(np.full_like(pixels[..., :1], np.iinfo(pixels.dtype).max))
     return Picture(np.concatenate(parts, axis=-1), picture.icc)
 
@@ -392,17 +376,19 @@ def check_writable(path: Path, picture: Picture) -> None:
         raise OptionError(
             f"picture file must end in {', '.join(PICTURE_SUFFIXES)}, got {path.name}; give one of these suffixes"
         )
-    if picture.bits > row.bits:
-        raise OptionError(f"{row.name} holds 8 bits a sample, got a picture of {picture.bits}; use .png or .tiff")
-    if picture.has_alpha and not row.alpha:
+    if picture.header.bits > row.bits:
+        raise OptionError(
+            f"{row.name} holds 8 bits a sample, got a picture of {picture.header.bits}; use .png or .tiff"
+        )
+    if picture.header.has_alpha and not row.alpha:
         raise OptionError(f"{row.name} holds no alpha, got a picture with alpha ({path.name}); use .png or .webp")
     if max(picture.pixels.shape[:2]) > row.longest:
-        raise OptionError(f"{row.name} holds at most {row.longest} pixels a side, got {picture.size}; use .png")
+        raise OptionError(f"{row.name} holds at most {row.longest} pixels a side, got {picture.header.size}; use .png")
 
 
 def _encode_pillow(picture: Picture, name: str, **options: Any) -> bytes:
     pixels, target = picture.pixels, io.BytesIO()
-    image = Image.fromarray(pixels[..., 0] if picture.channels == 1 else pixels)
+    image = Image.fromarray(pixels[..., 0] if picture.header.channels == 1 else pixels)
     image.save(target, name, icc_profile=picture.icc, **options)
     return target.getvalue()
 
@@ -421,10 +407,10 @@ def _encode_tiff(picture: Picture, quality: int | None) -> bytes:  # noqa: ARG00
     target = io.BytesIO()
     tifffile.imwrite(
         target,
-        picture.pixels if picture.channels > 1 else picture.pixels[..., 0],
-        photometric="rgb" if picture.channels >= 3 else "minisblack",
+        picture.pixels if picture.header.channels > 1 else picture.pixels[..., 0],
+        photometric="rgb" if picture.header.channels >= 3 else "minisblack",
         planarconfig="contig",
-        extrasamples=["unassalpha"] if picture.has_alpha else None,
+        extrasamples=["unassalpha"] if picture.header.has_alpha else None,
         compression="zlib",
         predictor=True,
         iccprofile=picture.icc,
@@ -434,7 +420,7 @@ def _encode_tiff(picture: Picture, quality: int | None) -> bytes:  # noqa: ARG00
 
 
 def _encode_png(picture: Picture, quality: int | None) -> bytes:  # noqa: ARG001
-    return _encode_pillow(picture, "PNG") if picture.bits == 8 else _encode_deep_png(picture)
+    return _encode_pillow(picture, "PNG") if picture.header.bits == 8 else _encode_deep_png(picture)
 
 
 _PNG_COLOUR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}  # by channels
