@@ -67,7 +67,8 @@ def stamp(n, f):
         begin = count // 4
         figures["rate"] = (count - 1 - begin) / (stamps[-1] - stamps[begin])
         figures["host"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
-        figures["device"] = torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_available() else 0
+        on_cuda = {device!r}.startswith("cuda")
+        figures["device"] = torch.cuda.max_memory_allocated({device!r}) / 2**20 if on_cuda else 0
         with open({figures!r}, "w") as file:
             json.dump(figures, file)
     return f

@@ -193,7 +193,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         cells = ("" if peak is None else number(peak / 1e6) for peak in peaks)
         return (model, str(size), number(weight_bytes(net) / 1e6), *cells)
 
-    rows = report.table(HEAD, [partial(row, model, size) for model in given.models for size in given.sizes])
+    with torch.inference_mode():
+        rows = report.table(HEAD, [partial(row, model, size) for model in given.models for size in given.sizes])
     if given.device.type == "cuda":  # elsewhere nothing was computed
         held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
         report.add(f"This process, PyTorch and pinned memory included, held {number(held)} MiB of host memory at most.")

@@ -81,6 +81,8 @@ class Fake:
     replays: int = 0
     cudnn_threads: set[int] = field(default_factory=set)  # that ran convolutions
     free_bytes: int | None = None  # next allocations raise an out-of-memory error at 0
+    held_bytes: Counter[int] = field(default_factory=Counter)  # by device
+    peak_bytes: Counter[int] = field(default_factory=Counter)  # the most since `reset_peak_memory_stats`
     lock: Any = field(default_factory=threading.RLock)
     thread: _Thread = field(default_factory=_Thread)
     memory: dict[int, _Memory] = field(default_factory=dict)
@@ -126,6 +128,7 @@ class Fake:
             if memory.references:
                 return
             del self.memory[address]
+            self.held_bytes[memory.owner.device.index] -= memory.nbytes
             uses = [*memory.readers.items(), *([memory.writer] if memory.writer else [])]
             for name, when in [] if memory.private else uses:
                 if name != memory.owner.name and memory.owner.clock.get(name, 0) < when and name not in memory.users:
@@ -138,6 +141,7 @@ class _Memory:
 
     owner: Stream  # that it was allocated on
     what: str
+    nbytes: int
     private: bool = False  # to a graph, with which it is freed
     references: int = 0
     writer: tuple[str, int] | None = None
@@ -326,7 +330,10 @@ class FakeTensor(Tensor):
                 if memory is None:
                     owner = _current_stream(device)
                     what, private = f"{elem.dtype} {tuple(elem.shape)}", _fake.thread.capture is not None
-                    memory = _fake.memory[address] = _Memory(owner, what, private)
+                    nbytes, index = elem.untyped_storage().nbytes(), device.index
+                    memory = _fake.memory[address] = _Memory(owner, what, nbytes, private)
+                    _fake.held_bytes[index] += nbytes
+                    _fake.peak_bytes[index] = max(_fake.peak_bytes[index], _fake.held_bytes[index])
                 memory.references += 1
             weakref.finalize(tensor, _fake.dropped, address).atexit = False
         return tensor
@@ -613,15 +620,23 @@ def fake_cuda(devices: int = 2, capability: tuple[int, int] = (8, 6)) -> Iterato
         "CUDAGraph": Graph, "empty_cache": _empty_cache, "is_current_stream_capturing": lambda: bool(fake.capturing),
         "synchronize": lambda _device=None: fake.host_wait("device"),
         "get_device_capability": lambda _device=None: capability, "get_device_name": lambda _device=None: "Fake GPU",
-        "get_device_properties": lambda _device=None: SimpleNamespace(multi_processor_count=4, name="Fake GPU"),
+        "get_device_properties": lambda _device=None: SimpleNamespace(
+            multi_processor_count=4, name="Fake GPU", major=capability[0], minor=capability[1]
+        ),
         "mem_get_info": lambda _device=None: (8 << 30, 12 << 30),
-        "reset_peak_memory_stats": lambda _device=None: None, "max_memory_allocated": lambda _device=None: 1 << 30,
+        "memory_allocated": lambda device=None: fake.held_bytes[_index(device)],
+        "max_memory_allocated": lambda device=None: fake.peak_bytes[_index(device)],
+        "reset_peak_memory_stats": lambda device=None: fake.peak_bytes.update(
+            {_index(device): fake.held_bytes[_index(device)] - fake.peak_bytes[_index(device)]}
+        ),
     }  # fmt: skip
     with (
         patch.multiple("torch.cuda", **attributes),
         patch.object(threading.Thread, "run", run_with_mode),
         patch.object(torch, "tensor", new_tensor),
         patch.object(torch, "Event", TimedEvent),
+        # `Module.to` makes new parameters: it cannot put memory of another device into the old ones.
+        patch("torch.__future__.get_overwrite_module_params_on_conversion", lambda: True),
         FakeMode(),  # type: ignore[no-untyped-call]
     ):
         yield fake

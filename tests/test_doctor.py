@@ -6,6 +6,7 @@ import importlib.metadata
 import json
 import re
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +125,18 @@ def test_windows_wheels_without_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     problem = doctor._unused_gpu(None)
     assert "on Windows, the wheels of PyPI are for CPUs only" in problem.text
     assert "pip install --force-reinstall torch --index-url https://download.pytorch.org/whl/" in problem.remedy
+
+
+@pytest.mark.usefixtures("fake")
+def test_a_gpu_without_triton(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VSRIFE_CUDA", "")
+    monkeypatch.setitem(sys.modules, "triton", None)
+    found: list[doctor.Problem] = []
+    rows = doctor.devices(found)
+    assert rows["cuda:0"].startswith("Fake GPU, compute capability 8.6")
+    assert rows["kernels of cuda:0"] == "plain PyTorch: Triton is missing"
+    assert rows["VSRIFE_CUDA"] == "not set"
+    assert "pip install triton" in {problem.remedy for problem in found}
 
 
 def test_precisions_of_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:

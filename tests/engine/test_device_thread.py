@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from tests.engine.cuda_runs import GPU, GPU1, YUV420P8, expected, largest_difference, network, run
-from tests.fake_cuda import Fake
+from tests.fake_cuda import Fake, FakeTensor, Stream
 from vsrife.engine.device_thread import run_on
 from vsrife.engine.engine import Engine
 from vsrife.engine.formats import PictureFormat
@@ -49,6 +49,18 @@ def test_the_host_waits_for_finished_frames_alone(fake: Fake) -> None:
     fake.host_waits.clear()
     frames = run(engine)
     assert fake.host_waits == {"event": len(frames)}
+
+
+@pytest.mark.parametrize(
+    ("kind", "owner", "name"), [("race", Stream, "wait_stream"), ("lifetime", FakeTensor, "record_stream")]
+)
+def test_a_missing_order_is_found(
+    kind: str, owner: type, name: str, fake: Fake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The fake device sees what the other tests rely on it to see."""
+    monkeypatch.setattr(owner, name, lambda *_: None)
+    run(Engine(network("4.25.lite", GPU), YUV420P8))
+    assert kind in {found for found, _ in fake.findings}
 
 
 def at_once(engines: Sequence[Engine]) -> list[list[Planes]]:

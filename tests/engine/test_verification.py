@@ -14,8 +14,10 @@ from torch import Tensor
 
 from tests.engine.cuda_runs import GPU, YUV420P8, expected, largest_difference, network, run
 from tests.fake_cuda import Fake
+from vsrife import __version__
 from vsrife.engine import verification
 from vsrife.engine.engine import Engine
+from vsrife.engine.verification import _verdicts_folder
 from vsrife.ops import dispatch
 from vsrife.ops.cuda import KernelError
 from vsrife.ops.reference import Reference
@@ -87,6 +89,22 @@ def test_kernels_that_fail_give_way(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         frames_with(BrokenKernels(), monkeypatch)
     assert len(warned) == 1
     assert not (tmp_path / "verdicts").exists()  # the cause may be cured
+
+
+@pytest.mark.usefixtures("fake")
+def test_a_verdict_holds_for_one_gpu_and_set_of_versions() -> None:
+    triton = pytest.importorskip("triton", reason="PyTorch brings Triton along on Linux only")
+    name = _verdicts_folder(GPU).name
+    for fact in (
+        "Fake_GPU",
+        "sm86",
+        f"vsrife{__version__}",
+        f"torch{torch.__version__}",
+        f"triton{triton.__version__}",
+    ):
+        assert fact in name
+    assert "cudnn" in name
+    assert "driver" in name
 
 
 def test_not_a_number_is_no_match() -> None:

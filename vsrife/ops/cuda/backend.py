@@ -82,7 +82,7 @@ class CudaOps(Ops):
 
     def blend(self, a: Tensor, b: Tensor, flow: Tensor, weight0: Tensor) -> Tensor:
         out = _empty(flow, a.shape[1], *flow.shape[-2:], flow.dtype)
-        return _blend(a, b, flow, weight0, weight0, out)
+        return _blend(a, b, flow, weight0, weight0, out, PLANE=False, ROUNDS=False)
 
     def static_radius(self, a: Tensor, b: Tensor) -> Tensor:
         equal = (a == b).contiguous().view(torch.int8)
@@ -94,7 +94,7 @@ class CudaOps(Ops):
 
     def blend_plane(self, a: Tensor, b: Tensor, flow: Tensor, mask: Tensor, radius: Tensor, peak: int) -> Tensor:
         out = torch.empty((len(flow), 1, *flow.shape[-2:]), dtype=a.dtype, device=a.device)
-        return _blend(a, b, flow, mask, radius, out, float(peak), PLANE=True, ROUNDS=not a.dtype.is_floating_point)
+        return _blend(a, b, flow, mask, radius, out, peak, PLANE=True, ROUNDS=not a.dtype.is_floating_point)
 
     def convolve(self, x: Tensor, conv: Conv) -> Tensor:
         """cuDNN's convolution, then bias, residual and activation in place."""
@@ -120,11 +120,11 @@ class CudaOps(Ops):
 
 
 def _blend(
-    a: Tensor, b: Tensor, flow: Tensor, weight0: Tensor, radius: Tensor, out: Tensor, peak: float = 0.0, **kind: bool
+    a: Tensor, b: Tensor, flow: Tensor, weight0: Tensor, radius: Tensor, out: Tensor, peak: int = 0, **kind: bool
 ) -> Tensor:
     images = map(_image, (a, b, flow, weight0, radius, out))
     sizes, channels = (*out.shape[-2:], *a.shape[-2:]), out.shape[1]
-    launch(kernels.blend_kernel, out, *images, *sizes, channels, peak, **kind, C=_lanes(channels))
+    launch(kernels.blend_kernel, out, *images, *sizes, channels, float(peak), **kind, C=_lanes(channels))
     return out
 
 
