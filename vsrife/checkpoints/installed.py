@@ -272,14 +272,14 @@ def _name_for(path: Path) -> str:
         OptionError: None of them says anything.
     """
     absolute = path.absolute()
-    own = path.stem if path.is_file() else absolute.name
-    for part in (own, absolute.parent.name, absolute.parent.parent.name):
+    name = path.stem if path.is_file() else absolute.name
+    for part in (name, absolute.parent.name, absolute.parent.parent.name):
         match = _VERSION_IN_NAME.search(part)
         if match and (spec := spec_named(re.sub("[-_]", ".", match[1]))):
             return spec.name
-    if own.lower() in _GENERIC_NAMES:
+    if name.lower() in _GENERIC_NAMES:
         raise OptionError(f"which model {path} holds cannot be known, got no version in its name; add --name NAME")
-    return own
+    return name
 
 
 def _checked_name(name: str) -> Spec | None:

@@ -32,12 +32,12 @@ def quantise(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _nearest(kernels: Tensor) -> tuple[Tensor, Tensor]:
     """Return values and scales along the axis that fits better: outputs of transposed convolutions are the second."""
-    found = []
+    candidates = []
     for axes in ((1, 2, 3), (0, 2, 3)):
         scale = kernels.abs().amax(axes, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny) / LARGEST
         values = torch.round(kernels / scale)
-        found.append(((values * scale - kernels).square().sum(), values, scale))
-    _, values, scale = min(found, key=lambda each: float(each[0]))
+        candidates.append(((values * scale - kernels).square().sum(), values, scale))
+    _, values, scale = min(candidates, key=lambda each: float(each[0]))
     return values.to(torch.int8).contiguous(), scale.contiguous()
 
 

@@ -183,11 +183,11 @@ def _candidates() -> list[Layout | LegacyLayout]:
 
 def _recognise(graph: Sequence[GraphLayer], path: Path) -> Layout | LegacyLayout:
     """Return the layout with exactly these layers; if two have them, that of the version in the folder's name."""
-    found = [layout for layout in _candidates() if _first_difference(graph, _slots(layout, "flownet")) is None]
-    if found:
+    layouts = [layout for layout in _candidates() if _first_difference(graph, _slots(layout, "flownet")) is None]
+    if layouts:
         version = re.search(r"v?(\d+\.\d+)", path.absolute().parent.name)
         spec = MODELS.get(version[1]) if version else None
-        return spec.layout if spec and spec.layout in found else found[-1]
+        return spec.layout if spec and spec.layout in layouts else layouts[-1]
 
     nearest = max(_candidates(), key=lambda layout: _likeness(graph, _slots(layout, "flownet")))
     slots = _slots(nearest, "flownet")

@@ -72,8 +72,8 @@ def recognise_legacy(shapes: Shapes) -> LegacyLayout | None:
         return len(flow & wanted) / max(1, len(flow | wanted))
 
     best = max(LEGACY_LAYOUTS.values(), key=lambda layout: likeness(legacy_shapes(layout)))
-    found = likeness(legacy_shapes(best))
-    if found < _LIKELY or any(likeness(layout.tensor_shapes()) > found for layout in LAYOUTS.values()):
+    highest = likeness(legacy_shapes(best))
+    if highest < _LIKELY or any(likeness(layout.tensor_shapes()) > highest for layout in LAYOUTS.values()):
         return None
     return best
 

@@ -183,8 +183,8 @@ def clip_options[R](function: Callable[..., R]) -> Callable[..., R]:
     )
     @functools.wraps(function)
     def command(*args: Any, **options: Any) -> R:
-        own = {field.name: options.pop(field.name) for field in fields(ClipArguments)}
-        return function(*args, clip=ClipArguments(**own), **options)
+        values = {field.name: options.pop(field.name) for field in fields(ClipArguments)}
+        return function(*args, clip=ClipArguments(**values), **options)
 
     return command
 
@@ -236,7 +236,7 @@ def network_options[R](function: Callable[..., R], *, several: bool = False, run
     def command(
         *args: Any, model: str | tuple[str, ...] | None, scale: float | None, uhd: bool, yes: bool = False, **rest: Any
     ) -> R:
-        own = {name: rest.pop(name) for name in ("ensemble", "tta", "tta_temporal", "device", "precision")}
+        values = {name: rest.pop(name) for name in ("ensemble", "tta", "tta_temporal", "device", "precision")}
         if uhd and scale not in (None, 0.5):
             raise OptionError(f"--uhd means --scale 0.5, got --scale {scale:g} as well; give one of them")
         chosen = 0.5 if uhd else 1.0 if scale is None else scale
@@ -246,7 +246,7 @@ def network_options[R](function: Callable[..., R], *, several: bool = False, run
         if runs:
             for each in models:
                 offer_download(each, yes)
-        networks = [cast(NetworkKeywords, {"model": each, "scale": chosen, **own}) for each in models]
+        networks = [cast(NetworkKeywords, {"model": each, "scale": chosen, **values}) for each in models]
         return function(*args, network=networks if several else networks[0], **rest)
 
     return command

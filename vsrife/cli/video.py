@@ -183,9 +183,9 @@ def _kind(images: str | None, png: str | None, y4m: str | None) -> _Kind:
     from vsrife.video.image_sequence import pattern_of, write_pictures
     from vsrife.video.job import run
 
-    given = [name for name, value in (("--images", images), ("--png", png), ("--y4m", y4m)) if value is not None]
-    if len(given) > 1:
-        raise OptionError(f"one kind of result at a time, got {' and '.join(given)}; leave one out")
+    kinds = [name for name, value in (("--images", images), ("--png", png), ("--y4m", y4m)) if value is not None]
+    if len(kinds) > 1:
+        raise OptionError(f"one kind of result at a time, got {' and '.join(kinds)}; leave one out")
     if y4m is not None:
         return _Kind(_write_y4m, Path(y4m), True)
     if images is not None:
@@ -216,10 +216,10 @@ def _opener(
     """A function that opens the files of an input; it also gets the folder for bestsource's index."""
     from vsrife.timing.parsing import parse_fps
 
-    given = None if rate is None else parse_fps(rate, "--rate")
+    fps = None if rate is None else parse_fps(rate, "--rate")
     if each.sequence:
-        return partial(_open_sequence, rate=given)
-    return partial(_open_video, rate=given, upright=upright, track=track, resize=resize)
+        return partial(_open_sequence, rate=fps)
+    return partial(_open_video, rate=fps, upright=upright, track=track, resize=resize)
 
 
 def _open_video(files: Sequence[Path], index: Path | None, **options: Any) -> Source:

@@ -99,8 +99,8 @@ def call(net: FoldedNet, function: Callable[..., Tensors], inputs: Sequence[Tens
     recordings = _recordings.setdefault(net, {})
     if recordings is None:
         return function(*inputs)
-    places = (None if tensor.nbytes <= COPIED_BYTES else tensor.data_ptr() for tensor in inputs)
-    key = (uses_kernels(net.device), *places, *((tensor.shape, tensor.stride(), tensor.dtype) for tensor in inputs))
+    addresses = (None if tensor.nbytes <= COPIED_BYTES else tensor.data_ptr() for tensor in inputs)
+    key = (uses_kernels(net.device), *addresses, *((tensor.shape, tensor.stride(), tensor.dtype) for tensor in inputs))
     if key not in recordings:
         if len(recordings) == MOST_RECORDINGS:
             return function(*inputs)

@@ -124,8 +124,8 @@ def parse_precision(precision: str | None, *devices: torch.device, bundled: str 
         best = {best_precision(device, bundled) for device in devices}
         return _DTYPES[best.pop() if len(best) == 1 else "fp32"]
     if not isinstance(precision, str) or precision not in _DTYPES:
-        known = ", ".join(get_args(Precision))
-        raise OptionError(f"precision must be one of {known}, got {shown(precision)}; leave it out for the best")
+        choices = ", ".join(get_args(Precision))
+        raise OptionError(f"precision must be one of {choices}, got {shown(precision)}; leave it out for the best")
     problem = _bytes_problem(devices) if precision == "int8" else ""
     if problem:
         raise DeviceError(f"precision 'int8' {problem}")

@@ -92,10 +92,10 @@ class Colorimetry:
         else:
             full = fmt.family == "RGB"
         tagged = [int(props[key]) for key in ("_Matrix", "_ColorSpace") if key in props]
-        known = [m for m in tagged if m in LUMA_WEIGHTS or m == YCGCO]
+        matrices = [m for m in tagged if m in LUMA_WEIGHTS or m == YCGCO]
         location = int(props.get("_ChromaLocation", _CHROMA_LEFT))
         return cls(
-            matrix=known[0] if known else 6 if fmt.height < _HD_LINES else 1,
+            matrix=matrices[0] if matrices else 6 if fmt.height < _HD_LINES else 1,
             full_range=full,
             chroma_location=location if 0 <= location <= 5 else _CHROMA_LEFT,
         )

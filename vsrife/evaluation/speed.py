@@ -37,8 +37,8 @@ class Candidate:
     scale: float
 
     def keywords(self) -> dict[str, Any]:
-        given = {"model": self.model, "precision": self.precision, "scale": self.scale}
-        return {name: value for name, value in given.items() if value not in (None, 1.0)}
+        values = {"model": self.model, "precision": self.precision, "scale": self.scale}
+        return {name: value for name, value in values.items() if value not in (None, 1.0)}
 
     def __str__(self) -> str:
         return f"{self.model or 'default model'}, {self.precision or 'default precision'}, scale {self.scale:g}"
@@ -80,21 +80,21 @@ class Choice:
     def script_line(self, device: str | None = None) -> str:
         """The call of `RIFE` for a player's script."""
         keywords = {"multi": 2, **self.best.candidate.keywords(), **({"device": device} if device else {})}
-        given = ", ".join(f"{name}={value!r}" for name, value in keywords.items())
-        return f"clip = vsrife.RIFE(clip, {given}, realtime=True)"
+        arguments = ", ".join(f"{name}={value!r}" for name, value in keywords.items())
+        return f"clip = vsrife.RIFE(clip, {arguments}, realtime=True)"
 
 
 def candidates(width: int, height: int, device: str | None = None) -> Iterator[Candidate]:
     """What runs on the device, in order of quality; on large frames with half the flow scale first."""
-    known = dict[tuple[Path, torch.dtype], tuple[str | None, str | None]]()
+    distinct = dict[tuple[Path, torch.dtype], tuple[str | None, str | None]]()
     for model, precision in MODELS:
         try:
             dtype = parse_precision(precision, parse_device(device), bundled=bundled_name(model))
-            known.setdefault((find_weights(model), dtype), (model, precision))
+            distinct.setdefault((find_weights(model), dtype), (model, precision))
         except RifeError:
             continue
     for scale in (0.5,) if width * height > _UHD_PIXELS else (1.0, 0.5):
-        for model, precision in known.values():
+        for model, precision in distinct.values():
             yield Candidate(model, precision, scale)
 
 

@@ -222,11 +222,11 @@ def translated(
     Raises:
         OptionError: an unknown keyword, an old one beside its successor, or a value of a wrong type.
     """
-    given = {"device_type": device, "device_index": device, "fp16": precision, "model_ver": model}
+    successors = {"device_type": device, "device_index": device, "fp16": precision, "model_ver": model}
     for key in old:
-        if key not in given:
+        if key not in successors:
             raise OptionError(f"there is no keyword {key!r}; help(vsrife.RIFE) lists them")
-        if given[key] is not None:
+        if successors[key] is not None:
             raise OptionError(f"{key} is the older spelling of a keyword that is there too, got both; leave {key} out")
     kind, index = old.get("device_type"), old.get("device_index", 0)
     if kind not in (None, "cuda", "cpu"):

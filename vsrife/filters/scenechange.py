@@ -151,15 +151,16 @@ def _guarded(decisions: vs.VideoNode, alone: vs.VideoNode, small: vs.VideoNode) 
 def _motion_continues(left: Luma, right: Luma, *around: Luma) -> bool:
     """Whether the pairs before or after differ nearly as much as the pair itself; of repeated frames, the next that
     differ. Clip ends repeat a frame."""
-    own = _difference(left, right)
+    difference = _difference(left, right)
     return any(
-        _next_difference(chain, own) > NEIGHBOUR_SHARE * own for chain in ((left, *around[::2]), (right, *around[1::2]))
+        _next_difference(chain, difference) > NEIGHBOUR_SHARE * difference
+        for chain in ((left, *around[::2]), (right, *around[1::2]))
     )
 
 
-def _next_difference(chain: Sequence[Luma], own: float) -> float:
+def _next_difference(chain: Sequence[Luma], difference: float) -> float:
     differences = [_difference(a, b) for a, b in pairwise(chain)]
-    return next((each for each in differences if each > REPEAT_SHARE * own), 0.0)
+    return next((each for each in differences if each > REPEAT_SHARE * difference), 0.0)
 
 
 def _difference(a: Luma, b: Luma) -> float:

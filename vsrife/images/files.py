@@ -235,10 +235,10 @@ def _open_tiff(path: Path) -> Iterator[_Stored]:
                 f"picture must have at most {_MOST_PIXELS} pixels, got {path} of {page.imagewidth}x{page.imagelength}; "
                 "its header may be damaged"
             )
-        known = page.photometric in range(4) and page.sampleformat == _TIFF_INTEGER and page.bitspersample in (8, 16)
-        plain = known and page.compression in _TIFF_PLAIN
+        basic = page.photometric in range(4) and page.sampleformat == _TIFF_INTEGER and page.bitspersample in (8, 16)
+        plain = basic and page.compression in _TIFF_PLAIN
         simple = page.planarconfig != _TIFF_SEPARATE and not page.is_tiled
-        if plain or (known and page.bitspersample == 16 and page.compression == _TIFF_LZW and simple):
+        if plain or (basic and page.bitspersample == 16 and page.compression == _TIFF_LZW and simple):
             colours = 1 if page.photometric in (_TIFF_WHITE_IS_0, _TIFF_BLACK_IS_0) else 3
             extra = page.extrasamples[0] if page.extrasamples else _TIFF_UNSPECIFIED
             bits = 8 if page.photometric == _TIFF_PALETTE else page.bitspersample

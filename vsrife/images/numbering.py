@@ -37,14 +37,14 @@ def find_sequence(text: str) -> list[Path]:
     if path.is_file():
         return [path]
     if path.is_dir():
-        found = [p for p in path.iterdir() if p.suffix.lower() in (*PICTURE_SUFFIXES, ".bmp") and p.name[0] != "."]
+        pictures = [p for p in path.iterdir() if p.suffix.lower() in (*PICTURE_SUFFIXES, ".bmp") and p.name[0] != "."]
     elif _NUMBER.search(path.name):
         return _matching(path)
     else:
-        found = [p for p in map(Path, glob(text)) if p.is_file()]  # noqa: PTH207 - the folder may be a pattern, too
-    if not found:
+        pictures = [p for p in map(Path, glob(text)) if p.is_file()]  # noqa: PTH207 - the folder may be a pattern, too
+    if not pictures:
         raise MediaError(f"no pictures found, got {text}; give a folder, a pattern like frame_%04d.png or a glob")
-    return sorted(found, key=_numeric_order)
+    return sorted(pictures, key=_numeric_order)
 
 
 def missing_numbers(paths: Sequence[Path]) -> list[int]:

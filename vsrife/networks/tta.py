@@ -133,7 +133,7 @@ def estimate_legacy(
     mean_flow, mean_mask = torch.stack(flows).mean(0), torch.stack(masks).mean(0) if masks else None
     if net.layout.refiner is None:  # all orientations would make the same picture of it
         return net.refine(features0[0], features1[0], mean_flow, mean_mask)
-    found = []
+    results = []
     for orientation, reverse, a, b, _ in passes:
         cancellation()
         flow = orientation.turn_flow(swap(mean_flow) if reverse else mean_flow)
@@ -146,8 +146,8 @@ def estimate_legacy(
             orientation.turn_back(one.residual),
             orientation.turn_back(legacy.blended(a.image, b.image, one)),
         )
-        found.append((orientation.turn_flow_back(swap(one.flow) if reverse else one.flow), *maps))
-    full_flow, weight0, residual, image = (torch.stack(maps).mean(0) for maps in zip(*found, strict=True))
+        results.append((orientation.turn_flow_back(swap(one.flow) if reverse else one.flow), *maps))
+    full_flow, weight0, residual, image = (torch.stack(maps).mean(0) for maps in zip(*results, strict=True))
     return legacy.Estimate(full_flow, torch.logit(weight0), residual, image)
 
 

@@ -107,8 +107,8 @@ def warp_inputs(
 
     def axis(positions: Tensor, small: Tensor, side: int) -> Axis:
         size = small.shape[side]
-        places = (positions.flatten().double() + 0.5) * (size / stacks[0].shape[side]) - 0.5
-        return Axis.at(places, size).to(small.device, small.dtype)
+        sampled = (positions.flatten().double() + 0.5) * (size / stacks[0].shape[side]) - 0.5
+        return Axis.at(sampled, size).to(small.device, small.dtype)
 
     def flow() -> Tensor:
         return sum((reference.sample(m, axis(rows, m, -2), axis(columns, m, -1)) for m in maps), torch.zeros(()))

@@ -188,24 +188,24 @@ def find_rhythm(window: Window, at: Fraction, most: int) -> Rhythm | None:
 def _rhythm(window: Window, cycle: int, most: int) -> Rhythm | None:
     center = window.center
     pattern: dict[int, bool] = {}
-    known = 0
+    links = 0
 
     def broken(frames: Iterable[int]) -> int | None:
         """The first of these frames that breaks the pattern; None if the window or the clip ends before."""
-        nonlocal known
+        nonlocal links
         for k in frames:
             link = window[k]
             if link is Link.END:
                 return None
             if not window.steady(k - 1) or pattern.setdefault(k % cycle, link.repeats) is not link.repeats:
                 return k
-            known += 1
+            links += 1
         return None
 
     after = broken(range(center + 1, center + 2 * cycle + 1))
     before = broken(range(center, center - 2 * cycle, -1))
     starts = tuple(k for k in range(center, center + cycle) if not pattern.get(k % cycle, False))
-    if known < 2 * cycle or not 2 <= len(starts) < cycle:
+    if links < 2 * cycle or not 2 <= len(starts) < cycle:
         return None
     step = Fraction(cycle, len(starts))
     offsets = [start - starts[0] - j * step for j, start in enumerate(starts)]

@@ -116,9 +116,11 @@ def _parts(ticks: Sequence[int], changes: Sequence[float], is_repeat: Repeats) -
             end = min(first + CYCLE, frames)
             cycle = lasts[first:end]
             if max(cycle) - min(cycle) <= EQUAL * min(cycle):
-                own = [changes[n] for n in range(max(first, 1), end)]
-                repeats = sum(is_repeat(change, own) for change in own)
-                kind = _Kind.STILL if repeats > CYCLE // 2 or not own else _Kind.HARD if repeats else _Kind.VIDEO
+                cycle_changes = [changes[n] for n in range(max(first, 1), end)]
+                repeats = sum(is_repeat(change, cycle_changes) for change in cycle_changes)
+                kind = (
+                    _Kind.STILL if repeats > CYCLE // 2 or not cycle_changes else _Kind.HARD if repeats else _Kind.VIDEO
+                )
             else:
                 end, kind = first + 1, _Kind.OTHER
         parts.append(_Part(first, end, kind))
@@ -155,8 +157,8 @@ def _settle(parts: list[_Part]) -> None:
 
 def _dropped(part: _Part, changes: Sequence[float], is_repeat: Repeats, phase: int | None) -> int | None:
     """Which frame of a cycle repeats the one before; that at the place of the last cycle's, if several or none do."""
-    own = {n - part.first: changes[n] for n in range(max(part.first, 1), part.end)}
-    repeats = {i: change for i, change in own.items() if is_repeat(change, list(own.values()))}
+    part_changes = {n - part.first: changes[n] for n in range(max(part.first, 1), part.end)}
+    repeats = {i: change for i, change in part_changes.items() if is_repeat(change, list(part_changes.values()))}
     if phase is not None and (phase in repeats or (not repeats and part.end - part.first == CYCLE)):
         return phase
     return min(repeats, key=repeats.__getitem__, default=None)

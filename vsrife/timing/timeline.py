@@ -102,10 +102,10 @@ def fill_missing(stamps: Sequence[int | None], step: Fraction) -> list[int]:
         stamps: of each frame in order of display, ticks; None where missing. At least one is known.
         step: ticks between frames, by the nominal rate.
     """
-    known = [(n, stamp) for n, stamp in enumerate(stamps) if stamp is not None]
-    (first, start), (last, end) = known[0], known[-1]
+    stamped = [(n, stamp) for n, stamp in enumerate(stamps) if stamp is not None]
+    (first, start), (last, end) = stamped[0], stamped[-1]
     filled = [round(start - (first - n) * step) for n in range(first)]
-    for (left, begin), (right, stop) in pairwise(known):
+    for (left, begin), (right, stop) in pairwise(stamped):
         filled += [begin + round(Fraction((stop - begin) * n, right - left)) for n in range(right - left)]
     return filled + [round(end + (n - last) * step) for n in range(last, len(stamps))]
 

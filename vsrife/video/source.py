@@ -283,8 +283,8 @@ def _promised_frames(container: InputContainer, stream: VideoStream, scan: _Scan
     counted = track.packets + track.hidden
     if stream.frames > counted and not _reaches_its_duration(stream, track):
         return stream.frames - track.hidden
-    known = any(name in container.format.name for name in ("matroska", "mp4"))
-    ends_early = known and scan.end < Fraction(container.duration or 0, av.time_base) - 1
+    states_duration = any(name in container.format.name for name in ("matroska", "mp4"))
+    ends_early = states_duration and scan.end < Fraction(container.duration or 0, av.time_base) - 1
     return track.packets + 1 if ends_early else 0
 
 

@@ -179,9 +179,9 @@ def blend_kernel(
     n, y, x, inside = _pixels(height, width, P)
     c = tl.arange(0, C)[None, :]
     use, at_y, at_x = inside[:, None] & (c < channels), y.to(tl.float32), x.to(tl.float32)
-    place = _at(flow, n, y, x)
-    x0, y0 = tl.load(place, mask=inside, other=0), tl.load(place + flow[2], mask=inside, other=0)
-    x1, y1 = tl.load(place + 2 * flow[2], mask=inside, other=0), tl.load(place + 3 * flow[2], mask=inside, other=0)
+    vectors = _at(flow, n, y, x)
+    x0, y0 = tl.load(vectors, mask=inside, other=0), tl.load(vectors + flow[2], mask=inside, other=0)
+    x1, y1 = tl.load(vectors + 2 * flow[2], mask=inside, other=0), tl.load(vectors + 3 * flow[2], mask=inside, other=0)
     weight = tl.load(_at(weight0, n, y, x), mask=inside, other=0)
     if PLANE:
         weight = 1.0 / (1.0 + tl.exp(-weight))
@@ -250,8 +250,8 @@ def finish_kernel(
     n, y, x, inside = _pixels(height, width, P)
     c = tl.program_id(2) * C + tl.arange(0, C)[None, :]
     use = inside[:, None] & (c < channels)
-    place = _all_at(out, n, y, x, c)
-    value = tl.load(place, mask=use, other=0).to(tl.float32)
+    address = _all_at(out, n, y, x, c)
+    value = tl.load(address, mask=use, other=0).to(tl.float32)
     if BIASED:
         value += tl.load(bias + c, mask=c < channels, other=0).to(tl.float32)
     if RESIDUAL:
@@ -260,7 +260,7 @@ def finish_kernel(
         value = tl.where(value > 0, value, value * tl.load(slopes + c, mask=c < channels, other=0).to(tl.float32))
     if LEAKY:
         value = tl.where(value > 0, value, value * SLOPE)
-    tl.store(place, value, mask=use)
+    tl.store(address, value, mask=use)
 
 
 @triton.jit(do_not_specialize=SIZES)
