@@ -261,7 +261,7 @@ def _check_factors(graph: Sequence[GraphLayer], layout: Layout | LegacyLayout, p
     resizes = [layer for layer in graph if layer.kind == "Interp"]
     bad = [layer.name for layer in resizes if not _resizes_plainly(layer)]
     factors = {layer.key(1, 1) for layer in resizes if layer.key(1, 1) < 1}
-    wanted = [set(map(_reduced, scales)) - {1.0} for scales in _scale_lists(layout)]
+    wanted = [{1 / scale for scale in scales} - {1.0} for scales in _scale_lists(layout)]
     if bad or factors not in wanted:
         got = f"{bad[0]} of another kind" if bad else ", ".join(f"{f:g}" for f in sorted(factors))
         raise WeightsError(
@@ -280,10 +280,6 @@ def _check_factors(graph: Sequence[GraphLayer], layout: Layout | LegacyLayout, p
 def _resizes_plainly(layer: GraphLayer) -> bool:
     """Return whether it is bilinear, by one factor, with half-pixel centres, and not to a fixed size."""
     return layer.key(0) == 2 and layer.key(1, 1) == layer.key(2, 1) and not any(map(layer.key, (3, 4, 6)))
-
-
-def _reduced(scale: float) -> float:
-    return 1 / scale
 
 
 def _scale_lists(layout: Layout | LegacyLayout) -> list[tuple[float, ...]]:
@@ -323,12 +319,8 @@ def _slots(layout: Layout | LegacyLayout, net: str) -> tuple[Slot, ...]:
 
 def _walk(module: nn.Module, prefix: str) -> Iterator[Slot]:
     """Yield the layers of a network in order of evaluation, batch normalisation folded into the one before."""
-    layers = [(f"{prefix}{name}", layer) for name, layer in module.named_modules()]
-    layers = [
-        (name, layer)
-        for name, layer in layers
-        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.BatchNorm2d | nn.PReLU)
-    ]
+    kinds = nn.Conv2d | nn.ConvTranspose2d | nn.BatchNorm2d | nn.PReLU
+    layers = [(f"{prefix}{name}", layer) for name, layer in module.named_modules() if isinstance(layer, kinds)]
     for (name, layer), (next_name, following) in zip(layers, [*layers[1:], ("", nn.Identity())], strict=True):
         if isinstance(layer, nn.BatchNorm2d) or (isinstance(layer, nn.PReLU) and layer.num_parameters == 1):
             continue

@@ -112,7 +112,7 @@ class AttentionBlock(nn.Module):
 
 
 class FlowBlock(nn.Module):
-    """One step from coarse to fine. Convolutions alone: sizes and units are the flow network's business."""
+    """One step from coarse to fine: its convolutions. The flow networks below handle sizes and units."""
 
     def __init__(self, layout: LegacyLayout, inputs: int, width: int) -> None:
         super().__init__()
@@ -250,7 +250,7 @@ def _stem(refiner: Refiner, inputs: int) -> nn.Module:
 
 
 def warped_levels(levels: Levels, flow: Tensor) -> Levels:
-    """Every level warped by (1, 2, h, w), which is in pixels of its own size and at most twice the first level's."""
+    """Warp every level by a flow (1, 2, h, w) in pixels of that size, which is at most twice the first level's."""
     result = []
     for level in levels:
         if flow.shape[-2:] != level.shape[-2:]:
@@ -283,7 +283,8 @@ class Estimate:
         flow: (1, 4, H, W) in pixels: x and y towards frame 0, then towards frame 1.
         mask: (1, 1, H, W) logit, large where frame 0 is taken.
         residual: (1, 3, H, W) RGB, -1..1, to add to the blend before clamping to 0..1; None without a refinement.
-        image: (1, 3, H, W), the picture itself where it is not what flow, mask and residual give: a mean of several.
+        image: (1, 3, H, W) RGB, a mean of several passes, to show instead of what flow, mask and residual give; else
+            None.
     """
 
     flow: Tensor
@@ -354,13 +355,14 @@ class LegacyNet(nn.Module):
     def flow(
         self, features0: Features, features1: Features, timestep: float | Tensor, cancellation: Cancellation = never
     ) -> tuple[Tensor, Tensor | None]:
-        """Flow (1, 4, h, w) in pixels of its own size and mask logit, both at full size; or flow at half size alone."""
+        """Flow (1, 4, H, W) in pixels and mask logit, both at full size; or the flow alone, at half size and in pixels
+        of that."""
         flow_network = _FLOW_NETWORKS[self.layout.family]
         flow, mask = flow_network(self, features0.image, features1.image, timestep, cancellation)
         return torch.cat((flow, -flow), dim=1) if flow.shape[1] == 2 else flow, mask
 
     def refine(self, features0: Features, features1: Features, flow: Tensor, mask: Tensor | None) -> Estimate:
-        """From what `flow` gave to the estimate, by the refinement where there is one."""
+        """Complete the result of `flow` to an estimate; the refinement, where there is one, runs here."""
         if self.layout.refiner is None:
             assert mask is not None
             return Estimate(flow, mask, None)
