@@ -149,7 +149,8 @@ def _models(network: Sequence[NetworkKeywords]) -> dict[str, dict[str, Any]]:
     from vsrife.checkpoints.finding import model_labels
 
     chosen = {keywords.get("model"): keywords for keywords in network}
-    return dict(zip(model_labels(list(chosen)), map(dict, chosen.values()), strict=True))
+    names = model_labels(list(chosen))
+    return {name: dict(keywords) for name, keywords in zip(names, chosen.values(), strict=True)}
 
 
 def _part(source: Source, start: str | None, end: str | None, frames: int | None, deinterlace: bool) -> _Part:
