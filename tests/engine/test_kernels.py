@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from tests import fake_cuda
 from tests.engine.cuda_runs import GPU, expected, largest_difference, network, run
@@ -21,14 +23,23 @@ FORMAT = PictureFormat("YUV", 8, False, 32, 32, 1, 1)
 PAIRS = [(0, 1), (1, 2)]
 
 
+def launch_one_program(
+    backend: Any, kernel: Any, written: Tensor, *arguments: Any, real: Any, **constants: Any
+) -> None:
+    """Launch one program for the whole image and none larger: the interpreter runs one after the other."""
+    backend.PIXELS = 1 << (written.shape[-2] * written.shape[-1] - 1).bit_length()
+    real(kernel, written, *arguments, **constants)
+
+
 @pytest.mark.parametrize(("mode", "dtype"), [("", torch.float32), ("graph", torch.float16)], ids=str)
 def test_frames(mode: str, dtype: torch.dtype, fake: Fake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As plain PyTorch on the CPU gives them, with no warning, no race and no wait for the device."""
     with fake_cuda.interpreted_kernels() as backend:
         monkeypatch.setenv(dispatch.CUDA_VARIABLE, mode)
         monkeypatch.setattr(dispatch, "_cuda_kernels", lambda _device: backend.cuda_ops)
-        monkeypatch.setattr(backend, "launch", partial(fake_cuda.launch, backend.launch))
-        monkeypatch.setattr(backend, "PIXELS", 1024)  # one program a launch: the interpreter runs one after the other
+        monkeypatch.setattr(
+            backend, "launch", partial(fake_cuda.launch, partial(launch_one_program, backend, real=backend.launch))
+        )
         monkeypatch.setattr(cuda_graph, "WARM_UPS", 1)
         engine = Engine(network(MODEL, GPU, dtype), FORMAT)
         frames = run(engine, PAIRS[:1])
