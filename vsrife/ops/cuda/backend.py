@@ -81,7 +81,8 @@ class CudaOps(Ops):
         return out
 
     def blend(self, a: Tensor, b: Tensor, flow: Tensor, weight0: Tensor) -> Tensor:
-        out = _empty(flow, a.shape[1], *flow.shape[-2:], flow.dtype)
+        height, width = flow.shape[-2:]
+        out = _empty(flow, a.shape[1], height, width, flow.dtype)
         return _blend(a, b, flow, weight0, weight0, out, PLANE=False, ROUNDS=False)
 
     def static_radius(self, a: Tensor, b: Tensor) -> Tensor:
