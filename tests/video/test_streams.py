@@ -136,6 +136,7 @@ def test_slow_motion_stretches_pictures_text_and_chapters(
     start = programs.times(rich)[0]
     assert programs.times(output) == [start + Fraction(n, 10) for n in range(60)]
     assert programs.times(output, "s:0") == [Fraction(3, 2) + start]
-    assert [(c["start_time"], c["end_time"]) for c in after["chapters"]] == [
-        ("0.000000", "2.954000"), ("2.954000", "6.023000"),
+    second = start + 3 * (1 - start)
+    assert [(Fraction(c["start_time"]), Fraction(c["end_time"])) for c in after["chapters"]] == [
+        (0, second), (second, start + 6),
     ]  # fmt: skip

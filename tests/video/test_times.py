@@ -71,8 +71,17 @@ def make(case: Case, folder: Path, programs: Programs) -> Path:
 
 def starts(programs: Programs, path: Path) -> tuple[list[Fraction], Fraction | None, int]:
     """Times of the video packets and of the first audio, seconds after the first frame; and the number of frames."""
-    shown = programs.probe(path, "-show_entries", "packet=codec_type,pts_time,size,flags")
-    played = [packet for packet in shown["packets"] if "D" not in packet["flags"] and int(packet["size"])]
+    shown = programs.probe(
+        path, "-show_entries", "packet=codec_type,pts_time,duration_time,size,flags:stream=codec_type,start_time"
+    )
+    heard = {stream["codec_type"]: Fraction(stream.get("start_time", 0)) for stream in shown["streams"]}
+
+    def hidden(packet: dict[str, str]) -> bool:
+        """Whether it is discarded, or all of it is priming: FFmpeg from 7 on hides that in Matroska as well."""
+        end = Fraction(packet.get("pts_time", 0)) + Fraction(packet.get("duration_time", 1))
+        return "D" in packet["flags"] or (packet["codec_type"] == "audio" and end <= heard["audio"])
+
+    played = [packet for packet in shown["packets"] if int(packet["size"]) and not hidden(packet)]
     times: dict[str, list[Fraction]] = {"video": [], "audio": []}
     for packet in played:
         if "pts_time" in packet:
