@@ -13,6 +13,8 @@ them into `vapoursynth.Error`, keeping the original as the cause.
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 _SHOWN = 80  # characters of a value in an error
 
 
@@ -47,6 +49,14 @@ def shown(value: object) -> str:
     except ValueError:  # Python writes no integers of thousands of digits
         return "a number of thousands of digits"
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}… ({len(text)} characters)"
+
+
+def decimal(value: Fraction) -> str:
+    """A rational for an error, as a decimal of a few digits."""
+    try:
+        return f"{float(value):g}"
+    except OverflowError:
+        return "a number of hundreds of digits"
 
 
 def first_line(error: BaseException) -> str:

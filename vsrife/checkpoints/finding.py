@@ -184,7 +184,7 @@ def _parse(model: str | Path | None) -> tuple[Spec | None, Path | str]:
         return (None, default.name) if default.source == BUNDLED_SOURCE else _parse_name(default.name)
     if not isinstance(model, str | Path):
         raise OptionError(
-            f"model must be a version in quotes or a path, got {model!r} ({type(model).__name__}); as numbers "
+            f"model must be a version in quotes or a path, got {shown(model)} ({type(model).__name__}); as numbers "
             f'4.1 and 4.10 would be the same, so write model="4.26"'
         )
     return (None, model) if isinstance(model, Path) else _parse_name(model)

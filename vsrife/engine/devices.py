@@ -36,9 +36,10 @@ def parse_device(device: str | torch.device | None) -> torch.device:
     try:
         held = torch.zeros(1, device=torch.device(device))
         held.cpu()  # a device that holds no data fails here
-    except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
+    except (RuntimeError, AssertionError, TypeError, ValueError, NotImplementedError) as error:
         reason = first_line(error)
-        raise DeviceError(f"device cannot be used, got {shown(str(device))} ({reason}); try 'cpu'") from error
+        name = str(device) if isinstance(device, torch.device) else device
+        raise DeviceError(f"device cannot be used, got {shown(name)} ({reason}); try 'cpu'") from error
     return held.device  # with its index: "cuda" and "cuda:0" are one
 
 
@@ -79,7 +80,9 @@ def parse_devices(device: str | torch.device | None) -> tuple[torch.device, ...]
             name = f"{chosen[-1].type}:{name}"
         one = parse_device(name)
         if one in chosen and one.type != "cpu":
-            raise DeviceError(f"device must name each device once, got {str(one)!r} again in {device!r}; leave it out")
+            raise DeviceError(
+                f"device must name each device once, got {str(one)!r} again in {shown(device)}; leave it out"
+            )
         chosen.append(one)
     return tuple(chosen)
 

@@ -14,7 +14,7 @@ import vapoursynth as vs
 from vsrife.engine.formats import PictureFormat
 from vsrife.engine.keywords import NetworkKeywords
 from vsrife.engine.loaded import NetworkOptions
-from vsrife.errors import ClipError, OptionError
+from vsrife.errors import ClipError, OptionError, shown
 from vsrife.filters.duplicates import Repair
 from vsrife.filters.frames import picture_format
 from vsrife.timing.duplicates import Duplicates
@@ -87,10 +87,10 @@ def check_options(
         RifeError: an argument is out of range or contradicts another one.
     """
     if realtime not in (False, True, "overlay"):
-        raise OptionError(f"realtime must be True, False or 'overlay', got {realtime!r}; it is for players")
+        raise OptionError(f"realtime must be True, False or 'overlay', got {shown(realtime)}; it is for players")
     networks = NetworkOptions.for_devices(**network)
     if realtime and len(networks) > 1:
-        raise OptionError(f"realtime runs on one device, got device={network.get('device')!r}; name one of them")
+        raise OptionError(f"realtime runs on one device, got device={shown(network.get('device'))}; name one of them")
     picture = picture_format(clip)
     threshold = parse_threshold(sc_threshold)
     carried = tuple(_carried_format(clip, i, extra) for i, extra in enumerate(carry))
@@ -132,9 +132,11 @@ def _ramp(
 ) -> tuple[Schedule, Fraction]:
     """A speed ramp: output frames at any source times, at a constant rate."""
     if multi is not None:
-        raise OptionError(f"multi and times exclude each other, got multi={multi!r}; leave it out")
+        raise OptionError(f"multi and times exclude each other, got multi={shown(multi)}; leave it out")
     if unit not in get_args(TimesUnit):
-        raise OptionError(f"times_in must be 'seconds' or 'frames', got {unit!r}; it is the unit of the source times")
+        raise OptionError(
+            f"times_in must be 'seconds' or 'frames', got {shown(unit)}; it is the unit of the source times"
+        )
     if not clip.fps and (fps is None or (unit == "seconds" and timestamps is None)):
         raise ClipError(
             "times needs a clip with a known rate, got a rate of 0/0; give fps= and either timestamps= or "
@@ -156,20 +158,22 @@ def _schedule(
             )
         return _by_factor(clip, DEFAULT_MULTI if multi is None else parse_multi(multi))
     if multi is not None:
-        raise OptionError(f"multi and fps exclude each other, got multi={multi!r} and fps={fps!r}; give one of them")
+        raise OptionError(
+            f"multi and fps exclude each other, got multi={shown(multi)} and fps={shown(fps)}; give one of them"
+        )
     rate = parse_fps(fps)
     if timestamps is not None:
         return by_timestamps(parse_timestamps(timestamps), clip.num_frames, rate), rate
     if not clip.fps:
         raise ClipError(
-            f"fps needs a clip with a known rate, got fps={fps!r} and a clip of rate 0/0; give the factor between the "
-            "rates instead, such as multi='5/2' from 24 to 60, or timestamps=, or call std.AssumeFPS first if the "
+            f"fps needs a clip with a known rate, got fps={shown(fps)} and a clip of rate 0/0; give the factor between "
+            "the rates instead, such as multi='5/2' from 24 to 60, or timestamps=, or call std.AssumeFPS first if the "
             "rate is constant"
         )
     factor = rate / Fraction(clip.fps)
     if factor < 1:
         raise OptionError(
-            f"fps must be at least the clip's rate of {Fraction(clip.fps)}, got {fps!r}; to drop frames use "
+            f"fps must be at least the clip's rate of {Fraction(clip.fps)}, got {shown(fps)}; to drop frames use "
             "std.SelectEvery"
         )
     return _by_factor(clip, factor)
@@ -190,11 +194,13 @@ def _repair(
     timestamps: Timestamps | None,
 ) -> Repair | None:
     if mode not in get_args(Duplicates):
-        raise OptionError(f"duplicates must be 'keep', 'fill' or 'even', got {mode!r}; 'fill' replaces repeated frames")
+        raise OptionError(
+            f"duplicates must be 'keep', 'fill' or 'even', got {shown(mode)}; 'fill' replaces repeated frames"
+        )
     if isinstance(max_repeats, bool) or not isinstance(max_repeats, int) or not 1 <= max_repeats <= MAX_REPEATS:
-        raise OptionError(f"max_repeats must be 1 to {MAX_REPEATS}, got {max_repeats!r}; 3 is usual")
+        raise OptionError(f"max_repeats must be 1 to {MAX_REPEATS}, got {shown(max_repeats)}; 3 is usual")
     if prop is not None and not isinstance(prop, str):
-        raise OptionError(f"duplicate_prop must be the name of a frame prop, got {prop!r}; leave it out for none")
+        raise OptionError(f"duplicate_prop must be the name of a frame prop, got {shown(prop)}; leave it out for none")
     if mode == "keep" and replace is None:
         return None
     replaced = None if replace is None else parse_frames("replace", replace, clip.num_frames)
@@ -225,14 +231,14 @@ def translated(
     successors = {"device_type": device, "device_index": device, "fp16": precision, "model_ver": model}
     for key in old:
         if key not in successors:
-            raise OptionError(f"there is no keyword {key!r}; help(vsrife.RIFE) lists them")
+            raise OptionError(f"there is no keyword {shown(key)}; help(vsrife.RIFE) lists them")
         if successors[key] is not None:
             raise OptionError(f"{key} is the older spelling of a keyword that is there too, got both; leave {key} out")
     kind, index = old.get("device_type"), old.get("device_index", 0)
     if kind not in (None, "cuda", "cpu"):
-        raise OptionError(f"device_type must be 'cuda' or 'cpu', got {kind!r}; use device= for others")
+        raise OptionError(f"device_type must be 'cuda' or 'cpu', got {shown(kind)}; use device= for others")
     if isinstance(index, bool) or not isinstance(index, int) or index < 0:
-        raise OptionError(f"device_index must be an integer of at least 0, got {index!r}; 0 is the first device")
+        raise OptionError(f"device_index must be an integer of at least 0, got {shown(index)}; 0 is the first device")
     on_cuda = kind == "cuda" or (kind is None and device is None and torch.cuda.is_available())
     if kind == "cpu":
         device = "cpu"

@@ -17,7 +17,7 @@ from vsrife.checkpoints.finding import find_weights
 from vsrife.engine.engine import Engine
 from vsrife.engine.keywords import ModelKeywords
 from vsrife.engine.loaded import NetworkOptions, network
-from vsrife.errors import RifeError
+from vsrife.errors import ClipError, RifeError, shown
 from vsrife.filters.arguments import OldKeywords, Options, Realtime, check_options, translated
 from vsrife.filters.duplicates import Repair, anchored, frozen, link_windows, planned, undamaged, unless_new
 from vsrife.filters.frames import ABSOLUTE_TIME, DURATION, NEXT, PREV, props_only, shifted
@@ -153,13 +153,16 @@ def RIFE(
             the device are missing. Raised here, not at the first frame.
     """
     try:
+        carried = () if carry is None else carry
+        if not (isinstance(carried, Sequence) and all(isinstance(each, vs.VideoNode) for each in carried)):
+            raise ClipError(f"carry must be a list of clips, got {shown(carry)}; write it like carry=[alpha]")
         if old:
             warn_once(f"RIFE: {', '.join(old)}: keywords of vs-rife 1.x and 2.x; use device=, precision= and model=")
             model, device, precision = translated(old, model, device, precision)
     except RifeError as error:
         raise vs.Error(f"RIFE: {error}") from error
     clips = build(
-        "RIFE", [clip, *(carry or [])], multi, sc_threshold, fps=fps, timestamps=timestamps, times=times,
+        "RIFE", [clip, *carried], multi, sc_threshold, fps=fps, timestamps=timestamps, times=times,
         times_in=times_in, realtime=realtime, duplicates=duplicates, max_repeats=max_repeats,
         duplicate_prop=duplicate_prop, replace=replace, scale=scale, model=model, ensemble=ensemble, tta=tta,
         tta_temporal=tta_temporal, device=device, precision=precision,

@@ -12,7 +12,7 @@ from numbers import Rational, Real
 from pathlib import Path
 from typing import Any, Literal
 
-from vsrife.errors import OptionError, shown
+from vsrife.errors import OptionError, decimal, shown
 from vsrife.files import is_special
 from vsrife.timing.schedule import Schedule, along_curve, by_positions, check_length, check_timestamps, source_position
 
@@ -181,7 +181,8 @@ def _curve(points: Sequence[tuple[Fraction, Fraction]], fps: Fraction) -> Iterat
     for (before, _), (after, _) in pairwise(points):
         if after <= before:
             raise OptionError(
-                f"times must have output times that increase, got {float(after)} s after {float(before)} s; sort them"
+                f"times must have output times that increase, got {decimal(after)} s after {decimal(before)} s; sort "
+                "them"
             )
     check_length("times and fps", math.ceil((points[-1][0] - points[0][0]) * fps))
     return along_curve(points, fps)
@@ -207,11 +208,12 @@ def parse_frames(name: str, frames: str | Sequence[int], source_frames: int) -> 
             _check_frame(name, last, source_frames)
             numbers.update(range(first, last + 1))
     elif isinstance(frames, Iterable):
-        numbers = set(frames)
+        numbers = set()
+        for n in frames:
+            _check_frame(name, n, source_frames)
+            numbers.add(n)
     else:
         raise OptionError(f"{name} must be frame numbers, got {shown(frames)}; give a list such as [120, 455]")
-    for n in numbers:
-        _check_frame(name, n, source_frames)
     if len(numbers) >= source_frames:
         raise OptionError(f"{name} must leave a frame, got all {source_frames} of the clip; list fewer")
     return tuple(sorted(numbers))
@@ -283,7 +285,7 @@ def ramp(
     def position(time: Fraction) -> Fraction:
         if not 0 <= time <= end:
             raise OptionError(
-                f"times must lie between 0 and {float(end):g} {unit}, got {float(time):g}; that is its length"
+                f"times must lie between 0 and {decimal(end)} {unit}, got {decimal(time)}; that is its length"
             )
         if unit == "frames":
             return time

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import islice, pairwise
 
-from vsrife.errors import OptionError
+from vsrife.errors import OptionError, decimal
 
 # Most output frames: VapourSynth counts frames in 32 bits, and originals are interleaved with new frames once.
 MAX_FRAMES = (2**31 - 1) // 2
@@ -194,7 +194,7 @@ def check_timestamps(times: Sequence[Fraction], source_frames: int) -> None:
     for i in range(1, len(times)):
         if times[i] <= times[i - 1]:
             raise OptionError(
-                f"timestamps must increase, got {float(times[i])} s for frame {i} after {float(times[i - 1])} s; "
+                f"timestamps must increase, got {decimal(times[i])} s for frame {i} after {decimal(times[i - 1])} s; "
                 "sort them or drop the frame"
             )
 
