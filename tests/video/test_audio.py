@@ -55,6 +55,25 @@ def test_audio_that_does_not_fit_is_converted_and_reported(
     assert len(programs.sound(output)) / 48000 == pytest.approx(1, abs=0.1)
 
 
+@pytest.mark.parametrize("changes", [False, True])
+def test_audio_of_a_broadcast_is_converted(changes: bool, tmp_path: Path, programs: Programs) -> None:
+    """Its decoder gives other samples than the container says, and it may go on with other channels and rate."""
+    source, output = tmp_path / "in.ts", tmp_path / "out.webm"
+    kinds = [("ac3", "48000", "2"), ("ac3", "44100", "6")] if changes else [("mp2", "48000", "2")]
+    for codec, rate, channels in kinds:
+        programs.make(
+            "-f", "lavfi", "-i", f"testsrc2=size={WIDTH}x{HEIGHT}:rate=25:duration=0.4", "-f", "lavfi", "-i",
+            "sine=440:duration=0.4", "-c:v", "mpeg2video", "-c:a", codec, "-ar", rate, "-ac", channels,
+            tmp_path / "part.ts",
+        )  # fmt: skip
+        with source.open("ab") as joined:
+            joined.write((tmp_path / "part.ts").read_bytes())
+    assert video(source, output, "--codec", "vp9", "--preset", "8") == 0
+    loud = np.abs(programs.sound(output))
+    assert len(loud) / 48000 == pytest.approx(0.4 * len(kinds), abs=0.1)
+    assert loud[-9600:-4800].max() > 0.05
+
+
 def test_a_track_of_unknown_codec_is_left_out(
     tmp_path: Path, programs: Programs, capsys: pytest.CaptureFixture[str]
 ) -> None:

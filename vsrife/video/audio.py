@@ -31,7 +31,8 @@ class EncodedAudio:
         source: the track.
         stream: of the result.
         clock: from the source's time to the result's.
-        graph: FFmpeg filters that change the tempo and convert samples for the encoder.
+        graph: FFmpeg filters that change the tempo and convert samples for the encoder; None before the first frame.
+        kind: format, layout and rate of the frames that `graph` takes; broadcasts change theirs.
         time: seconds of the first sample in the result; None before it.
         samples: number handed to the encoder so far.
         end: of the last frame on the source's clock, for frames without a time.
@@ -40,7 +41,8 @@ class EncodedAudio:
     source: AudioStream
     stream: AudioStream
     clock: Clock
-    graph: av.filter.Graph
+    graph: av.filter.Graph | None = None
+    kind: tuple[str, str, int] | None = None
     time: Fraction | None = None
     samples: int = 0
     end: Fraction = Fraction(0)
@@ -55,17 +57,16 @@ class EncodedAudio:
         assert isinstance(stream, AudioStream)
         chosen.configure(stream.codec_context)
         stream.time_base = Fraction(1, stream.rate)
-        return cls(source, stream, clock, _graph(source, stream, clock.factor))
+        return cls(source, stream, clock)
 
     def convert(self, packet: av.Packet[Any]) -> list[av.Packet[Any]]:
         return self._converted(packet.decode())
 
     def flush(self) -> list[av.Packet[Any]]:
         packets = self._converted(self.source.codec_context.decode(None))
-        if self.time is None:
+        if self.graph is None:
             return packets
-        self.graph.push(None)
-        return packets + self._encode() + [self._assigned(packet) for packet in self.stream.encode(None)]
+        return packets + self._drained(self.graph) + [self._assigned(packet) for packet in self.stream.encode(None)]
 
     def _converted(self, frames: Iterable[Any]) -> list[av.Packet[Any]]:
         packets: list[av.Packet[Any]] = []
@@ -77,32 +78,41 @@ class EncodedAudio:
                 continue
             if self.time is None:
                 self.time = self.clock(begin)
+            kind = frame.format.name, frame.layout.name, frame.sample_rate
+            if self.graph is None or kind != self.kind:
+                packets += [] if self.graph is None else self._drained(self.graph)
+                self.graph, self.kind = _graph(frame, self.stream, self.clock.factor), kind
             self.graph.push(frame)
-            packets += self._encode()
+            packets += self._encode(self.graph)
         return packets
 
-    def _encode(self) -> list[av.Packet[Any]]:
+    def _drained(self, graph: av.filter.Graph) -> list[av.Packet[Any]]:
+        graph.push(None)
+        return self._encode(graph)
+
+    def _encode(self, graph: av.filter.Graph) -> list[av.Packet[Any]]:
         packets: list[av.Packet[Any]] = []
         rate = self.stream.rate
-        for frame in self._filtered():
+        for frame in _filtered(graph):
             assert self.time is not None
             frame.pts, frame.time_base = round(self.time * rate) + self.samples, Fraction(1, rate)
             self.samples += frame.samples
             packets += [self._assigned(packet) for packet in self.stream.encode(frame)]
         return packets
 
-    def _filtered(self) -> Iterator[av.AudioFrame]:
-        while True:
-            try:
-                frame = self.graph.pull()
-            except (av.error.BlockingIOError, av.error.EOFError):
-                return
-            assert isinstance(frame, av.AudioFrame)
-            yield frame
-
     def _assigned(self, packet: av.Packet[Any]) -> av.Packet[Any]:
         packet.stream = self.stream
         return packet
+
+
+def _filtered(graph: av.filter.Graph) -> Iterator[av.AudioFrame]:
+    while True:
+        try:
+            frame = graph.pull()
+        except (av.error.BlockingIOError, av.error.EOFError):
+            return
+        assert isinstance(frame, av.AudioFrame)
+        yield frame
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,9 +176,15 @@ def _rate(encoder: str, rate: int) -> int:
     return min(rates, key=lambda offered: (abs(offered - rate), -offered)) if rates else rate
 
 
-def _graph(source: AudioStream, target: AudioStream, factor: Fraction) -> av.filter.Graph:
+def _graph(frame: av.AudioFrame, target: AudioStream, factor: Fraction) -> av.filter.Graph:
+    """Filters for frames like this one; what a container says of its audio may differ from what the decoder gives."""
     graph = av.filter.Graph()
-    chain = [graph.add_abuffer(template=source)]
+    tick = Fraction(1, frame.sample_rate) if frame.time_base is None else exact(frame.time_base)
+    chain = [
+        graph.add_abuffer(
+            sample_rate=frame.sample_rate, format=frame.format.name, layout=frame.layout.name, time_base=tick
+        )
+    ]
     while factor > 1:
         tempo = max(1 / factor, _MIN_TEMPO)
         chain.append(graph.add("atempo", f"{float(tempo):.9f}"))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from av.container import InputContainer, OutputContainer
 from av.stream import Disposition, Stream
+from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from vsrife.timing.timeline import exact
@@ -16,6 +17,7 @@ from vsrife.video.demuxing import open_media
 from vsrife.video.encoder import VideoSettings
 from vsrife.video.pixel_formats import UNSPECIFIED
 from vsrife.video.source import display_matrix
+from vsrife.video.streams import stream_tags
 
 _KINDS = ("video", "audio", "subtitle")
 _NOT_COMPARED = frozenset({"encoder", "alpha_mode", "handler_name", "vendor_id"})  # set or renamed by muxers
@@ -60,7 +62,7 @@ def _facts(container: InputContainer | OutputContainer) -> dict[str, list[_Strea
 
 
 def _tags(stream: Stream) -> dict[str, str]:
-    tags = {key.lower(): value for key, value in stream.metadata.items() if key.lower() not in _NOT_COMPARED}
+    tags = {key.lower(): value for key, value in stream_tags(stream).items() if key.lower() not in _NOT_COMPARED}
     if tags.get("language") == _UNDEFINED_LANGUAGE:
         del tags["language"]
     return tags
@@ -88,7 +90,8 @@ def find_losses(
             for before, after in zip(wanted, _facts(file)[kind], strict=False):
                 yield from _stream_losses(container, before, after)
         video = next(each for each in file.streams.video if not each.disposition & Disposition.attached_pic)
-        yield from _picture_losses(container, video, settings)
+        first = next(file.decode(video), None)
+        yield from _picture_losses(container, video, first, settings)
         number = video.index
     if matrix is not None and display_matrix(path, number) != matrix:
         yield f"rotation left out, {container} has no place for it; .mp4, .mov and .mkv have"
@@ -105,11 +108,14 @@ def _stream_losses(container: str, before: _StreamFacts, after: _StreamFacts) ->
         yield f"flags of {before.name} left out, {container} has no place for them: {', '.join(lost)}{_hint(container)}"
 
 
-def _picture_losses(container: str, video: VideoStream, settings: VideoSettings) -> Iterator[str]:
+def _picture_losses(
+    container: str, video: VideoStream, first: VideoFrame | None, settings: VideoSettings
+) -> Iterator[str]:
     context, color = video.codec_context, settings.color
+    value_range = (first and first.color_range) or context.color_range  # decoders of MPEG-2 pass over that of MXF
     pairs = {
         "matrix": (color.matrix, context.colorspace), "primaries": (color.primaries, context.color_primaries),
-        "transfer": (color.transfer, context.color_trc), "range": (color.range, context.color_range),
+        "transfer": (color.transfer, context.color_trc), "range": (color.range, value_range),
         "chroma location": (color.chroma_location, context.chroma_sample_location),
     }  # fmt: skip
     lost = [

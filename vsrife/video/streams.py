@@ -321,9 +321,19 @@ def copy_description(target: Stream, source: Stream) -> None:
     """Copy a stream's tags, such as its language, and its disposition flags."""
     quicktime = target.container.format.name in QUICKTIME
     dropped = frozenset() if quicktime else _QUICKTIME_TAGS
-    tags = {key: value for key, value in source.metadata.items() if not _is_stale(key) and key.lower() not in dropped}
+    tags = {
+        key: value for key, value in stream_tags(source).items() if not _is_stale(key) and key.lower() not in dropped
+    }
     target.metadata.update(tags)
     target.disposition = source.disposition
+
+
+def stream_tags(stream: Stream) -> dict[str, str]:
+    """A stream's tags. FFmpeg writes the title of a QuickTime track as its name, and reads it as such."""
+    tags = dict(stream.metadata)
+    if "mp4" in stream.container.format.name and "name" in tags:
+        tags.setdefault("title", tags.pop("name"))
+    return tags
 
 
 def _is_stale(tag: str) -> bool:
