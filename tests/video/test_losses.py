@@ -23,7 +23,8 @@ TARGETS = {
 }  # fmt: skip
 # What a muxer writes by itself: about the file, not the film.
 OWN_TAGS = {
-    "encoder", "software", "duration", "major_brand", "minor_version", "compatible_brands", "handler_name", "vendor_id",
+    "application_platform", "encoder", "software", "duration", "major_brand", "minor_version", "compatible_brands",
+    "handler_name", "vendor_id",
 }  # fmt: skip
 _COLOUR = (
     "-aspect", "2:1", "-color_range", "pc", "-colorspace", "bt709", "-color_primaries", "bt709", "-color_trc", "bt709",
@@ -45,7 +46,7 @@ SOURCES: dict[str, tuple[str, ...]] = {
     "in.ts": (*_X264, "-c:a", "mp2", "-c:a:1", "ac3", "-metadata", "service_name=One"),
     "in.m2ts": (*_X264, "-c:a", "ac3", "-c:a:1", "aac"),
     "in.mpg": (*_MPEG2, "-c:a", "mp2"), "in.vob": (*_MPEG2, "-c:a", "ac3"), "in.m2v": ("-an", *_MPEG2),
-    "in.avi": ("-c:v", "mpeg4", "-aspect", "2:1", "-c:a", "libmp3lame", "-c:a:1", "pcm_s16le"),
+    "in.avi": ("-c:v", "mjpeg", "-pix_fmt", "yuvj420p", "-aspect", "2:1", "-c:a", "libmp3lame", "-c:a:1", "pcm_s16le"),
     "in.flv": ("-map", "-0:a:1", *_X264, "-c:a", "aac"), "in.wmv": ("-c:v", "wmv2", "-c:a", "wmav2"),
     "in.ogv": ("-c:v", "libtheora", "-c:a", "libvorbis", "-c:a:1", "flac"),
     "in.nut": (*_TEXT, "-c:v", "ffv1", *_COLOUR, "-c:a", "pcm_s16le", "-c:s", "ass", *_FLAGS),
@@ -159,7 +160,7 @@ def _missing(before: Any, after: Any, said: str) -> list[str]:
                 name for name, value in one["disposition"].items() if value and not other["disposition"].get(name)
             ]
     picture, result = _of_kind(before, "video")[0], _of_kind(after, "video")[0]
-    defaults = {"color_range": "tv"}
+    defaults = {"color_range": "tv", "sample_aspect_ratio": "1:1"}
     missing += [
         word for key, word in COLOURS.items() if key in picture and picture[key] != result.get(key, defaults.get(key))
     ]

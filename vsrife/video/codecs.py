@@ -54,7 +54,7 @@ CODECS = (
     CodecSpec(name="x264", encoder="libx264", crf=18, preset="medium", even_sizes=True,
               hdr10=Hdr10Parameters("x264-params", "mastering-display", "cll", integer_text)),
     CodecSpec(name="x265", encoder="libx265", crf=20, preset="medium", even_sizes=True,
-              options={"x265-params": "log-level=error"},
+              options={"x265-params": "log-level=error"}, rejected_formats=frozenset({"yuva420p", "yuva420p10le"}),
               hdr10=Hdr10Parameters("x265-params", "master-display", "max-cll", integer_text, "hdr10=1")),
     CodecSpec(name="svt-av1", encoder="libsvtav1", crf=26, preset="6",
               environment={"SVT_LOG": "1"},

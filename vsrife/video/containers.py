@@ -29,6 +29,7 @@ class ContainerSpec:
         text_codec: encoder for text subtitles that the container cannot hold as they are; None: it holds no text.
         codecs: names of the codecs that it can hold, where its muxer accepts more; None: what the muxer accepts.
         refused: names of codecs whose header its muxer writes, and then not the file.
+        one_audio: players read a single track of audio.
         constant_rate: it stores no times, or only multiples of a frame.
         attachments, covers, chapters: whether it can hold these; a cover may also be an attachment.
         options: of the muxer.
@@ -38,6 +39,7 @@ class ContainerSpec:
     text_codec: str | None = None
     codecs: frozenset[str] | None = None
     refused: frozenset[str] = frozenset()
+    one_audio: bool = False
     constant_rate: bool = False
     attachments: bool = False
     covers: bool = False
@@ -87,9 +89,11 @@ CONTAINERS = {
             }
         )
     ),  # its muxer writes others as private data, which no player reads
-    "nut": ContainerSpec(chapters=True),
+    # It has no place for the size of a block, without which WMA is not decoded.
+    "nut": ContainerSpec(chapters=True, refused=frozenset({"wmav1", "wmav2", "wmapro", "wmavoice"})),
     "flv": ContainerSpec(
-        codecs=frozenset({"flv1", "h264", "vp6f", "vp6a", "aac", "mp3", "speex", "nellymoser"})
+        one_audio=True,
+        codecs=frozenset({"flv1", "h264", "vp6f", "vp6a", "aac", "mp3", "speex", "nellymoser"}),
     ),  # others are extensions that few players read
     **dict.fromkeys(
         ("mpeg", "vob", "dvd", "svcd"),

@@ -14,6 +14,7 @@ from av.codec.context import Flags
 from av.video.codeccontext import VideoCodecContext
 
 from vsrife.errors import MediaError
+from vsrife.timing.timeline import exact
 from vsrife.video.codecs import silenced
 from vsrife.video.pixel_formats import UNSPECIFIED, PixelFormat, matrix_of
 
@@ -114,7 +115,12 @@ def encoder_error(settings: VideoSettings, error: Exception) -> MediaError:
     reason = getattr(error, "strerror", None) or str(error)
     options = ", ".join(f"{key}={value}" for key, value in settings.options.items()) or "no options"
     advice = "check --preset, --crf and --pix-fmt, or give another --codec"
-    if settings.width % 2 or settings.height % 2:
+    rates = av.Codec(settings.encoder, "w").frame_rates or [settings.rate]
+    if settings.rate not in rates:
+        nearest = sorted(rates, key=lambda rate: abs(rate - settings.rate))[:3]
+        usable = ", ".join(map(str, sorted(map(exact, nearest))))
+        advice = f"the rate must be one of the codec's, such as {usable}, not {settings.rate}: give --fps"
+    elif settings.width % 2 or settings.height % 2:
         advice = "the size is odd: leave --pix-fmt out, or give --codec vp9 or ffv1"
     return MediaError(
         f"{settings.encoder} cannot encode {settings.width}x{settings.height} {settings.pix_fmt} with {options}, got: "

@@ -251,6 +251,9 @@ class Remuxer:
             return bytes(next(again.demux(again.streams[stream.index])))
 
     def _add_audio(self, stream: Stream) -> Track | None:
+        if self._spec.one_audio and self.target.streams.audio:
+            self.warn(f"{_named(stream)} left out, {self.target.format.name} holds one track of audio; .mkv holds all")
+            return None
         if self.clock.factor == 1:
             return self._add_copy(stream) if self._can_copy(stream) else self._add_encoded(stream)
         if self.stretch_audio:
