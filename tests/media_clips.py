@@ -135,6 +135,23 @@ def write_greys(
             container.mux(packet)
 
 
+QUARTERS = (1, 0, -1, 0)  # cosines of 0, 90, 180 and 270 degrees
+
+
+def turn(source: Path, target: Path, degrees: int) -> Path:
+    """Copy the video of a file with a tag that rotates it."""
+    quarter = degrees // 90
+    cosine, sine = (65536 * QUARTERS[n % 4] for n in (quarter, quarter - 1))
+    with av.open(str(source)) as read, av.open(str(target), "w") as written:
+        stream = written.add_stream_from_template(read.streams.video[0])
+        stream.set_display_matrix((cosine, sine, 0, -sine, cosine, 0, 0, 0, 2**30))
+        for packet in read.demux(read.streams.video[0]):
+            if packet.size:
+                packet.stream = stream
+                written.mux(packet)
+    return target
+
+
 def flat(level: int, pix_fmt: str = "yuv420p") -> av.VideoFrame:
     """A frame of one luma level without colour."""
     picture = av.VideoFrame(WIDTH, HEIGHT, pix_fmt)

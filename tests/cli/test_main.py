@@ -72,6 +72,33 @@ def test_names_that_are_no_files_are_refused(
     assert {*empty_folder.rglob("*")} == before
 
 
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["video", "in.mkv", ""], "an argument must not be empty, got ''; a variable of your shell may be unset"),
+        (["image", "folder", "a.png"], "picture must be a file, got the folder folder; name one in it"),
+        (["doctor", "--choose", "99999x99999@1"], "--choose must be an even size up to 16384 pixels"),
+        (["video", "a.y4m", "out.mkv"], "a.y4m cannot be read, got: Invalid argument; get it again, or, if a player"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_clumsy_arguments_get_advice(
+    arguments: list[str], expected: str, empty_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("folder").mkdir()
+    Path("a.y4m").write_bytes(b"\xef\xbb\xbfYUV4MPEG2 W4 H4 F25:1\n")
+    assert main(arguments) in (1, 2)
+    assert expected in capsys.readouterr().err
+    assert {path.name for path in empty_folder.iterdir()} == {"folder", "a.y4m"}
+
+
+@pytest.mark.parametrize("pattern", ["%03d.png", "./%03d.png"])
+def test_pictures_go_into_the_current_folder(pattern: str, empty_folder: Path) -> None:
+    write_picture(Path("a.png"), Picture(np.zeros((16, 16), np.uint8)[..., None]))
+    assert main(["video", "a.png", "--images", pattern, "--device", "cpu", "--quiet"]) == 0
+    assert {path.name for path in empty_folder.iterdir()} == {"a.png", "000.png", "001.png"}
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no /dev/null")
 def test_raw_frames_go_to_a_device(empty_folder: Path) -> None:
     write_picture(Path("a.png"), Picture(np.zeros((16, 16), np.uint8)[..., None]))

@@ -96,7 +96,12 @@ def test_one_frame(tmp_path: Path, programs: Programs) -> None:
         (["out.mkv", "--start", "abc"], "--start must be a time like 90, 1:30"),
         (["out.mkv", "--multi", "0.5"], "--multi must be at least 1, got '0.5'; for a lower rate give --fps"),
         (["out.mkv", "--multi", "zero"], "--multi must be a number, got 'zero'; write it as 2, 2.5 or 5/2\n"),
-        (["out.mkv", "--multi", ""], "--multi must be a number, got ''"),
+        (["out.mkv", "--multi", ""], "an argument must not be empty, got ''"),
+        (
+            ["out.mkv", "--rate", "2000000000"],
+            "there must be at most 1000000 frames per second, got 4e+09; give --rate",
+        ),
+        (["out.mkv", "--multi", "9999999"], "multi must be a smaller or simpler number for a clip of this length"),
         (["out.mkv", "--slow-motion", "0.5"], "--slow-motion must be at least 1, got '0.5'; --retime speeds up"),
         (["out.mkv", "--rate", "x"], "--rate must be a number, got 'x'"),
         (["out.mkv", "--device", "abacus"], "--device cannot be used, got 'abacus'"),

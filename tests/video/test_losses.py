@@ -11,13 +11,13 @@ from typing import Any
 import av
 import pytest
 
-from tests.media_clips import HEIGHT, WIDTH, Programs, video
+from tests.media_clips import HEIGHT, WIDTH, Programs, turn, video
 
 pytestmark = pytest.mark.usefixtures("mixed_frames", "empty_folder")
 TARGETS = {
-    "out.mkv": [], "out.mp4": [], "out.mov": [], "out.ts": [], "out.m2ts": [], "out.avi": [], "out.flv": [],
-    "out.webm": ["--codec", "vp9", "--preset", "8"], "out.ogv": ["--codec", "libvpx"],
-    "out.mpg": ["--codec", "mpeg2video"], "out.vob": ["--codec", "mpeg2video"], "out.wmv": ["--codec", "wmv2"],
+    "out.mkv": [], "out.mp4": [], "out.mov": [], "out.ts": [], "out.avi": [], "out.flv": [],
+    "out.webm": ["--codec", "vp9", "--preset", "8"], "out.ogv": ["--codec", "libvpx", "--pix-fmt", "yuv420p"],
+    "out.mpg": ["--codec", "mpeg2video"], "out.wmv": ["--codec", "wmv2"],
     "out.nut": ["--codec", "ffv1"], "out.hevc": ["--codec", "x265", "--preset", "ultrafast"],
     "out.mxf": ["--codec", "mpeg2video"],
 }  # fmt: skip
@@ -42,11 +42,11 @@ SOURCES: dict[str, tuple[str, ...]] = {
                "-metadata", "com.apple.quicktime.model=Camera", "-movflags", "+use_metadata_tags"),
     "in.webm": (*_TEXT, "-c:v", "libvpx-vp9", "-cpu-used", "8", *_COLOUR, "-c:a", "libopus", "-c:a:1", "libvorbis",
                 "-c:s", "webvtt", *_FLAGS),
-    "turned.mp4": ("-an", *_X264, "-metadata:s:v", "rotate=90"),
+    "turned.mp4": ("-an", *_X264),
     "in.ts": (*_X264, "-c:a", "mp2", "-c:a:1", "ac3", "-metadata", "service_name=One"),
     "in.m2ts": (*_X264, "-c:a", "ac3", "-c:a:1", "aac"),
     "in.mpg": (*_MPEG2, "-c:a", "mp2"), "in.vob": (*_MPEG2, "-c:a", "ac3"), "in.m2v": ("-an", *_MPEG2),
-    "in.avi": ("-c:v", "mjpeg", "-pix_fmt", "yuvj420p", "-aspect", "2:1", "-c:a", "libmp3lame", "-c:a:1", "pcm_s16le"),
+    "in.avi": ("-c:v", "mpeg4", "-aspect", "2:1", "-c:a", "pcm_s16le", "-c:a:1", "pcm_alaw"),
     "in.flv": ("-map", "-0:a:1", *_X264, "-c:a", "aac"), "in.wmv": ("-c:v", "wmv2", "-c:a", "wmav2"),
     "in.ogv": ("-c:v", "libtheora", "-c:a", "libvorbis", "-c:a:1", "flac"),
     "in.nut": (*_TEXT, "-c:v", "ffv1", *_COLOUR, "-c:a", "pcm_s16le", "-c:s", "ass", *_FLAGS),
@@ -108,7 +108,7 @@ def make_source(tmp_path_factory: pytest.TempPathFactory, programs: Programs) ->
             "-map_metadata", "1", "-map_chapters", "1", "-metadata:s:v", "title=Picture", "-metadata:s:a:0",
             "language=ger", "-metadata:s:a:1", "title=Comments", path,
         )  # fmt: skip
-        return path
+        return turn(path, folder / f"again-{name}", 90) if name.startswith("turned") else path
 
     return make
 

@@ -67,6 +67,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if any("\0" in text for text in argv or ()):  # a system passes none on
             raise OptionError("an argument must be without null characters, got one with; leave it out")
+        if "" in (sys.argv[1:] if argv is None else argv):
+            raise OptionError("an argument must not be empty, got ''; a variable of your shell may be unset")
         code = commands.main(argv, prog_name="vsrife", standalone_mode=False)
         if sys.stdout is not None:  # as in a GUI process without a console
             sys.stdout.flush()  # a full disk shows here, not when the interpreter exits

@@ -95,10 +95,16 @@ def _choose(target: str, device: str | None, as_json: bool) -> int:
     return DONE if choice.keeps_up else FAILED
 
 
+_LONGEST_SIDE = 16384
+
+
 def _parse_target(text: str) -> tuple[int, int, Fraction]:
     from vsrife.timing.parsing import parse_fps
 
     match = re.fullmatch(r"(\d{2,5})x(\d{2,5})@(.+)", text)
     if match is None:
         raise OptionError(f"--choose must be a size and a frame rate, got {shown(text)}; write it like 1280x720@24")
-    return int(match[1]), int(match[2]), parse_fps(match[3], "--choose")
+    width, height = int(match[1]), int(match[2])
+    if width % 2 or height % 2 or max(width, height) > _LONGEST_SIDE:
+        raise OptionError(f"--choose must be an even size up to {_LONGEST_SIDE} pixels, got {shown(text)}; round it")
+    return width, height, parse_fps(match[3], "--choose")

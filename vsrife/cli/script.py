@@ -49,6 +49,12 @@ def script(source: Path | None, clip: ClipArguments, network: NetworkKeywords, m
     from vsrife.video.source import open_source
 
     opened = open_source(source, upright=True)
+    if opened.read_size != opened.size:
+        (width, height), (read_width, read_height) = opened.size, opened.read_size
+        _say(
+            f"{source.name} is {width}x{height}, of which the script reads {read_width}x{read_height}; `vsrife video` "
+            "keeps all"
+        )
     report = Reporter(say=_say, warn=_say, advance=lambda *_, **__: None, stop=lambda: False)
     film = find_film(opened, report) if options.inverse_telecine else None
     plan = make_plan(options, opened.timeline, opened.field_based, opened.keywords, film)

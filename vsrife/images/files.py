@@ -147,6 +147,8 @@ def _opened(path: Path) -> Iterator[_Stored]:
     """
     if is_special(path):
         raise MediaError(f"picture must be a file, got {path}, a pipe or device; save it to a file")
+    if path.is_dir():
+        raise MediaError(f"picture must be a file, got the folder {path}; name one in it")
     try:
         with path.open("rb") as file:
             is_tiff = file.read(4) in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")

@@ -22,6 +22,7 @@ ENDLESS_FRAMES = 2**26
 SNAP_SECONDS = Fraction(1, 2000)
 SNAP_FRAMES = Fraction(1, 1000)  # the same for positions of a speed ramp, which come from decimals
 MAX_TABLE = 10_000_000  # most positions held in memory
+_MAX_CYCLE = 3_000_000  # the same of a table that repeats: numbers with a larger one are typing errors
 # A table up to this long is complete even if the clip is shorter: only a complete table scales durations exactly.
 WHOLE_TABLE = 2**16
 
@@ -132,8 +133,10 @@ def by_factor(source_frames: int, multi: Fraction) -> Schedule:
     source_frames = min(source_frames, most)
     num_frames = math.ceil(source_frames * multi)
     period, cycle = (p, q) if p <= max(num_frames, WHOLE_TABLE) else (num_frames, source_frames)
-    if period > MAX_TABLE:
-        raise OptionError(f"multi must be a simpler fraction for a clip this long, got {multi}; round it, e.g. to 5/2")
+    if period > _MAX_CYCLE:
+        raise OptionError(
+            f"multi must be a smaller or simpler number for a clip of this length, got {multi}; round it, e.g. to 5/2"
+        )
     positions = tuple(Position(n * q // p, Fraction(n * q % p, p)) for n in range(period))
     return Schedule(source_frames, cycle, positions, num_frames, 1 / multi)
 

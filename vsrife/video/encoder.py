@@ -115,10 +115,10 @@ def encoder_error(settings: VideoSettings, error: Exception) -> MediaError:
     reason = getattr(error, "strerror", None) or str(error)
     options = ", ".join(f"{key}={value}" for key, value in settings.options.items()) or "no options"
     advice = "check --preset, --crf and --pix-fmt, or give another --codec"
-    rates = av.Codec(settings.encoder, "w").frame_rates or [settings.rate]
+    rates = [exact(rate) for rate in av.Codec(settings.encoder, "w").frame_rates or ()] or [settings.rate]
     if settings.rate not in rates:
         nearest = sorted(rates, key=lambda rate: abs(rate - settings.rate))[:3]
-        usable = ", ".join(map(str, sorted(map(exact, nearest))))
+        usable = ", ".join(map(str, sorted(nearest)))
         advice = f"the rate must be one of the codec's, such as {usable}, not {settings.rate}: give --fps"
     elif settings.width % 2 or settings.height % 2:
         advice = "the size is odd: leave --pix-fmt out, or give --codec vp9 or ffv1"

@@ -67,6 +67,7 @@ def open_pictures(paths: Sequence[Path], rate: Fraction) -> Source:
     props = {"_Matrix": 0 if colours == 3 else 1, "_Primaries": 1, "_Transfer": 13, "_Range": 1}
     return Source(
         path=paths[0].parent, clip=clip.std.SetFrameProps(**props), size=(kind.width, kind.height),
+        read_size=(kind.width, kind.height),
         timeline=constant(len(paths), rate), origin=Fraction(0), track=-1, readable=len(paths), promised=len(paths),
         props=props,
         sample_aspect=Fraction(1), chroma_location=0, display_matrix=None, alpha=alpha, keywords={}, has_streams=False,
@@ -119,6 +120,7 @@ def write_pictures(job: VideoJob, report: Reporter) -> Outcome:
         MediaError: the source cannot be read, or a picture not be written.
     """
     folder, first = job.output.parent, _numbered(job.output, 0)
+    is_new = not folder.exists()
     state = resume.folder_of(folder)
     if is_taken(first) and not (job.overwrite or (job.resume and state.is_dir())):
         raise OptionError(f"{first} exists; give --overwrite to replace pictures, or another folder")
@@ -143,7 +145,8 @@ def write_pictures(job: VideoJob, report: Reporter) -> Outcome:
             if not first.exists():
                 resume.remove(folder)
                 with suppress(OSError):  # it may hold other files
-                    folder.rmdir()
+                    if is_new:
+                        folder.rmdir()
             raise
         if outcome.complete:
             resume.remove(folder)

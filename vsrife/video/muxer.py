@@ -33,6 +33,7 @@ from vsrife.video.streams import Remuxer, Warn, copy_description
 _GLOBAL_HEADER = 0x40  # flag of a container format
 _APPLE = "com.apple.quicktime."  # tags of its cameras and phones
 _LOWEST_RATE = Fraction(1, 24 * 3600)  # MP4 holds durations in 32 bits
+_HIGHEST_RATE = 1_000_000
 _MAX_TICKS_PER_SECOND = 2**31 - 1  # of a track's time base
 _ROUND_TICKS_PER_SECOND = 1_000_000  # where exact times would need more
 
@@ -95,6 +96,11 @@ def plan_encoding(rendered: RenderedClip, output: Path, options: EncodeOptions, 
         raise OptionError(
             f"a frame must last at most a day, got {float(1 / rendered.times.mean_rate):g} s; give a higher --rate or "
             "--fps, or less --slow-motion"
+        )
+    if rendered.times.mean_rate > _HIGHEST_RATE:
+        raise OptionError(
+            f"there must be at most {_HIGHEST_RATE} frames per second, got {float(rendered.times.mean_rate):g}; give "
+            "--rate or --fps"
         )
     if rendered.times.rate is None and container_spec(container).constant_rate:
         raise OptionError(

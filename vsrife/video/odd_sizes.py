@@ -27,7 +27,7 @@ _KEPT_FRAMES = 32  # decoded ahead of or behind the frame that is asked for
 
 def pad_odd_sizes(
     clip: vs.VideoNode, path: Path, track: int, size: tuple[int, int], pix_fmt: str | None, stamps: Sequence[int],
-    *, rotated: bool,
+    turn: tuple[int, ...] | None,
 ) -> tuple[vs.VideoNode, tuple[int, int]]:  # fmt: skip
     """The whole picture of a file that bestsource has cropped, padded to an even size; any other clip as it is.
 
@@ -37,16 +37,16 @@ def pad_odd_sizes(
         size: coded width and height.
         pix_fmt: FFmpeg's name of the pixel format.
         stamps: time stamps of the frames.
-        rotated: the clip's frames have been rotated; then it stays cropped.
+        turn: display matrix by which bestsource has rotated the frames; None: it has not. Then the picture comes with
+            chroma of full resolution, which needs no padding, as this may have to be on the left or at the top.
 
     Returns:
         The clip, and width and height of the picture in it.
     """
     fmt = named_format(pix_fmt) if pix_fmt else None
     read = clip.width, clip.height
-    if fmt is None or read == size or rotated:
-        return clip, read
-    if read != (size[0] & ~fmt.subsampling_w, size[1] & ~fmt.subsampling_h):  # coded and shown size differ otherwise
+    cropped = None if fmt is None else (size[0] & ~fmt.subsampling_w, size[1] & ~fmt.subsampling_h)
+    if fmt is None or cropped == size or (read if turn is None or turn[0] else read[::-1]) != cropped:
         return clip, read
     blank = clip.std.BlankClip(
         width=size[0] + size[0] % 2, height=size[1] + size[1] % 2, format=fmt.vapoursynth_id, keep=True
@@ -64,7 +64,20 @@ def pad_odd_sizes(
             frame.props[name] = value
         return frame
 
-    return blank.std.ModifyFrame([blank, clip], fill), size
+    padded = blank.std.ModifyFrame([blank, clip], fill)
+    if turn is None:
+        return padded, size
+    full = padded.resize.Bicubic(format=padded.format.replace(subsampling_w=0, subsampling_h=0).id)
+    turned = _turned(full.std.CropAbs(*size), turn)
+    return turned, (turned.width, turned.height)
+
+
+def _turned(clip: vs.VideoNode, matrix: Sequence[int]) -> vs.VideoNode:
+    """Rotate or mirror in quarter turns: x' = m0 x + m3 y, y' = m1 x + m4 y, in 1/65536."""
+    if not matrix[0]:
+        clip = clip.std.Transpose()
+    clip = clip.std.FlipHorizontal() if matrix[0] < 0 or matrix[3] < 0 else clip
+    return clip.std.FlipVertical() if matrix[1] < 0 or matrix[4] < 0 else clip
 
 
 class _Reader:

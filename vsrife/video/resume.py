@@ -191,7 +191,7 @@ def read_packets(path: Path) -> Iterator[SegmentPacket]:
 
 def folder_of(output: Path) -> Path:
     """The folder of the run that makes `output`."""
-    return output.with_name(f"{output.name}.part")
+    return output.parent / f"{output.name}.part"  # also beside the pictures where `output` is the current folder
 
 
 def index_folder(folder: Path) -> Path:

@@ -40,6 +40,7 @@ class Source:
         path: of the file.
         clip: its frames, upright or not as `keywords` say; a padded last column or row where `size` is odd.
         size: width and height of the picture, pixels.
+        read_size: those that bestsource reads, which crops odd sizes with subsampled chroma.
         timeline: times of the frames on the clock of the file.
         origin: time on that clock at which the output's clock is 0.
         track: index of the video stream among all streams.
@@ -57,6 +58,7 @@ class Source:
     path: Path
     clip: vs.VideoNode
     size: tuple[int, int]
+    read_size: tuple[int, int]
     timeline: Timeline
     origin: Fraction
     track: int
@@ -135,7 +137,10 @@ def _advice(error: Exception, reason: str) -> str:
         return (
             "; one pixel is too small for this pixel format, convert it with: ffmpeg -i FILE -pix_fmt yuv444p new.mkv"
         )
-    if not isinstance(error, av.error.InvalidDataError | av.error.EOFError) and "Indexing of" not in reason:
+    if "Unsupported video format" in reason:
+        return "; convert it with: ffmpeg -i FILE -pix_fmt yuv444p16le -c:v ffv1 new.mkv"
+    unreadable = av.error.InvalidDataError | av.error.EOFError | av.error.ArgumentError
+    if not isinstance(error, unreadable) and "Indexing of" not in reason:
         return ""
     return "; get it again, or, if a player shows it, convert it with: ffmpeg -i FILE -c:v ffv1 -c:a copy new.mkv"
 
@@ -194,8 +199,8 @@ def open_source(
         alpha = clip.std.PropToClip("_Alpha") if "_Alpha" in props else None
         if alpha_number is not None:
             alpha = _frames(path, alpha_number, index, keywords)[0].std.ShufflePlanes(0, vs.GRAY)
-        rotated = upright and matrix is not None
-        clip, size = pad_odd_sizes(clip, path, number, size, pix_fmt, ticks, rotated=rotated)
+        read_size = clip.width, clip.height
+        clip, size = pad_odd_sizes(clip, path, number, size, pix_fmt, ticks, matrix if upright else None)
     rates += [Fraction(clip.fps)] if clip.fps else []
     joined = _on_joined_clock(ticks, stamps.get(number, {}))
     if rate is None and all(stamp is None for stamp in joined) and _varies(facts.lasts, len(joined)):
@@ -211,7 +216,8 @@ def open_source(
         first = joined[0]
         timeline = constant(len(joined), rate, Fraction(0) if first is None else first * tick)
     return Source(
-        path=path, clip=clip, size=size, timeline=timeline, origin=_origin(scan, timeline), track=number,
+        path=path, clip=clip, size=size, read_size=read_size, timeline=timeline, track=number,
+        origin=_origin(scan, timeline),
         readable=clip.num_frames, promised=max(promised, clip.num_frames), props=props, sample_aspect=sample_aspect,
         chroma_location=chroma, display_matrix=None if upright else matrix, alpha=alpha, keywords=keywords,
         has_streams=True,
