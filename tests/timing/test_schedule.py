@@ -221,9 +221,9 @@ def test_single_frame() -> None:
     [
         ((0, 1), "give a time for each of the clip's 3 frames, got 2; one more, the end of the last frame, is allowed"),
         ((0, 1, 2, 3, 4), "give a time for each of the clip's 3 frames, got 5; one more"),
-        ((0, 2, 1), "increase, got 1.0 s for frame 2 after 2.0 s; sort them or drop the frame"),
-        ((0, 1, 1), "increase, got 1.0 s for frame 2 after 1.0 s"),
-        ((0, 1, 2, 2), "increase, got 2.0 s for frame 3 after 2.0 s"),
+        ((0, 2, 1), "increase, got 1 s for frame 2 after 2 s; sort them or drop the frame"),
+        ((0, 1, 1), "increase, got 1 s for frame 2 after 1 s"),
+        ((0, 1, 2, 2), "increase, got 2 s for frame 3 after 2 s"),
     ],
 )
 def test_times_that_do_not_fit(times: tuple[int, ...], message: str) -> None:
