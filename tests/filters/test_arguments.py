@@ -66,7 +66,7 @@ def test_device_that_is_not_here(device: Any) -> None:
     with pytest.raises(DeviceError) as caught:
         parse_device(device)
     text = str(caught.value)
-    assert text.startswith(f"device cannot be used, got {str(device)!r} (")
+    assert text.startswith(f"device cannot be used, got {device!r} (")
     assert text.endswith("; try 'cpu'")
     assert "\n" not in text
 

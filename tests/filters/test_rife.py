@@ -360,7 +360,7 @@ def test_timestamps_from_a_file(tmp_path: Path) -> None:
         ({"sc_threshold": "high"}, "sc_threshold must be between 0 and 1, or None, got 'high'"),
         ({"timestamps": [0, 1, 2]}, "timestamps need fps, got no fps; add the constant rate wanted"),
         ({"timestamps": [0, 1, 2], "fps": 60}, "timestamps must give a time for each of the clip's 5 frames, got 3;"),
-        ({"timestamps": [0, 1, 2, 2, 3], "fps": 60}, "timestamps must increase, got 2.0 s for frame 3 after 2.0 s;"),
+        ({"timestamps": [0, 1, 2, 2, 3], "fps": 60}, "timestamps must increase, got 2 s for frame 3 after 2 s;"),
         ({"timestamps": [0, 1, "x", 2, 3], "fps": 60}, "timestamps must be a number"),
         ({"timestamps": 7, "fps": 60}, "timestamps must be seconds or the path of a timecodes v2 file, got 7"),
         ({"timestamps": "/no/such.txt", "fps": 60}, "timestamps file cannot be read, got '/no/such.txt'"),

@@ -90,7 +90,7 @@ def test_a_cut_is_marked_once_in_either_direction() -> None:
         ({"times": []}, "times must give 1 to 10000000 output frames, got 0"),
         ({"times": [0, "x"]}, "times must be a number, got 'x'"),
         ({"times": 3}, "times must be source times, points of a curve or the path of a CSV file, got 3"),
-        ({"times": [(0, 0), (0, 0.1)]}, "times must have output times that increase, got 0.0 s after 0.0 s"),
+        ({"times": [(0, 0), (0, 0.1)]}, "times must have output times that increase, got 0 s after 0 s"),
         ({"times": [(0, 0)]}, "times must have at least two points for a curve, got 1"),
         ({"times": [0], "multi": 3}, "multi and times exclude each other, got multi=3"),
         ({"times": [0], "times_in": "hours"}, "times_in must be 'seconds' or 'frames', got 'hours'"),
