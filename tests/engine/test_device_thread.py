@@ -12,6 +12,7 @@ import torch
 
 from tests.engine.cuda_runs import GPU, GPU1, YUV420P8, expected, largest_difference, network, run
 from tests.fake_cuda import Fake, FakeTensor, Stream
+from tests.golden.legacy import small_net
 from vsrife.engine.device_thread import run_on
 from vsrife.engine.engine import Engine
 from vsrife.engine.formats import PictureFormat
@@ -40,6 +41,16 @@ def check(frames: list[Planes], fmt: PictureFormat = YUV420P8) -> None:
 @pytest.mark.parametrize("name", FORMATS)
 def test_frames_of_every_format(name: str, fake: Fake) -> None:
     check(run(Engine(network("4.25.lite", GPU), FORMATS[name])), FORMATS[name])
+    assert not fake.findings
+
+
+@pytest.mark.parametrize("layout", ["E01", "E05"])
+def test_models_before_4(layout: str, fake: Fake) -> None:
+    """One with a refinement, and one whose motion is enough; both are modules, moved as a whole."""
+    net = small_net(layout)
+    with dispatch.plain_operations():
+        right = run(Engine(net, YUV420P8), [(0, 1)])
+    assert largest_difference(run(Engine(net.to(GPU), YUV420P8), [(0, 1)]), right) <= 1
     assert not fake.findings
 
 
