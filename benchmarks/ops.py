@@ -79,6 +79,7 @@ def loads(size: Size, dtype: torch.dtype, device: torch.device) -> Iterable[Load
     yield Load("warp_convolve", "last block", (warping, first))
     yield Load("blend", "RGB", (stacks[0][:, :3], stacks[1][:, :3], flow, maps(1, 1)))
     yield Load("static_radius", "uint8", tuple(planes))
+    yield Load("static_edges", "uint8", (*planes, reference.static_radius(*planes), 40.0))
     yield Load("blend_plane", "uint8", (*planes, flow, maps(1, 1), reference.static_radius(*planes), 255))
     yield Load("convolve", "32 to 32 at 1/4", (maps(32, 4, dtype), Conv(weights(32, 32, 3, 3), bias, residual=True)))
     yield Load("convolve", "32 to 16 at 1/2", (maps(32, 1, dtype), Conv(weights(16, 32, 3, 3), bias[:16], stride=2)))

@@ -15,7 +15,7 @@ from tests.clips import clip_of, planes_of, psnr_db, texture
 from vsrife import RIFE
 from vsrife.engine.formats import PictureFormat
 from vsrife.engine.overlays import STILL, mark_overlays
-from vsrife.ops.reference import Reference
+from vsrife.ops.reference import reference
 
 WIDTH, HEIGHT = 256, 144
 
@@ -71,9 +71,9 @@ def test_overlays_stay_within_a_code(model: str, step_px: float) -> None:
 def radii_of(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> tuple[torch.Tensor, torch.Tensor]:
     """The static radius of a plane, without and with overlays."""
     plane0, plane1 = (torch.from_numpy(np.ascontiguousarray(plane))[None, None] for plane in (a, b))
-    radius = Reference().static_radius(plane0, plane1)
+    radius = reference.static_radius(plane0, plane1)
     fmt = PictureFormat("GRAY", 8, False, a.shape[1], a.shape[0], 0, 0)
-    return radius, mark_overlays((plane0,), (plane1,), (radius,), fmt)[0]
+    return radius, mark_overlays((plane0,), (plane1,), (radius,), fmt, reference)[0]
 
 
 def grey(shift_px: float = 0.0, finest_px: int = 2, noise: float = 0.0, seed: int = 0) -> NDArray[np.uint8]:

@@ -11,27 +11,25 @@ is equal in both frames may be what a fast object passes in between.
 
 from __future__ import annotations
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from vsrife.engine.formats import PictureFormat
 from vsrife.engine.transfer import Planes
+from vsrife.ops.protocol import Ops
 
 SURROUNDINGS_PX = 4  # to each side of a sample, all equal: it stands still, and not by chance
 MOST_STILL = 0.5  # share of such samples in a picture that moves as a whole
 CONTRAST = 40 / 255  # of an edge, in shares of the range
-EDGE_PX = 2  # between its sides: softened edges of letters are as wide
 BLOCK_PX = 8  # width and height of the blocks of luma in which edges are counted
 LEAST_EDGES = 10  # of a block's samples, each to up to four sides: those of a line that is a sample wide are sixteen
 LEAST_EQUAL = 6  # of nine samples: inside an overlay or at its border; others are equal by chance
 REACH = 3  # blocks from such edges into what is even beside them
-STILL = 127  # a radius that no flow exceeds
+STILL = 127  # a radius that no flow exceeds; all bits but the sign
 
 
-def mark_overlays(planes0: Planes, planes1: Planes, radii: Planes, fmt: PictureFormat) -> Planes:
+def mark_overlays(planes0: Planes, planes1: Planes, radii: Planes, fmt: PictureFormat, ops: Ops) -> Planes:
     """Raise the static radius of overlays to `STILL`.
 
     Luma or green tells where overlays are, and the other planes follow.
@@ -40,13 +38,13 @@ def mark_overlays(planes0: Planes, planes1: Planes, radii: Planes, fmt: PictureF
         planes0, planes1: of both frames, (1, 1, H, W) each.
         radii: their static radius, (1, 1, H, W) int8; negative where the frames differ.
         fmt: of the planes.
+        ops: of their device.
     """
     lead = 1 if fmt.family == "RGB" else 0
-    still = torch.count_nonzero(radii[lead] >= SURROUNDINGS_PX) >= MOST_STILL * radii[lead].numel()
-    if still or min(fmt.width, fmt.height) <= EDGE_PX:
+    if torch.count_nonzero(radii[lead] >= SURROUNDINGS_PX) >= MOST_STILL * radii[lead].numel():
         return radii
-    contrast = CONTRAST if fmt.floating else math.ceil(CONTRAST * fmt.peak)
-    edges = _edges(planes0[lead], planes1[lead], radii[lead] >= 0, contrast)
+    contrast = CONTRAST * (1 if fmt.floating else fmt.peak)
+    edges = ops.static_edges(planes0[lead], planes1[lead], radii[lead], contrast)
     found = F.avg_pool2d(edges.float(), BLOCK_PX, ceil_mode=True, divisor_override=1) >= LEAST_EDGES
     if not found.any():
         return radii
@@ -54,8 +52,8 @@ def mark_overlays(planes0: Planes, planes1: Planes, radii: Planes, fmt: PictureF
     equal = radii[lead] >= 0
     for axis in (2, 3):
         blocks = blocks.index_select(axis, torch.arange(equal.shape[axis], device=equal.device) // BLOCK_PX)
-    core = blocks & equal & ((edges > 0) | (_around(equal) >= LEAST_EQUAL))
-    overlay = equal & (_around(core) > 0)
+    core = blocks & equal & (_around(equal).add_(edges, alpha=LEAST_EQUAL) >= LEAST_EQUAL)
+    overlay = _around(core).clamp_(max=1)
     return tuple(_raised(radius, overlay) for radius in radii)
 
 
@@ -63,8 +61,8 @@ def _raised(radius: Tensor, overlay: Tensor) -> Tensor:
     """The static radius of a plane that may be smaller than the one that told of the overlay."""
     if overlay.shape != radius.shape:
         factors = [-(-a // b) for a, b in zip(overlay.shape[-2:], radius.shape[-2:], strict=True)]
-        overlay = F.max_pool2d(overlay.float(), factors, ceil_mode=True) > 0
-    return radius.masked_fill((radius >= 0) & overlay, STILL)
+        overlay = F.max_pool2d(overlay.float(), factors, ceil_mode=True)
+    return radius | overlay.to(torch.int8) * STILL  # -1, of samples that differ, stays
 
 
 def _around(mask: Tensor) -> Tensor:
@@ -76,23 +74,3 @@ def _around(mask: Tensor) -> Tensor:
         for to, start in ((1, 0), (0, 1)):
             total.narrow(axis, to, length).add_(part.narrow(axis, start, length))
     return total
-
-
-def _edges(plane0: Tensor, plane1: Tensor, equal: Tensor, contrast: float) -> Tensor:
-    """To how many of its four sides each equal sample has strong contrast in both frames."""
-    edges, counted = torch.zeros_like(equal, dtype=torch.uint8), equal.view(torch.uint8)
-    for axis in (2, 3):
-        length = edges.shape[axis] - EDGE_PX
-        least = torch.minimum(_contrast(plane0, axis, length), _contrast(plane1, axis, length))
-        edge = (least >= contrast).view(torch.uint8)
-        for start in (0, EDGE_PX):
-            edges.narrow(axis, start, length).add_(edge & counted.narrow(axis, start, length))
-    return edges
-
-
-def _contrast(plane: Tensor, axis: int, length: int) -> Tensor:
-    """How much samples differ from those `EDGE_PX` farther along an axis."""
-    if plane.dtype == torch.uint16:  # PyTorch compares no such numbers
-        plane = plane.int()
-    a, b = plane.narrow(axis, 0, length), plane.narrow(axis, plane.shape[axis] - length, length)
-    return torch.maximum(a, b) - torch.minimum(a, b)

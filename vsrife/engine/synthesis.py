@@ -100,7 +100,7 @@ class Synthesis:
             radii = tuple(map(self.net.ops.static_radius, frame0.planes, frame1.planes))
             if radii[0].device.type != "cpu":
                 return radii
-            return mark_overlays(frame0.planes, frame1.planes, radii, frame0.fmt)
+            return mark_overlays(frame0.planes, frame1.planes, radii, frame0.fmt, self.net.ops)
 
         return self.cache.get("static radius", (frame0.key, frame1.key), measure)
 

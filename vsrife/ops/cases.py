@@ -178,6 +178,15 @@ def _static_radius(dtype: torch.dtype) -> Callable[..., Arguments]:
     return make
 
 
+def _static_edges(dtype: torch.dtype) -> Callable[..., Arguments]:
+    def make(generator: torch.Generator, height: int, width: int, _move: Move) -> Arguments:
+        a, b = _similar(generator, height, width, dtype)
+        peak = 1 if dtype.is_floating_point else torch.iinfo(dtype).max
+        return a, b, reference.static_radius(a, b), 0.2 * peak
+
+    return make
+
+
 def _blend_plane(dtype: torch.dtype, count: int = 1) -> Callable[..., Arguments]:
     def make(generator: torch.Generator, height: int, width: int, move: Move) -> Arguments:
         a, b = _similar(generator, height, width, dtype)
@@ -262,6 +271,9 @@ CASES = (
     Case("blend", "uint16", _blend(torch.uint16, 1), _POSITIONS),
     Case("static_radius", "uint8", _static_radius(torch.uint8), 0),
     Case("static_radius", "float32", _static_radius(torch.float32), 0),
+    Case("static_edges", "uint8", _static_edges(torch.uint8), 0),
+    Case("static_edges", "uint16", _static_edges(torch.uint16), 0),
+    Case("static_edges", "float32", _static_edges(torch.float32), 0),
     Case(
         "blend_plane", "uint8", _blend_plane(torch.uint8), 1.01 / 255
     ),  # one code, where a value lies on the border between two

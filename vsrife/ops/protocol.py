@@ -18,6 +18,7 @@ from torch import Tensor
 
 LEAKY_SLOPE = 0.2  # of every LeakyReLU in the network
 STATIC_RADII_PX = (1, 2, 4, 8, 16, 32)
+EDGE_PX = 2  # between the sides of an edge: softened edges of letters are as wide
 
 
 @dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
@@ -173,6 +174,12 @@ class WarpInputs:
         return len(self.rows) // self.taps, len(self.columns) // self.taps
 
 
+def _change(plane: Tensor, axis: int, length: int) -> Tensor:
+    """How much the first samples along an axis differ from the last, float32."""
+    first, last = (plane.narrow(axis, start, length).float() for start in (0, plane.shape[axis] - length))
+    return (first - last).abs()
+
+
 class Ops(Protocol):
     """The operations of a backend. None changes its arguments, except `out` and `accumulate`."""
 
@@ -266,6 +273,28 @@ class Ops(Protocol):
         """
         ...
 
+    def static_edges(self, a: Tensor, b: Tensor, radius: Tensor, contrast: float) -> Tensor:
+        """Count to how many of its four sides each equal sample has strong contrast in both planes.
+
+        Args:
+            a: (1, 1, H, W), plane 0 in its own samples.
+            b: plane 1.
+            radius: (1, 1, H, W), the `static_radius` of the planes.
+            contrast: least difference from the sample `EDGE_PX` away.
+
+        Returns:
+            (1, 1, H, W) uint8, 0 to 4; 0 where the samples differ.
+        """
+        equal = radius >= 0
+        edges = torch.zeros_like(equal, dtype=torch.uint8)
+        for axis in (2, 3):
+            length = max(0, edges.shape[axis] - EDGE_PX)
+            far = edges.shape[axis] - length
+            least = torch.minimum(*(_change(plane, axis, length) for plane in (a, b)))
+            for start in (0, far):
+                edges.narrow(axis, start, length).add_((least >= contrast) & equal.narrow(axis, start, length))
+        return edges
+
     def blend_plane(self, a: Tensor, b: Tensor, flow: Tensor, mask: Tensor, radius: Tensor, peak: int) -> Tensor:
         """Interpolate a plane in its own samples: `blend`, but the sample of `a` wherever it is static.
 
@@ -330,6 +359,6 @@ class Ops(Protocol):
 
 
 OP_NAMES = (
-    "planes_to_rgb", "sample", "upsample", "warp_stacks", "warp_convolve", "blend", "static_radius", "blend_plane",
-    "convolve", "convolve_chain", "conv_transpose", "head",
+    "planes_to_rgb", "sample", "upsample", "warp_stacks", "warp_convolve", "blend", "static_radius", "static_edges",
+    "blend_plane", "convolve", "convolve_chain", "conv_transpose", "head",
 )  # fmt: skip

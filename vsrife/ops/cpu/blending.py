@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vsrife.ops.cpu.llvm import F32, I8, I16, I32, I64, Emitter, emitted, lanes_here, parallel_kernel
 from vsrife.ops.cpu.sampling import pixel_layout
-from vsrife.ops.protocol import STATIC_RADII_PX
+from vsrife.ops.protocol import EDGE_PX, STATIC_RADII_PX
 
 SAMPLE_TYPES: dict[torch.dtype, ir.Type] = {torch.uint8: I8, torch.uint16: I16, torch.float32: F32}
 READ_BYTES = 4  # of one load of two neighbours
@@ -190,4 +190,38 @@ def static_radius(a: Tensor, b: Tensor) -> Tensor:
     """`Ops.static_radius` for all samples but float16, which numba does not know."""
     result = np.empty(a.shape[-2:], np.int8)
     _static_radius(a[0, 0].numpy(), b[0, 0].numpy(), STATIC_RADII_PX, result)
+    return torch.from_numpy(result)[None, None]
+
+
+@parallel_kernel(fastmath={"contract", "nsz"})
+def _static_edges(a, b, radius, contrast, result):  # type: ignore[no-untyped-def]
+    """Count the sides in float32, whose vectors the compiler makes; rows are slices, as in `_static_radius`."""
+    height, width = result.shape
+    inner = max(0, width - EDGE_PX)
+    for y in numba.prange(height):
+        row = result[y]
+        row[:] = 0
+        for other in (y - EDGE_PX, y + EDGE_PX):
+            if 0 <= other < height:
+                here0, there0, here1, there1 = a[y], a[other], b[y], b[other]
+                for x in range(width):
+                    first = abs(np.float32(here0[x]) - np.float32(there0[x]))
+                    second = abs(np.float32(here1[x]) - np.float32(there1[x]))
+                    row[x] += np.uint8(min(first, second) >= contrast)
+        near0, far0, near1, far1 = a[y, :inner], a[y, EDGE_PX:], b[y, :inner], b[y, EDGE_PX:]
+        for start in (0, EDGE_PX):
+            part = row[start : start + inner]
+            for x in range(inner):
+                first = abs(np.float32(near0[x]) - np.float32(far0[x]))
+                second = abs(np.float32(near1[x]) - np.float32(far1[x]))
+                part[x] += np.uint8(min(first, second) >= contrast)
+        reach = radius[y]
+        for x in range(width):
+            row[x] = row[x] if reach[x] >= 0 else 0
+
+
+def static_edges(a: Tensor, b: Tensor, radius: Tensor, contrast: float) -> Tensor:
+    """`Ops.static_edges` for all samples but float16."""
+    result = np.empty(a.shape[-2:], np.uint8)
+    _static_edges(a[0, 0].numpy(), b[0, 0].numpy(), radius[0, 0].numpy(), np.float32(contrast), result)
     return torch.from_numpy(result)[None, None]

@@ -74,6 +74,11 @@ class CpuOps(Reference):
             a, b = a.float(), b.float()
         return blending.static_radius(a, b)
 
+    def static_edges(self, a: Tensor, b: Tensor, radius: Tensor, contrast: float) -> Tensor:
+        if a.dtype == torch.float16:
+            a, b = a.float(), b.float()
+        return blending.static_edges(a, b, radius, contrast)
+
     @_each_sample
     def blend_plane(self, a: Tensor, b: Tensor, flow: Tensor, mask: Tensor, radius: Tensor, peak: int) -> Tensor:
         if a.dtype == torch.float16:
