@@ -157,7 +157,7 @@ def marked_repeats(props: Mapping[str, Any]) -> tuple[bool, bool]:
 def repeats_by_mean(clip: vs.VideoNode) -> list[bool]:
     """Whether each frame changes much less than the one before and the one after."""
     compared = clip.std.PlaneStats(clip[0] + clip)
-    changes = [float(frame.props["PlaneStatsDiff"]) for frame in compared.frames(close=True)]  # type: ignore[arg-type]
+    changes = [float(frame.props["PlaneStatsDiff"]) for frame in compared.frames(close=True)]
     changes[0] = math.inf
     around = zip(changes, [*changes[2:], math.inf], strict=False)
     return [False, *(3 * here < min(pair) for here, pair in zip(changes[1:], around, strict=True))]

@@ -80,7 +80,8 @@ def grey(shift_px: float = 0.0, finest_px: int = 2, noise: float = 0.0, seed: in
     """A texture of strong contrast, moved to the left by any distance; noise in codes."""
     wide = texture(WIDTH + 8, HEIGHT, seed=7, finest_px=finest_px)
     picture = 255 * np.clip(0.5 + 3 * (shifted(wide, shift_px)[..., 0] - 0.5), 0, 1)
-    return (picture + np.random.default_rng(seed).normal(0, noise, picture.shape)).round().clip(0, 255).astype(np.uint8)
+    noisy: NDArray[np.float64] = picture + np.random.default_rng(seed).normal(0, noise, picture.shape)
+    return noisy.round().clip(0, 255).astype(np.uint8)
 
 
 @pytest.mark.parametrize("noise", [0, 1])
@@ -97,7 +98,8 @@ def test_motion_is_not_frozen(shift_px: float, finest_px: int, noise: float) -> 
 
 def test_a_slow_pan_moves() -> None:
     """By an eighth of a pixel up to the middle, which is much closer to it than either frame."""
-    pictures = [np.repeat(grey(shift_px)[..., None], 3, 2).astype(np.float32) / 255 for shift_px in (0, 0.125, 0.25)]
+    greys = [grey(shift_px).astype(np.float32) / np.float32(255) for shift_px in (0, 0.125, 0.25)]
+    pictures = [np.repeat(picture[..., None], 3, axis=2) for picture in greys]
     clip = clip_of(pictures, "GRAY8", full_range=True)
     first, middle, last = (planes_of(clip, n)[0] for n in range(3))
     made = planes_of(RIFE(clip[0] + clip[2], 2, sc_threshold=1.0, model="lite"), 1)[0]
