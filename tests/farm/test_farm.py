@@ -414,7 +414,7 @@ def test_wrong_usage(
 
 def test_the_cluster_file_is_one_that_ray_takes() -> None:
     """By Ray's own loader and schema, with the placeholders filled in."""
-    import yaml
+    import yaml  # type: ignore[import-untyped]
     from ray.autoscaler._private import util
 
     text = (ROOT / "docker" / "cluster.yaml").read_text()

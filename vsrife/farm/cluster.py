@@ -77,7 +77,7 @@ def connect(address: str) -> None:
         return
     try:
         ray.init(
-            address=None if address == LOCAL else address, log_to_driver=False, configure_logging=False,
+            address=address, log_to_driver=False, configure_logging=False,
             include_dashboard=None if address == LOCAL else False,
         )  # fmt: skip
     except Exception as error:  # Ray raises bare ones, too

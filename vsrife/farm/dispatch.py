@@ -416,7 +416,7 @@ class Dispatch:
         limit = limits.first_seconds
         if known:
             limit = max(limits.least_seconds, limits.slowdown * max(known) * self._length(attempt.start))
-        return limit * 2 ** self.attempts[attempt.start]  # more patience at each attempt
+        return limit * float(2 ** self.attempts[attempt.start])  # more patience at each attempt
 
     def _drop(self, reference: Any, *, cancel: bool) -> Attempt:
         attempt = self.running.pop(reference)

@@ -133,12 +133,17 @@ def deliver(bundle: Bundle, nodes: Sequence[Node], stop: Callable[[], bool]) -> 
     return chain.problems
 
 
+def _two_results(function: Callable[..., Any]) -> Any:
+    """A Ray task with two results; its types know of one."""
+    return ray.remote(num_returns=2)(function)
+
+
 class _Chain:
     """Chunks on their way through nodes, a few at a time."""
 
     def __init__(self, key: str, nodes: list[Node]) -> None:
         self.nodes, self.problems = nodes, dict[Node, str]()
-        self._key, self._write = key, ray.remote(_write)
+        self._key, self._write = key, _two_results(_write)
         self._sent: deque[tuple[list[Piece], list[tuple[Node, Any]]]] = deque()
 
     def send(self, chunk: list[Piece]) -> None:
@@ -156,7 +161,7 @@ class _Chain:
         written, content = [], ray.put(chunk)
         for node in nodes:
             # The second result is the chunk again, in that node's memory, where the next one gets it.
-            done, content = self._write.options(num_returns=2, **node.beside("receive")).remote(self._key, content)
+            done, content = self._write.options(**node.beside("receive")).remote(self._key, content)
             written.append((node, done))
         return written
 
