@@ -28,6 +28,6 @@ def test_fuzzing_finds_nothing(reader: str, tmp_path: Path) -> None:
     if not can_fuzz():
         missing("atheris is not installed")
     command = [sys.executable, "-m", "tests.fuzz.readers", reader, "--seconds", f"{SECONDS}", "--found", f"{tmp_path}"]
-    run = subprocess.run([*command, "--timeout", "120"], capture_output=True, text=True, errors="replace", timeout=500)
+    run = subprocess.run([*command, "--timeout", "400"], capture_output=True, text=True, errors="replace", timeout=500)
     broken = {path.name: path.read_bytes() for path in tmp_path.glob(f"{reader}-*")}
     assert (run.returncode, broken) == (0, {}), run.stderr[-3000:]

@@ -90,8 +90,8 @@ def compare(file: Path, console: Console, html: bool, output: Path | None, overw
         means = result.means()
         if not means:
             raise ClipError(
-                f"{file} must have a frame that can be scored, got {_unscored(result)}; give a longer part, or "
-                "--sc-threshold 1 if the scene changes are false"
+                f"{file} must have a frame that can be scored, got {_unscored(result, 'too few')}; give a longer part, "
+                "or --sc-threshold 1 if the scene changes are false"
             )
         _print_scores(console, means, result)
         _write(folder, f"{file.name}, every {_ordinal(result.plan.step)} frame kept", seconds, result, html=html)
@@ -208,8 +208,8 @@ def _summary(result: Comparison) -> str:
     return f"{plural(len(result.numbers), 'frame')} scored; {_unscored(result)}"
 
 
-def _unscored(result: Comparison) -> str:
-    """Which frames were not scored, and why."""
+def _unscored(result: Comparison, none: str = "none left out") -> str:
+    """Which frames were not scored, and why; `none` if all were."""
     plan = result.plan
     cuts = ", ".join(str(cut) for cut in plan.cuts[:_CUTS_SHOWN])
     more = ", …" if len(plan.cuts) > _CUTS_SHOWN else ""
@@ -219,7 +219,7 @@ def _unscored(result: Comparison) -> str:
         (len(plan.after_last), "after the last kept frame"),
     )
     parts = [f"{number} {reason}" for number, reason in reasons if number]
-    return f"not scored: {'; '.join(parts)}" if parts else "none left out"
+    return f"not scored: {'; '.join(parts)}" if parts else none
 
 
 def _ordinal(n: int) -> str:
