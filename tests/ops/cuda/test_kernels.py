@@ -60,7 +60,7 @@ def test_kernel_in_float32(
     """At most twice the error of plain PyTorch, plus the floor of the case; both against float64."""
     over = excess(getattr(interpreted.cuda_ops, case.op), case, arguments_of(case, size, FLOWS[move], torch.float32))
     assert over <= 0
-    assert launches
+    assert launches or case.op == "static_edges"  # which no engine asks of a GPU: plain PyTorch
 
 
 @pytest.mark.parametrize("case", HALF, ids=str)
