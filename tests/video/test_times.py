@@ -130,7 +130,9 @@ def test_times_and_sync(case: Case, target: str, tmp_path: Path, programs: Progr
         assert [float(time) for time in after] == pytest.approx([n / (2 * RATE) for n in range(2 * count)], abs=half)
     if audio_before is not None:
         assert audio_after is not None
-        # Priming that an edit list hides: of the source, or of audio that mp4 holds only encoded anew.
-        hidden = target.endswith("mkv") if suffix in (".mp4", ".mov") else (suffix, target) == (".ogv", "out.mp4")
+        # Priming that an edit list hides (Matroska of FFmpeg from 7 on has the like): of the source, or of audio that
+        # mp4 holds only encoded anew. Players hear silence where it is not hidden.
+        pairs = {(".ogv", "out.mp4"), (".mkv", "out.mp4")}
+        hidden = target.endswith("mkv") if suffix in (".mp4", ".mov") else (suffix, target) in pairs
         allowed = 1 / RATE if suffix in (".avi", ".mpg", ".vob") else WMA_S if suffix == ".wmv" else half
         assert -allowed - (PRIMING_S if hidden else 0) <= audio_after - audio_before <= allowed
