@@ -85,6 +85,10 @@ class Results:
         return torch.zeros_like(a, dtype=torch.int8)
 
     @staticmethod
+    def static_edges(a: Tensor, *_rest: object) -> Tensor:
+        return torch.zeros_like(a, dtype=torch.uint8)
+
+    @staticmethod
     def blend_plane(a: Tensor, *_rest: object) -> Tensor:
         return torch.zeros_like(a)
 
