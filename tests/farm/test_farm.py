@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -331,20 +330,13 @@ def test_an_interruption_of_three_files_leaves_what_plays_and_continues(
     folder = tmp_path / "out"
     inputs = [str(path) for path in sorted(tmp_path.glob("*.mkv"))]
     command = ["video", *inputs, "--output-dir", str(folder), "--container", "mp4", *OPTIONS, "--farm", nodes.address]
-    ended = threading.Event()
-
-    def interrupt() -> None:
-        while not list(folder.glob("*.part/*.packets")) and not ended.is_set():
-            time.sleep(0.01)
-        if not ended.is_set():
-            os.kill(os.getpid(), signal.SIGINT)
-
-    with ThreadPoolExecutor(1) as pool:
-        pool.submit(interrupt)
-        code = main(command)
-        ended.set()
-    said = capsys.readouterr().err
-    assert code == 130, said
+    with subprocess.Popen([sys.executable, "-m", "vsrife", *command], stderr=subprocess.PIPE, text=True) as process:
+        while not list(folder.glob("*.part/*.packets")):
+            assert process.poll() is None, process.communicate()[1]
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=120)
+    assert process.returncode == 130, said
     assert said.count("interrupted: ") + said.count("wrote ") == 3, said
     for path in folder.glob("*.mp4"):
         frames = len(programs.times(path))
