@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 
-_SHOWN = 80  # characters of a value in an error
+_SHOWN = 200  # characters of a value in an error
 
 
 class RifeError(Exception):
