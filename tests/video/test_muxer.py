@@ -66,17 +66,15 @@ def test_two_minutes_of_23_976_to_59_94_end_on_the_millisecond(tmp_path: Path, p
 
 
 @pytest.mark.parametrize("options", [["--multi", "5/2"], ["--fps", "4"]], ids=" ".join)
-def test_ten_minutes_of_a_phones_variable_rate_stay_in_sync(
-    options: list[str], tmp_path: Path, programs: Programs
-) -> None:
+def test_minutes_of_a_phones_variable_rate_stay_in_sync(options: list[str], tmp_path: Path, programs: Programs) -> None:
     source, output = tmp_path / "in.mp4", tmp_path / "out.mp4"
-    count = 920
+    count = 240
     steps = np.random.default_rng(5).integers(18000, 102001, count)  # 0.2 to 1.13 s: as uneven as a phone, but few
     ticks = [0, *(int(tick) for tick in np.cumsum(steps))]
     times = [Fraction(tick, 90000) for tick in ticks]
     levels = triangle(count)
     write_greys(source, levels, ticks, Fraction(1, 90000), codec="libx264", preset="ultrafast", qp="0", bf="0")
-    assert times[-1] > 590
+    assert times[-1] > 150
     video(source, output, *options, "--preset", "ultrafast")
 
     shown = programs.times(output)
