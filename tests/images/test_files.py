@@ -262,7 +262,7 @@ def test_files_that_are_no_usable_picture(tmp_path: Path) -> None:
     refused("missing.png", r"got .*missing\.png, which does not exist; check the name")
     (tmp_path / "text.png").write_text("hello")
     refused("text.png", "must be PNG, JPEG, WebP, TIFF, BMP or GIF, got .*text.png, which is not; convert it")
-    refused("", "does not exist|cannot be read")
+    refused("", "does not exist|cannot be read|must be a file")
     Image.new("CMYK", (8, 8)).save(tmp_path / "print.jpg")
     refused("print.jpg", "must be grey or RGB, got .*print.jpg of CMYK; convert it")
     frames = [Image.new("L", (8, 8), v) for v in (0, 200)]
