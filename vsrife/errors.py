@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 
-_SHOWN = 200  # characters of a value in an error
+_SHOWN = 200  # characters of a value or word in an error
 
 
 class RifeError(Exception):
@@ -48,6 +48,11 @@ def shown(value: object) -> str:
         text = repr(value)
     except ValueError:  # Python writes no integers of thousands of digits
         return "a number of thousands of digits"
+    return shortened(text)
+
+
+def shortened(text: str) -> str:
+    """A text for an error, cut if it is long."""
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}… ({len(text)} characters)"
 
 

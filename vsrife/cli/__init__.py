@@ -28,14 +28,13 @@ from vsrife.cli.image import image
 from vsrife.cli.models import models
 from vsrife.cli.script import script
 from vsrife.cli.video import video
-from vsrife.errors import OptionError, RifeError, shown
+from vsrife.errors import OptionError, RifeError, shortened, shown
 
 _OPTIONS = {"times": "--retime"} | {
     name: f"--{name.replace('_', '-')}"
     for name in ("multi", "fps", "sc_threshold", "model", "scale", "ensemble", "tta", "device", "precision")
 }
-_LONGEST_WORD = 200  # characters, in an error of click's
-_LONG_WORD = re.compile(rf"\S{{{_LONGEST_WORD},}}")
+_WORD = re.compile(r"\S+")
 _EXTRAS = {"onnx": "export"}  # the extra that installs a package, where it is not `cli`
 
 
@@ -95,7 +94,10 @@ def _report(error: Exception) -> int:
         code, text = INTERRUPTED, "interrupted"
     elif isinstance(error, click.UsageError):
         where = error.ctx.command_path if error.ctx else "vsrife"
-        code, text = WRONG_USAGE, f"{_LONG_WORD.sub(_cut, error.format_message())} See: {where} --help"
+        code, text = (
+            WRONG_USAGE,
+            f"{_WORD.sub(lambda word: shortened(word[0]), error.format_message())} See: {where} --help",
+        )
     elif isinstance(error, click.ClickException):
         code, text = FAILED, error.format_message()
     elif isinstance(error, ModuleNotFoundError) and not (error.name or "").startswith("vsrife"):
@@ -114,10 +116,6 @@ def _report(error: Exception) -> int:
         code, text = (WRONG_USAGE if isinstance(ours, OptionError) else FAILED), _in_options(str(ours))
     print(f"vsrife: {text}", file=sys.stderr)
     return code
-
-
-def _cut(word: re.Match[str]) -> str:
-    return f"{word[0][:_LONGEST_WORD]}… ({len(word[0])} characters)"
 
 
 def _in_options(text: str) -> str:

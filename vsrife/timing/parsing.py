@@ -349,9 +349,9 @@ def _read_text(name: str, path: Path) -> str:
         if (size := path.stat().st_size) > _MOST_BYTES:
             raise OptionError(f"{name} file must have at most {_MOST_BYTES} bytes, got {size} in {path.name}; check it")
         return path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError, ValueError) as error:
-        if isinstance(error, OptionError):
-            raise
+    except OptionError:
+        raise
+    except (OSError, ValueError) as error:  # not UTF-8, or null characters in the name
         raise OptionError(f"{name} file cannot be read, got {shown(str(path))} ({error}); check the path") from error
 
 

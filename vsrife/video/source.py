@@ -40,7 +40,7 @@ class Source:
         path: of the file.
         clip: its frames, upright or not as `keywords` say; a padded last column or row where `size` is odd.
         size: width and height of the picture, pixels.
-        read_size: those that bestsource reads, which crops odd sizes with subsampled chroma.
+        read_size: width and height that bestsource reads; it crops odd sizes with subsampled chroma.
         timeline: times of the frames on the clock of the file.
         origin: time on that clock at which the output's clock is 0.
         track: index of the video stream among all streams.
